@@ -1,0 +1,117 @@
+"""Every setting with its default, for the other configs to start from: the paper's choices where
+it states them.
+
+Not a recipe: it names no data set. Start from `configs/quickstart.py` instead.
+"""
+
+from ml_collections import ConfigDict
+
+ANSWER = "End with one line of the form: Final Answer: X, where X is {hint} and nothing else."
+
+GENERATOR = (
+    "Solve the problem. Think step by step and show your work. "
+    + ANSWER
+    + "\n\nProblem:\n{question}"
+)
+
+VERIFIER = (
+    "Below are a problem and a proposed solution. Check the solution step by step. Say which step "
+    "is the first wrong one and why, or say that every step is right. Do not write a new solution."
+    "\n\nProblem:\n{question}\n\nProposed solution:\n{generator}"
+)
+
+REFINER = (
+    "Below are a problem, a proposed solution and a critique of it. Use what is right in both and "
+    "write the best solution. "
+    + ANSWER
+    + "\n\nProblem:\n{question}\n\nProposed solution:\n{generator}\n\nCritique:\n{verifier}"
+)
+
+
+def role(prompt: str, max_new_tokens: int, train: tuple[str, ...]) -> ConfigDict:
+    return ConfigDict(
+        {
+            "prompt": prompt,  # shows {question}, {hint} (what kind of X) and earlier roles
+            "branching": 3,  # n: samples a parent
+            "max_new_tokens": max_new_tokens,
+            "train": train,  # phases in order; () leaves the role at the base model
+        }
+    )
+
+
+def phase(learning_rate: float) -> ConfigDict:
+    return ConfigDict(
+        {
+            "learning_rate": learning_rate,  # peak; ours, the paper gives only multipliers
+            "batch": 8,  # rows (SFT) or pairs (DPO) a micro-batch
+            "accumulate": 1,  # micro-batches an optimiser step
+            "epochs": 2,  # the paper: 1 to 10 by data set size
+            "warmup": 0.1,  # fraction of the steps; cosine to 0 after it
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "checkpoint_every": 100,  # micro-batches between checkpoints
+            "remat": True,  # recompute activations: less memory for 1.5 times the work
+        }
+    )
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.workdir = "runs/base"
+    c.model = ConfigDict(
+        {
+            "path": "",  # a Hugging Face directory, a .gguf file or a hub id
+            "dtype": "float32",
+        }
+    )
+    c.data = ConfigDict(
+        {
+            "task": "",  # gsm8k, math, csqa, mawps, svamp, arithmetic or jsonl
+            "train": "",  # file, hub id, or "" for the task's own hub id
+            "eval": "",
+            "train_questions": 0,  # 0: all
+            "eval_questions": 0,
+            "max_chars": 4000,  # longer questions are dropped and reported
+        }
+    )
+    c.chain = ("generator", "verifier", "refiner")
+    c.roles = ConfigDict(
+        {
+            "generator": role(GENERATOR, 300, ("sft",)),
+            "verifier": role(VERIFIER, 200, ("sft", "dpo")),
+            "refiner": role(REFINER, 300, ("sft", "dpo")),
+        }
+    )
+    c.sample = ConfigDict(
+        {
+            "temperature": 0.3,  # trees and evaluation; 0 is greedy
+            "top_k": 0,  # 0: off
+            "top_p": 1.0,  # 1: off
+            "rows": 96,  # sequences decoded at a time, over all devices
+            "questions_per_shard": 16,  # trees committed at a time: what a kill can cost
+        }
+    )
+    c.credit = ConfigDict(
+        {
+            "threshold": 0.5,  # positive: value strictly above it
+            "shuffle_rewards": False,  # the negative control: rewards permuted in a shard
+            "max_positives_per_parent": 3,
+            "max_pairs_per_parent": 2,
+        }
+    )
+    c.lora = ConfigDict(
+        {"rank": 16, "alpha": 32.0, "targets": ("q", "k", "v", "o", "gate", "up", "down")}
+    )
+    c.sft = phase(2e-4)
+    c.dpo = phase(5e-5)
+    c.dpo.beta = 0.2
+    c.eval = ConfigDict(
+        {
+            "systems": ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
+            "votes": 3,  # k samples of the single agent, or k passes of the team
+            "resamples": 10_000,  # of the bootstrap
+        }
+    )
+    c.mesh = ConfigDict({"data": 0, "fsdp": 1, "tensor": 1})  # data 0: the devices that are left
+    return c

@@ -1,0 +1,43 @@
+"""MALT in minutes on a CPU: a tiny Llama learns to do sums as a team. No download, no other file.
+
+python -m malt_jax.main --config=configs/quickstart.py
+
+The base model (0.35M parameters, `python -m malt_jax.tiny.pretrain` made it) can solve, check and
+refine sums such as 17+8-12 well, and mostly does not: its pretraining text was a mixture of good
+and bad manners. Rewards at the leaves of the trees are all that tells MALT which manners to keep.
+Time:   TIME_QUICK
+Result: RESULT_QUICK
+Control: --config.credit.shuffle_rewards=True --config.workdir=runs/control
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import get_config as base
+
+
+def get_config() -> ConfigDict:
+    c = base()
+    c.workdir = "runs/quickstart"
+    c.model.path = "malt_jax/tiny/model"
+    c.data.task = "arithmetic"
+    c.data.train_questions = 300
+    c.data.eval_questions = 500
+    # The prompts that the tiny model was pretrained with.
+    c.roles.generator.prompt = "Solve: {question}"
+    c.roles.verifier.prompt = "Check: {question}\n{generator}"
+    c.roles.refiner.prompt = "Refine: {question}\n{generator}\n{verifier}"
+    c.roles.generator.max_new_tokens = 48
+    c.roles.verifier.max_new_tokens = 48
+    c.roles.refiner.max_new_tokens = 32
+    c.sample.temperature = 1.0  # as it was pretrained: no gain from mere sharpening
+    c.sample.rows = 192
+    c.sample.questions_per_shard = 50
+    c.lora.rank = 8
+    c.lora.alpha = 16.0
+    c.sft.learning_rate = 3e-3
+    c.sft.batch = 32
+    c.sft.remat = False
+    c.dpo.learning_rate = 1e-3
+    c.dpo.batch = 32
+    c.dpo.remat = False
+    return c

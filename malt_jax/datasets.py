@@ -1,0 +1,188 @@
+"""From labelled trees to training data: positives for SFT, same-parent pairs for DPO (MALT,
+section 4.3).
+
+The files load in TRL unchanged (prompt/completion and preference form). Training reads the token
+id columns beside the texts, so that what is trained on is what was sampled, to the token.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from absl import logging
+
+from malt_jax import rundir, shards
+from malt_jax.settings import CreditSettings, Settings
+
+_IDS = pa.list_(pa.int32())
+SFT_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("value", pa.float32()),
+        ("question_id", pa.string()),
+        ("prompt_token_ids", _IDS),
+        ("completion_token_ids", _IDS),
+    ]
+)
+DPO_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("chosen_value", pa.float32()),
+        ("rejected_value", pa.float32()),
+        ("question_id", pa.string()),
+        ("prompt_token_ids", _IDS),
+        ("chosen_token_ids", _IDS),
+        ("rejected_token_ids", _IDS),
+    ]
+)
+Row = dict[str, Any]
+
+
+@dataclass
+class Harvest:
+    """What one role's nodes gave."""
+
+    sft: list[Row] = field(default_factory=list)
+    dpo: list[Row] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    positives: int = 0
+    parents: int = 0
+    contrasts: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def run(workdir: Path, settings: Settings) -> dict[str, Any]:
+    """Writes `datasets/ROLE/{sft,dpo}.parquet` and `datasets/yield.json` from `trees/`; returns
+    the yield.
+
+    Raises ValueError if there are no trees.
+    """
+    harvests = {role: Harvest() for role in settings.chain}
+    found = False
+    for path in shards.paths(workdir / "trees"):
+        found = True
+        for (role, _, _), siblings in _families(shards.read_one(path)).items():
+            gather(harvests[role], siblings, settings.credit)
+    if not found:
+        raise ValueError(f"{workdir / 'trees'}: no shards; run --stage=collect first")
+    directory = workdir / "datasets"
+    for role, harvest in harvests.items():
+        shards.write(directory / role / "sft.parquet", harvest.sft, SFT_SCHEMA)
+        shards.write(directory / role / "dpo.parquet", harvest.dpo, DPO_SCHEMA)
+    summary = {role: _summary(harvest) for role, harvest in harvests.items()}
+    rundir.write_json(directory / "yield.json", summary)
+    for role, counts in summary.items():
+        logging.info(
+            "%s: %d of %d positive, %d rows for SFT, %d pairs for DPO",
+            role,
+            counts["positives"],
+            counts["nodes"],
+            counts["sft_rows"],
+            counts["pairs"],
+        )
+    return summary
+
+
+def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
+    """Siblings by (role, question, parent's path), in the order of the rows."""
+    families: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}
+    for row in rows:
+        key = (row["role"], row["question_id"], tuple(row["path"][:-1]))
+        families.setdefault(key, []).append(row)
+    return families
+
+
+def gather(harvest: Harvest, siblings: Sequence[Row], settings: CreditSettings) -> None:
+    """Adds one parent's children to its role's harvest."""
+    harvest.parents += 1
+    harvest.values += [row["value"] for row in siblings]
+    harvest.positives += sum(row["label"] for row in siblings)
+    distinct = _distinct(harvest, siblings)
+    positives = [row for row in distinct if row["label"]]
+    negatives = [row for row in distinct if not row["label"]]
+    harvest.contrasts += bool(positives and negatives)
+    kept = positives[: settings.max_positives_per_parent]
+    harvest.dropped["positives over the cap"] += len(positives) - len(kept)
+    harvest.sft += [_positive(row) for row in kept]
+    pairs = [(good, bad) for good in positives for bad in negatives]
+    # The widest gap first; ties keep the order of the samples. Under a cap, spread over the
+    # chosen ones.
+    pairs.sort(key=lambda pair: pair[1]["value"] - pair[0]["value"])
+    chosen = _spread(pairs, settings.max_pairs_per_parent)
+    harvest.dropped["pairs over the cap"] += len(pairs) - len(chosen)
+    harvest.dpo += [_pair(good, bad) for good, bad in chosen]
+
+
+def _distinct(harvest: Harvest, siblings: Sequence[Row]) -> list[Row]:
+    """Siblings without empty and repeated texts. A text with both labels (the refiners below it
+    fell differently) says nothing about itself and is dropped whole."""
+    labels: dict[str, set[bool]] = {}
+    for row in siblings:
+        labels.setdefault(row["completion"], set()).add(row["label"])
+    seen: set[str] = set()
+    kept = []
+    for row in siblings:
+        text = row["completion"]
+        if not text.strip():
+            harvest.dropped["empty"] += 1
+        elif len(labels[text]) > 1:
+            harvest.dropped["same text, both labels"] += 1
+        elif text in seen:
+            harvest.dropped["repeated text"] += 1
+        else:
+            seen.add(text)
+            kept.append(row)
+    return kept
+
+
+def _spread(pairs: list[tuple[Row, Row]], cap: int) -> list[tuple[Row, Row]]:
+    """The first `cap` pairs, taking a chosen text a second time only after every other had its
+    turn."""
+    uses: Counter[int] = Counter()
+    ranked = []
+    for order, pair in enumerate(pairs):
+        ranked.append((uses[id(pair[0])], order, pair))
+        uses[id(pair[0])] += 1
+    return [pair for _, _, pair in sorted(ranked, key=lambda item: item[:2])[:cap]]
+
+
+def _positive(row: Row) -> Row:
+    return {name: row[name] for name in SFT_SCHEMA.names}
+
+
+def _pair(good: Row, bad: Row) -> Row:
+    return {
+        "prompt": good["prompt"],
+        "chosen": good["completion"],
+        "rejected": bad["completion"],
+        "chosen_value": good["value"],
+        "rejected_value": bad["value"],
+        "question_id": good["question_id"],
+        "prompt_token_ids": good["prompt_token_ids"],
+        "chosen_token_ids": good["completion_token_ids"],
+        "rejected_token_ids": bad["completion_token_ids"],
+    }
+
+
+def _summary(harvest: Harvest) -> Row:
+    counts, edges = np.histogram(harvest.values, bins=10, range=(0.0, 1.0))
+    return {
+        "nodes": len(harvest.values),
+        "positives": harvest.positives,
+        "sft_rows": len(harvest.sft),
+        "parents": harvest.parents,
+        "parents_with_contrast": harvest.contrasts,
+        "pairs": len(harvest.dpo),
+        "value_histogram": {
+            "edges": [round(e, 6) for e in edges.tolist()],
+            "counts": counts.tolist(),
+        },
+        "dropped": {reason: count for reason, count in harvest.dropped.items() if count},
+    }

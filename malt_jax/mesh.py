@@ -1,0 +1,95 @@
+"""Devices and one table from logical axis to mesh axis. It is in force everywhere, a single CPU
+included."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+TABLE: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "hidden": "fsdp",
+    "heads": "tensor",
+    "inner": "tensor",
+    "vocab": "tensor",
+    "rank": None,
+    "norm": None,
+}
+
+_PROJECTIONS = {
+    "q": ("hidden", "heads"),
+    "k": ("hidden", "heads"),
+    "v": ("hidden", "heads"),
+    "o": ("heads", "hidden"),
+    "gate": ("hidden", "inner"),
+    "up": ("hidden", "inner"),
+    "down": ("inner", "hidden"),
+}
+
+
+def make(data: int = 0, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices. `data` 0 takes those that fsdp and tensor leave.
+
+    Raises ValueError if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices()
+    data = data or len(devices) // (fsdp * tensor)
+    if data * fsdp * tensor != len(devices):
+        raise ValueError(
+            f"config.mesh: data {data} x fsdp {fsdp} x tensor {tensor} is not the number of "
+            f"devices, {len(devices)} ({devices[0].platform})"
+        )
+    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def sharding(mesh: Mesh, shape: Sequence[int], logical: Sequence[str | None]) -> NamedSharding:
+    """The sharding of an array by its logical axes; an axis that does not divide is left whole."""
+    spec: list[Any] = []
+    for size, name in zip(shape, logical, strict=True):
+        axis = None if name is None else TABLE[name]
+        names = (axis,) if isinstance(axis, str) else (axis or ())
+        ways = math.prod(mesh.shape[part] for part in names)
+        spec.append(axis if size % ways == 0 else None)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def logical_axes(path: Sequence[Any], ndim: int) -> tuple[str | None, ...]:
+    """The logical axes of a parameter or adapter leaf, from its path in the tree (see
+    `models.llama`)."""
+    names = [str(part) for part in path]
+    if names[-1] == "embed":
+        return ("vocab", "hidden")
+    if names[-1] == "head":
+        return ("hidden", "vocab")
+    if len(names) >= 2 and names[-2] in _PROJECTIONS:
+        fan_in, fan_out = _PROJECTIONS[names[-2]]
+        leaves = {
+            "kernel": (fan_in, fan_out),
+            "bias": (fan_out,),
+            "a": (fan_in, "rank"),
+            "b": ("rank", fan_out),
+        }
+        return leaves[names[-1]]
+    return (None,) * ndim
+
+
+def tree_shardings(mesh: Mesh, tree: Any) -> Any:
+    """A sharding for every leaf of parameters, adapters or optimiser state (arrays or shapes)."""
+
+    def of(path: Any, leaf: Any) -> NamedSharding:
+        parts = [getattr(entry, "key", getattr(entry, "name", "")) for entry in path]
+        return sharding(mesh, leaf.shape, logical_axes(parts or [""], len(leaf.shape)))
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def put_batch(mesh: Mesh, array: np.ndarray | Array) -> Array:
+    """Places a host batch: its leading axis over the devices, the others whole."""
+    logical = ("batch",) + (None,) * (array.ndim - 1)
+    return jax.device_put(array, sharding(mesh, array.shape, logical))

@@ -1,0 +1,139 @@
+"""Language models: `load` reads one from disk, `llama` computes with it, `lora` adapts it."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from malt_jax.models import gguf, hf, llama, lora
+from malt_jax.models.config import LlamaConfig
+from malt_jax.models.lora import Adapter, Params
+from malt_jax.models.weights import Place, build
+from malt_jax.tokenizer import Tokenizer
+
+__all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A language model. `params` is the tree `llama.param_shapes(config)` describes."""
+
+    config: LlamaConfig
+    params: Params
+    source: str
+    files: tuple[Path, ...]
+    read_tokenizer: Callable[[], Tokenizer]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read at first use. Raises ValueError if it is missing or has ids the model lacks."""
+        tokenizer = self.read_tokenizer()
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise ValueError(
+                f"{self.source}: the tokenizer has {tokenizer.vocab_size} ids, the model's"
+                f" vocabulary {self.config.vocab_size}"
+            )
+        return tokenizer
+
+    @cached_property
+    def content_hash(self) -> str:
+        """`sha256:` and the digest of the weight files' bytes, in the order of their names."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return f"sha256:{digest.hexdigest()}"
+
+    def logits(self, tokens: ArrayLike, mask: ArrayLike | None = None) -> Array:
+        """Next-token logits float32[B, T, V] for int32[B, T] tokens.
+
+        `mask` bool[B, T] is true on real tokens (padding on either side); without it all are real.
+        Raises ValueError for tokens of another shape or outside the vocabulary.
+        """
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(
+                f"tokens: expected int32[B, T], got {tokens.dtype}{list(tokens.shape)}"
+            )
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
+            raise ValueError(f"tokens: ids must lie in [0, {self.config.vocab_size})")
+        real = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
+        if real.shape != tokens.shape:
+            raise ValueError(f"mask: shape {real.shape} differs from tokens' {tokens.shape}")
+        return _logits(self.config, self.params, tokens.astype(np.int32), real)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(config: LlamaConfig, params: Params, tokens: Array, mask: Array) -> Array:
+    return llama.unembed(config, params, llama.forward(config, params, tokens, mask)[0])
+
+
+def load(path: str | Path, dtype: Any = jnp.float32, *, place: Place | None = None) -> Model:
+    """Reads a model from a Hugging Face directory, a GGUF file (or its directory), or a hub id.
+
+    `place(tree_path, array)` puts each parameter on its devices as soon as it is read; the default
+    is JAX's default device. Host memory stays near the largest tensor plus what is placed there.
+    Raises ValueError naming the file and the tensor or field for pickled weights, code that comes
+    with weights, and whatever the config and the files disagree on.
+    """
+    where = _resolved(path)
+    if where.is_file():
+        if where.suffix == ".gguf":
+            return _from_gguf(where, dtype, place)
+        raise ValueError(
+            f"{where}: expected a directory or a .gguf file; give the directory that holds"
+            " safetensors, and convert pickled weights (.bin, .pt) to safetensors first"
+        )
+    if not (where / "config.json").exists():
+        files = sorted(where.glob("*.gguf"))
+        if len(files) == 1:
+            return _from_gguf(files[0], dtype, place)
+        found = ", ".join(file.name for file in files) or "no .gguf file"
+        raise ValueError(
+            f"{where}: has no config.json and {found}; expected a Hugging Face directory or one"
+            " .gguf file"
+        )
+    config, stored = hf.config(where), hf.tensors(where)
+    params = build(config, stored, dtype, place)
+    sources = tuple(sorted({tensor.file for tensor in stored.values()}))
+    return Model(config, params, str(path), sources, lambda: Tokenizer.from_directory(where))
+
+
+def _from_gguf(file: Path, dtype: Any, place: Place | None) -> Model:
+    reader = gguf.open_file(file)
+    config = gguf.config(reader)
+    params = build(config, gguf.tensors(reader), dtype, place)
+    return Model(config, params, str(file), (file,), lambda: gguf.tokenizer(reader))
+
+
+def _resolved(path: str | Path) -> Path:
+    """A local path, downloading a hub id first."""
+    local = Path(path)
+    if local.exists():
+        return local
+    if isinstance(path, Path) or not _HUB_ID.fullmatch(path):
+        raise ValueError(f"{path}: no such file or directory")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(path, allow_patterns=_HUB_FILES, ignore_patterns=["original/*"])
+        )
+    except Exception as error:  # the hub client raises errors of several libraries
+        raise ValueError(
+            f"{path}: no such directory, and it could not be downloaded from the hub ({error});"
+            " check the name and the network, or give a local path"
+        ) from error

@@ -1,0 +1,291 @@
+"""A Llama in flax.nnx. Parameters leave this file as plain pytrees; forward passes are pure
+functions of them.
+
+One block serves the full pass and the decoding step: what differs is only how queries meet keys, so
+attention is a callable handed down (`full_attention`, `shared_prefix_attention`).
+
+Letters in shapes: B batch, T tokens, D hidden, N query heads, K key/value heads, H head size, F
+inner size, V vocabulary; P prompts, C children a prompt, S prompt length, L decoded length.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from malt_jax.models.config import LlamaConfig, Rope
+from malt_jax.models.lora import Adapter, Params
+
+KV = tuple[Array, Array]
+Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
+"""q [B, T, N, H], k and v [B, T, K, H] -> attended [B, T, N, H] and the keys and values to keep."""
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+_MASKED = -1e30  # finite: a padded query that sees no key must not turn into NaN
+
+
+class Linear(nnx.Module):
+    def __init__(self, fan_in: int, fan_out: int, bias: bool, dtype: Any, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_normal(rngs, (fan_in, fan_out), dtype))
+        self.bias = nnx.Param(jnp.zeros((fan_out,), dtype)) if bias else None
+
+    def __call__(self, x: Array, lora: dict[str, Array] | None, scale: float) -> Array:
+        y = x @ self.kernel[...]
+        if self.bias is not None:
+            y = y + self.bias[...]
+        if lora is not None:
+            low = x @ lora["a"].astype(x.dtype)
+            y = y + (scale * low) @ lora["b"].astype(x.dtype)
+        return y
+
+
+class Norm(nnx.Module):
+    def __init__(self, size: int, eps: float, dtype: Any):
+        self.scale = nnx.Param(jnp.ones((size,), dtype))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
+        return self.scale[...] * normed.astype(x.dtype)
+
+
+class Block(nnx.Module):
+    def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs):
+        c, attention, mlp = config, config.attention_bias, config.mlp_bias
+        queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+        self.config = config
+        self.attn_norm = Norm(c.hidden_size, c.norm_eps, dtype)
+        self.mlp_norm = Norm(c.hidden_size, c.norm_eps, dtype)
+        self.q = Linear(c.hidden_size, queries, attention, dtype, rngs)
+        self.k = Linear(c.hidden_size, keys, attention, dtype, rngs)
+        self.v = Linear(c.hidden_size, keys, attention, dtype, rngs)
+        self.o = Linear(queries, c.hidden_size, attention, dtype, rngs)
+        self.gate = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
+        self.up = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
+        self.down = Linear(c.intermediate_size, c.hidden_size, mlp, dtype, rngs)
+
+    def __call__(
+        self,
+        x_BTD: Array,
+        rope: tuple[Array, Array],
+        attend: Attend,
+        lora: dict[str, dict[str, Array]],
+        scale: float,
+    ) -> tuple[Array, KV]:
+        c, (batch, length, _) = self.config, x_BTD.shape
+        h = self.attn_norm(x_BTD)
+        q = self.q(h, lora.get("q"), scale).reshape(batch, length, c.num_heads, c.head_dim)
+        k = self.k(h, lora.get("k"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
+        v = self.v(h, lora.get("v"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
+        attended, kept = attend(_rotate(q, rope), _rotate(k, rope), v)
+        x_BTD = x_BTD + self.o(attended.reshape(batch, length, -1), lora.get("o"), scale)
+        h = self.mlp_norm(x_BTD)
+        gated = _ACTIVATIONS[c.activation](self.gate(h, lora.get("gate"), scale))
+        inner = gated * self.up(h, lora.get("up"), scale)
+        return x_BTD + self.down(inner, lora.get("down"), scale), kept
+
+
+class Llama(nnx.Module):
+    def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = nnx.Param(_normal(rngs, (config.vocab_size, config.hidden_size), dtype))
+        self.layers = nnx.List([Block(config, dtype, rngs) for _ in range(config.num_layers)])
+        self.norm = Norm(config.hidden_size, config.norm_eps, dtype)
+        head = (config.hidden_size, config.vocab_size)
+        self.head = None if config.tied else nnx.Param(_normal(rngs, head, dtype))
+
+    def __call__(
+        self,
+        tokens_BT: Array,
+        positions_BT: Array,
+        attends: Sequence[Attend],
+        adapter: Adapter | None,
+        remat: bool,
+    ) -> tuple[Array, list[KV]]:
+        x = self.embed[...][tokens_BT]
+        rope = rope_angles(self.config.rope, self.config.head_dim, positions_BT, x.dtype)
+        kept = []
+        for i, (block, attend) in enumerate(zip(self.layers, attends, strict=True)):
+            lora = {} if adapter is None else adapter.layers.get(i, {})
+            scale = 0.0 if adapter is None else adapter.scale
+
+            def run(x: Array, lora: Any, block: Block = block, attend: Attend = attend) -> Any:
+                return block(x, rope, attend, lora, scale)  # noqa: B023
+
+            x, kv = (jax.checkpoint(run) if remat else run)(x, lora)
+            kept.append(kv)
+        return self.norm(x), kept
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], dtype: Any) -> Array:
+    return 0.02 * jax.random.normal(rngs.params(), shape, dtype)
+
+
+@lru_cache
+def _graph(config: LlamaConfig, dtype: Any) -> tuple[Any, Params]:
+    """The module's structure and its parameters' shapes; nothing is allocated."""
+    model = nnx.eval_shape(lambda: Llama(config, dtype, nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    return graph, nnx.to_pure_dict(state)
+
+
+def param_shapes(config: LlamaConfig, dtype: Any = jnp.float32) -> Params:
+    """The parameter tree as `jax.ShapeDtypeStruct`s: what a loader has to fill."""
+    return _graph(config, jnp.dtype(dtype))[1]
+
+
+def init(config: LlamaConfig, key: Array, dtype: Any = jnp.float32) -> Params:
+    """Random parameters (normal, 0.02), for tests and for pretraining small models."""
+    _, state = nnx.split(Llama(config, dtype, nnx.Rngs(params=key)))
+    return nnx.to_pure_dict(state)
+
+
+def _module(config: LlamaConfig, params: Params) -> Llama:
+    return nnx.merge(_graph(config, params["embed"].dtype)[0], params)
+
+
+def forward(
+    config: LlamaConfig,
+    params: Params,
+    tokens_BT: Array,
+    mask_BT: Array,
+    adapter: Adapter | None = None,
+    *,
+    remat: bool = False,
+) -> tuple[Array, list[KV]]:
+    """The full causal pass over padded rows (padding on either side; `mask` is true on real
+    tokens).
+
+    Returns the normed hidden states [B, T, D] and per layer keys and values [B, K, T, H]. `remat`
+    recomputes each block in the backward pass instead of keeping its activations.
+    """
+    positions = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
+    attends = [full_attention(mask_BT)] * config.num_layers
+    return _module(config, params)(tokens_BT, positions, attends, adapter, remat)
+
+
+def decode_step(
+    config: LlamaConfig,
+    params: Params,
+    tokens_PC: Array,
+    positions_PC: Array,
+    prefix: Sequence[KV],
+    prefix_mask_PS: Array,
+    suffix: Sequence[KV],
+    step: Array,
+    adapter: Adapter | None = None,
+) -> tuple[Array, list[KV]]:
+    """One token further for C children of each of P prompts.
+
+    `prefix` holds per layer the prompts' keys and values [P, K, S, H], read by all children of a
+    prompt; `suffix` the children's own [P, C, K, L, H], of which slots below `step` are filled.
+    Returns the hidden states [P, C, D] and the suffix with slot `step` filled.
+    """
+    attends = [
+        shared_prefix_attention(pre, prefix_mask_PS, suf, step)
+        for pre, suf in zip(prefix, suffix, strict=True)
+    ]
+    return _module(config, params)(tokens_PC, positions_PC, attends, adapter, False)
+
+
+def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:
+    """Hidden states [..., D] to float32 logits [..., V]."""
+    if config.tied:
+        return jnp.einsum(
+            "...d,vd->...v", hidden, params["embed"], preferred_element_type=jnp.float32
+        )
+    return jnp.matmul(hidden, params["head"], preferred_element_type=jnp.float32)
+
+
+def full_attention(mask_BT: Array) -> Attend:
+    """Causal attention of a row to itself; keeps keys and values head-major, as decoding reads
+    them."""
+
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
+        batch, length, heads, size = q.shape
+        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        q = q.reshape(batch, length, k.shape[1], -1, size).transpose(0, 2, 3, 1, 4)
+        scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32)
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        seen = causal[None, None, None] & mask_BT[:, None, None, None, :].astype(bool)
+        weights = jax.nn.softmax(jnp.where(seen, scores * size**-0.5, _MASKED), -1)
+        out = jnp.einsum("bkgts,bksh->btkgh", weights.astype(v.dtype), v)
+        return out.reshape(batch, length, heads, size), (k, v)
+
+    return attend
+
+
+def shared_prefix_attention(prefix: KV, prefix_mask_PS: Array, suffix: KV, step: Array) -> Attend:
+    """One query a child: the siblings meet their prompt's keys in one matmul and their own keys
+    apart.
+
+    The two parts share one softmax normaliser (bifurcated attention, arXiv 2403.08845).
+    """
+
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
+        prompts, children, heads, size = q.shape
+        groups, length = k.shape[2], suffix[0].shape[3]
+        own_k, own_v = (
+            jax.lax.dynamic_update_slice_in_dim(cache, new[:, :, :, None], step, axis=3)
+            for cache, new in zip(suffix, (k, v), strict=True)
+        )
+        q = q.reshape(prompts, children, groups, -1, size) * size**-0.5
+        # All siblings' queries of a key head are one matrix: the prefix is read once for all of
+        # them.
+        grouped = q.transpose(0, 2, 1, 3, 4).reshape(prompts, groups, -1, size)
+        f32 = jnp.float32
+        common = jnp.einsum("pkmh,pksh->pkms", grouped, prefix[0], preferred_element_type=f32)
+        own = jnp.einsum("pckgh,pcklh->pckgl", q, own_k, preferred_element_type=f32)
+        own = own.transpose(0, 2, 1, 3, 4).reshape(*common.shape[:3], length)
+        common = jnp.where(prefix_mask_PS[:, None, None].astype(bool), common, _MASKED)
+        own = jnp.where(jnp.arange(length) <= step, own, _MASKED)
+        top = jnp.maximum(common.max(-1, keepdims=True), own.max(-1, keepdims=True))
+        common, own = jnp.exp(common - top), jnp.exp(own - top)
+        total = common.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
+        common, own = ((part / total).astype(v.dtype) for part in (common, own))
+        out = jnp.einsum("pkms,pksh->pkmh", common, prefix[1])
+        out = out.reshape(prompts, groups, children, -1, size).transpose(0, 2, 1, 3, 4)
+        own = own.reshape(prompts, groups, children, -1, length).transpose(0, 2, 1, 3, 4)
+        out = out + jnp.einsum("pckgl,pcklh->pckgh", own, own_v)
+        return out.reshape(prompts, children, heads, size), (own_k, own_v)
+
+    return attend
+
+
+def rope_frequencies(rope: Rope, head_dim: int) -> Array:
+    """Radians a position float32[H/2], scaled as the config says."""
+    freqs = rope.theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    if rope.kind == "linear":
+        return freqs / rope.factor
+    if rope.kind == "default":
+        return freqs
+    # Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, the band between
+    # interpolated.
+    turns = rope.original_context * freqs / (2 * math.pi)
+    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    keep = jnp.clip(keep, 0.0, 1.0)
+    return freqs * (keep + (1.0 - keep) / rope.factor)
+
+
+def rope_angles(rope: Rope, head_dim: int, positions: Array, dtype: Any) -> tuple[Array, Array]:
+    """cos and sin [..., 1, H/2] at integer positions [...], computed in float32 (arXiv
+    2104.09864)."""
+    angles = positions[..., None, None].astype(jnp.float32) * rope_frequencies(rope, head_dim)
+    return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
+
+
+def _rotate(x: Array, rope: tuple[Array, Array]) -> Array:
+    cos, sin = rope
+    first, second = jnp.split(x, 2, -1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)

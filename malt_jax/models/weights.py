@@ -1,0 +1,129 @@
+"""From tensors on disk to the parameter tree, one tensor at a time, whatever the file format.
+
+A format (`hf`, `gguf`) lists its tensors under their Hugging Face names without reading them; this
+file checks the list against the config before any memory is taken, and then reads.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from malt_jax.models import llama
+from malt_jax.models.config import LlamaConfig
+from malt_jax.models.lora import Params
+
+TreePath = tuple[str | int, ...]
+"""Where a parameter stands in the tree, for example `("layers", 0, "q", "kernel")`."""
+Place = Callable[[TreePath, np.ndarray], jax.Array]
+"""Puts one parameter on its device or devices."""
+
+HEAD = "lm_head.weight"
+EMBED = "model.embed_tokens.weight"
+LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "mlp_norm": "post_attention_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor on disk, not read yet. `shape` is Hugging Face's: [out, in] for a projection."""
+
+    file: Path
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def hf_name(path: TreePath) -> str:
+    """The Hugging Face name of a parameter."""
+    match path:
+        case ("embed",):
+            return EMBED
+        case ("head",):
+            return HEAD
+        case ("norm", "scale"):
+            return "model.norm.weight"
+        case ("layers", int(i), str(module), str(leaf)):
+            kind = "bias" if leaf == "bias" else "weight"
+            return f"model.layers.{i}.{LAYER_NAMES[module]}.{kind}"
+    raise KeyError(path)
+
+
+def transposed(path: TreePath) -> bool:
+    """Whether Hugging Face keeps this parameter as [out, in], where the tree has [in, out]."""
+    return path[-1] in ("kernel", "head")
+
+
+def build(
+    config: LlamaConfig,
+    stored: Mapping[str, Stored],
+    dtype: Any,
+    place: Place | None = None,
+) -> Params:
+    """Reads every parameter of `config` in `dtype`; holds one tensor at a time beside those placed.
+
+    Raises ValueError naming the tensor, its file, and both shapes where the files and the config
+    disagree.
+    """
+    place = place or (lambda _, array: jnp.asarray(array))
+    leaves, tree = jax.tree.flatten_with_path(llama.param_shapes(config, dtype))
+    wanted = {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
+    _check(config, wanted, stored)
+    if config.tied and HEAD in stored:
+        _check_tied_head(stored)
+    placed = [place(path, _array(path, stored[hf_name(path)], dtype)) for path in wanted]
+    return jax.tree.unflatten(tree, placed)
+
+
+def _array(path: TreePath, tensor: Stored, dtype: Any) -> np.ndarray:
+    array = tensor.read()
+    return np.ascontiguousarray(array.T if transposed(path) else array, dtype=jnp.dtype(dtype))
+
+
+def _check(
+    config: LlamaConfig, wanted: Mapping[TreePath, tuple[int, ...]], stored: Mapping[str, Stored]
+) -> None:
+    shapes = {
+        hf_name(path): shape[::-1] if transposed(path) else shape for path, shape in wanted.items()
+    }
+    files = ", ".join(sorted({tensor.file.name for tensor in stored.values()}))
+    if missing := sorted(shapes.keys() - stored.keys()):
+        raise ValueError(f"{_some(missing)}: missing from {files}")
+    allowed = {HEAD} if config.tied else set()
+    if extra := sorted(stored.keys() - shapes.keys() - allowed):
+        raise ValueError(
+            f"{_some(extra)}: unexpected in {stored[extra[0]].file}; the config has no place for it"
+        )
+    if config.tied:
+        shapes[HEAD] = shapes[EMBED]
+    for name, tensor in stored.items():
+        if tensor.shape != shapes[name]:
+            raise ValueError(
+                f"{name} in {tensor.file}: got shape {tensor.shape}, the config expects"
+                f" {shapes[name]}"
+            )
+
+
+def _check_tied_head(stored: Mapping[str, Stored]) -> None:
+    if not np.array_equal(stored[HEAD].read(), stored[EMBED].read()):
+        raise ValueError(
+            f"{HEAD} in {stored[HEAD].file}: differs from {EMBED}, though"
+            " config.tie_word_embeddings is true; set it to false or remove the tensor"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{first} (and {len(others)} more)" if others else first

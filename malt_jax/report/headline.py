@@ -1,0 +1,85 @@
+"""The main result in words, as plain when MALT loses as when it wins."""
+
+from malt_jax.report.charts import typeset
+from malt_jax.report.records import Evaluation, Paired
+
+BASELINES = ("sa", "ma", "sa_mv", "ma_mv")
+
+
+def pct(x: float) -> str:
+    """0.782 -> "78.2%"."""
+    return f"{100 * x:.1f}%"
+
+
+def points(x: float) -> str:
+    """0.17 -> "+17.0", in percentage points; 0 has no sign."""
+    text = f"{100 * x:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else typeset(text)
+
+
+def interval(ci95: tuple[float, float]) -> str:
+    """(0.743, 0.816) -> "[74.3, 81.6]", in percent."""
+    return typeset("[" + ", ".join(f"{100 * x:.1f}" for x in ci95) + "]")
+
+
+def main_system(evaluation: Evaluation) -> str | None:
+    """malt_mv, else malt, else None."""
+    names = {system.name for system in evaluation.systems}
+    return next((name for name in ("malt_mv", "malt") if name in names), None)
+
+
+def against(evaluation: Evaluation, name: str) -> list[Paired]:
+    """The comparisons of `name` with each baseline, read as `name` minus the baseline."""
+    read = {(p.a, p.b): p for pair in evaluation.paired for p in (pair, pair.flipped())}
+    return [read[name, other] for other in BASELINES if (name, other) in read]
+
+
+def sentence(evaluation: Evaluation) -> str:
+    """The main system's accuracy and its paired difference to the first baseline."""
+    name = main_system(evaluation)
+    if name is None:
+        best = max(evaluation.systems, key=lambda system: system.accuracy, default=None)
+        if best is None:
+            return "No system was evaluated."
+        return f"The trained team was not evaluated; best is {best.name} {pct(best.accuracy)}."
+    system = next(system for system in evaluation.systems if system.name == name)
+    start = f"{name} {pct(system.accuracy)} {interval(system.ci95)}"
+    compared = against(evaluation, name)
+    return f"{start}, {difference(compared[0])}." if compared else f"{start}."
+
+
+def difference(pair: Paired) -> str:
+    """So many points over (or below) the other, with the paired interval."""
+    low, high = (typeset(f"{100 * x:.1f}") for x in pair.ci95)
+    if pair.difference < 0:
+        size = f"{-100 * pair.difference:.1f} points below {pair.b}"
+    else:
+        size = f"{points(pair.difference)} points over {pair.b}"
+    return f"{size} (paired 95% interval {low} to {high})"
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Where MALT wins, where it loses, and where the interval holds zero; and at what cost."""
+    name = main_system(evaluation)
+    compared = against(evaluation, name) if name else []
+    if name is None or not compared:
+        return ""
+    groups = {
+        "beats": [pair.b for pair in compared if pair.ci95[0] > 0],
+        "loses to": [pair.b for pair in compared if pair.ci95[1] < 0],
+        "cannot be told from": [pair.b for pair in compared if pair.ci95[0] <= 0 <= pair.ci95[1]],
+    }
+    said = [f"{verb} {_and(names)}" for verb, names in groups.items() if names]
+    systems = {system.name: system for system in evaluation.systems}
+    spent = systems[name].tokens_per_question
+    costs = [
+        f"{spent / systems[other].tokens_per_question:.1f} times {other}"
+        for other in ("sa", "sa_mv")
+        if other in systems and systems[other].tokens_per_question
+    ]
+    cost = f" Tokens a question: {_and(costs)}." if costs else ""
+    return f"At 95% {name} {_and(said)}.{cost}"
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

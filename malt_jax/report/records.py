@@ -1,0 +1,168 @@
+"""What a work directory holds, as dataclasses of plain numbers; accuracies are fractions."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from malt_jax.report.forest import Forest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """config.json: what was run, by which command, with which packages."""
+
+    config: Mapping[str, Any]
+    command: str
+    versions: Mapping[str, str]
+    base_hash: str
+    started: str
+    platform: str
+
+    @property
+    def threshold(self) -> float:
+        """A node is a positive iff its value is strictly above this (MALT, section 4.2)."""
+        return float(self.config["credit"]["threshold"])
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The roles' names in their order."""
+        return tuple(self.config["chain"])
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The config as (dotted key, JSON value) rows in its own order."""
+        return [(key, json.dumps(v, ensure_ascii=False)) for key, v in _flatten(self.config)]
+
+
+@dataclass(frozen=True)
+class System:
+    """One evaluated system. `accuracy` and `ci95` are fractions; tokens are totals."""
+
+    name: str
+    n: int
+    correct: int
+    accuracy: float
+    ci95: tuple[float, float]
+    unparseable: int
+    truncated: int
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens_per_question(self) -> float:
+        """Prompt and completion tokens together."""
+        return (self.prompt_tokens + self.completion_tokens) / max(self.n, 1)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Accuracy of `a` minus that of `b` on the same `n` questions, as fractions."""
+
+    a: str
+    b: str
+    difference: float
+    ci95: tuple[float, float]
+    n: int
+    p_mcnemar: float | None
+
+    def flipped(self) -> "Paired":
+        """The same comparison read as `b` minus `a`."""
+        low, high = self.ci95
+        return Paired(self.b, self.a, -self.difference, (-high, -low), self.n, self.p_mcnemar)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What became of the first role's answers by the end of the chain, in counts."""
+
+    system: str
+    wrong_to_right: int
+    right_to_wrong: int
+    right_to_right: int
+    wrong_to_wrong: int
+
+    @property
+    def n(self) -> int:
+        return self.wrong_to_right + self.right_to_wrong + self.right_to_right + self.wrong_to_wrong
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """eval/results.json."""
+
+    n: int
+    k: int
+    tie_rule: str
+    systems: tuple[System, ...]
+    paired: tuple[Paired, ...]
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True)
+class RoleYield:
+    """What one role got out of the trees. `counts[i]` values lie in [edges[i], edges[i + 1])."""
+
+    role: str
+    nodes: int
+    positives: int
+    sft_rows: int
+    parents: int
+    parents_with_contrast: int
+    pairs: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One phase of one role. `series` maps loss, accuracy or margin to its (step, value) points."""
+
+    role: str
+    phase: str
+    series: Mapping[str, tuple[tuple[float, float], ...]]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that is not there yet, and the stage that writes it."""
+
+    part: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the work directory holds; a part is None or empty where its stage has not run."""
+
+    settings: Settings | None
+    data: Mapping[str, Mapping[str, int]] | None
+    forest: Forest | None
+    yields: tuple[RoleYield, ...]
+    trainings: tuple[Training, ...]
+    evaluation: Evaluation | None
+
+    @property
+    def missing(self) -> dict[str, Missing]:
+        """The absent parts, by the name of the attribute that would hold them."""
+        stages = {
+            "settings": Missing("config.json", "collect"),
+            "data": Missing("data.json", "collect"),
+            "forest": Missing("trees/*.parquet", "collect"),
+            "yields": Missing("datasets/yield.json", "datasets"),
+            "trainings": Missing("checkpoints/ROLE/PHASE/metrics.jsonl", "train"),
+            "evaluation": Missing("eval/results.json", "evaluate"),
+        }
+        return {name: lack for name, lack in stages.items() if not getattr(self, name)}
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        return [
+            row
+            for key, inner in value.items()
+            for row in _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, value)]

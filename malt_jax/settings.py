@@ -1,0 +1,246 @@
+"""The settings of a run: plain config data checked once, before anything is loaded, then passed
+as frozen dataclasses.
+
+Every field is explained where its default lives: `configs/base.py`.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PHASES = ("sft", "dpo")
+SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    path: str
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    task: str
+    train: str
+    eval: str
+    train_questions: int
+    eval_questions: int
+    max_chars: int
+
+
+@dataclass(frozen=True)
+class RoleSettings:
+    prompt: str
+    branching: int
+    max_new_tokens: int
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    temperature: float
+    top_k: int
+    top_p: float
+    rows: int
+    questions_per_shard: int
+
+
+@dataclass(frozen=True)
+class CreditSettings:
+    threshold: float
+    shuffle_rewards: bool
+    max_positives_per_parent: int
+    max_pairs_per_parent: int
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    learning_rate: float
+    batch: int
+    accumulate: int
+    epochs: int
+    warmup: float
+    weight_decay: float
+    clip_norm: float
+    checkpoint_every: int
+    remat: bool
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    systems: tuple[str, ...]
+    votes: int
+    resamples: int
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    data: int
+    fsdp: int
+    tensor: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int
+    workdir: str
+    model: ModelSettings
+    data: DataSettings
+    chain: tuple[str, ...]
+    roles: Mapping[str, RoleSettings]
+    sample: SampleSettings
+    credit: CreditSettings
+    lora: LoraSettings
+    sft: PhaseSettings
+    dpo: PhaseSettings
+    eval: EvalSettings
+    mesh: MeshSettings
+
+    def phase(self, name: str) -> PhaseSettings:
+        """The settings of a training phase, "sft" or "dpo"."""
+        return self.sft if name == "sft" else self.dpo
+
+    @property
+    def branching(self) -> tuple[int, ...]:
+        """Children a parent along the chain."""
+        return tuple(self.roles[name].branching for name in self.chain)
+
+
+def parse(config: Mapping[str, Any]) -> Settings:
+    """Checks a resolved config (a plain nested dictionary).
+
+    Raises ValueError naming the key for an unknown or missing key, a value of the wrong type, or
+    a value with which no run can succeed.
+    """
+    settings = _build(Settings, config, "config")
+    for key, ok, rule in _rules(settings):
+        if not ok:
+            raise ValueError(f"config.{key}: {rule}")
+    return settings
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, key)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{key}: {value!r} is not a tuple")
+        return tuple(_build(inner[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping or origin is types.MappingProxyType:
+        return {name: _build(inner[1], item, f"{key}.{name}") for name, item in value.items()}
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"{key}: {value!r} is not one of {list(inner)}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{key}: {value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: type, value: Any, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: {value!r} is not a group of settings")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for name in value:
+        if name not in fields:
+            close = difflib.get_close_matches(str(name), fields, 1)
+            hint = f"did you mean {key}.{close[0]}?" if close else f"known keys: {sorted(fields)}"
+            raise ValueError(f"{key}.{name}: unknown key; {hint}")
+    for name, field in fields.items():
+        if name not in value and field.default is dataclasses.MISSING:
+            raise ValueError(
+                f"{key}.{name}: missing; start from configs/base.py, which has every key"
+            )
+    return kind(
+        **{name: _build(hints[name], item, f"{key}.{name}") for name, item in value.items()}
+    )
+
+
+def _rules(s: Settings) -> list[tuple[str, bool, str]]:
+    """(key, holds, what to do) for every value that the types alone let through."""
+    rules = [
+        ("workdir", bool(s.workdir), "empty; name a directory for the results"),
+        ("model.path", bool(s.model.path), "empty; a directory, a .gguf file or a hub id"),
+        ("seed", s.seed >= 0, "must not be negative"),
+        ("data.train_questions", s.data.train_questions >= 0, "must be 0 (all) or a count"),
+        ("data.eval_questions", s.data.eval_questions >= 0, "must be 0 (all) or a count"),
+        ("data.max_chars", s.data.max_chars > 0, "must be positive"),
+        ("chain", bool(s.chain), "empty; name at least one role"),
+        ("chain", len(set(s.chain)) == len(s.chain), "names a role twice"),
+        ("sample.temperature", s.sample.temperature >= 0, "must not be negative (0 is greedy)"),
+        ("sample.top_k", s.sample.top_k >= 0, "must not be negative (0 is off)"),
+        ("sample.top_p", 0 < s.sample.top_p <= 1, "must be in (0, 1] (1 is off)"),
+        ("sample.questions_per_shard", s.sample.questions_per_shard > 0, "must be positive"),
+        (
+            "credit.threshold",
+            0 <= s.credit.threshold < 1,
+            "must be in [0, 1): labels are value > it",
+        ),
+        (
+            "credit.max_positives_per_parent",
+            s.credit.max_positives_per_parent > 0,
+            "must be positive",
+        ),
+        ("credit.max_pairs_per_parent", s.credit.max_pairs_per_parent > 0, "must be positive"),
+        ("lora.rank", s.lora.rank > 0, "must be positive"),
+        ("lora.alpha", s.lora.alpha > 0, "must be positive"),
+        ("lora.targets", bool(s.lora.targets), "empty; name at least one projection"),
+        ("dpo.beta", s.dpo.beta > 0, "must be positive"),
+        ("eval.votes", s.eval.votes > 0, "must be positive"),
+        ("eval.resamples", s.eval.resamples > 0, "must be positive"),
+        ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
+    ]
+    for system in s.eval.systems:
+        rules.append(
+            ("eval.systems", system in SYSTEMS, f"{system!r} is not one of {list(SYSTEMS)}")
+        )
+    for name in s.chain:
+        rules.append(("chain", name in s.roles, f"{name!r} is not described in config.roles"))
+    for name, role in s.roles.items():
+        key = f"roles.{name}"
+        rules += [
+            (f"{key}.branching", role.branching > 0, "must be positive"),
+            (f"{key}.max_new_tokens", role.max_new_tokens > 0, "must be positive"),
+            (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),
+            (f"{key}.train", role.train[:1] != ("dpo",), "dpo needs the sft policy before it"),
+            (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
+            (
+                "sample.rows",
+                s.sample.rows >= max(role.branching, s.eval.votes),
+                "too few for one parent",
+            ),
+        ]
+    for phase in PHASES:
+        p = s.phase(phase)
+        rules += [
+            (f"{phase}.learning_rate", p.learning_rate > 0, "must be positive"),
+            (f"{phase}.batch", p.batch > 0, "must be positive"),
+            (f"{phase}.accumulate", p.accumulate > 0, "must be positive"),
+            (f"{phase}.epochs", p.epochs > 0, "must be positive"),
+            (f"{phase}.warmup", 0 <= p.warmup < 1, "is a fraction of the steps, in [0, 1)"),
+            (f"{phase}.weight_decay", p.weight_decay >= 0, "must not be negative"),
+            (f"{phase}.clip_norm", p.clip_norm > 0, "must be positive"),
+            (f"{phase}.checkpoint_every", p.checkpoint_every > 0, "must be positive"),
+        ]
+    for axis in ("data", "fsdp", "tensor"):
+        size = getattr(s.mesh, axis)
+        rules.append(
+            (f"mesh.{axis}", size > 0 or (axis == "data" and size == 0), "must be positive")
+        )
+    return rules

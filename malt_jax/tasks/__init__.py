@@ -1,0 +1,18 @@
+"""The benchmarks: loading their questions and grading answers to them, one file a benchmark."""
+
+from malt_jax.tasks import arithmetic, csqa, gsm8k, jsonl, math, mawps, svamp
+from malt_jax.tasks.loading import LoadReport, load
+from malt_jax.tasks.task import Task
+
+__all__ = ["LoadReport", "Task", "get", "load"]
+
+_TASKS = {
+    module.TASK.name: module.TASK for module in (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
+}
+
+
+def get(name: str) -> Task:
+    """The task of that name; raises ValueError for an unknown one."""
+    if name not in _TASKS:
+        raise ValueError(f"data.task: no task {name!r}; choose one of {', '.join(_TASKS)}")
+    return _TASKS[name]

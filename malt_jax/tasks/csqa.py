@@ -1,0 +1,163 @@
+"""CommonsenseQA (Talmor et al., arXiv 1811.00937): one of five choices, named by its letter."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from malt_jax.tasks.extract import judge, marked
+from malt_jax.tasks.task import Choices, Hub, Row, Task, id_field, text_field
+from malt_jax.types import Grade, Question
+
+_LETTERS: Choices = tuple((letter, "") for letter in "ABCDE")
+_LABELLED = re.compile(r"\(?([A-Za-z])\s*(?:[).:,]|\s-\s)\s*(\S.*)?$", re.DOTALL)
+# An opening "A" is more often the article than the choice.
+_CAPITAL = re.compile(r"[B-Z](?![\w'\u2019])|A(?=\s+(?:because|since|as|is|and|or)\b)")
+_IN_PARENTHESES = re.compile(r"\(\s*([A-Za-z])\s*\)")
+_ANSWER_IS = re.compile(
+    r"\b(?:answer|choice|option)\s+is\s*:?(.*?)(?=\.(?:\s|$)|\n|$)", re.IGNORECASE
+)
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
+_OPENING = re.compile(
+    r"^(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|choice|option)\s*(?:is)?\s*:?\s*", re.I
+)
+_EDGES = " \t\r\n\"'`*_$.,;:!?"
+
+
+def read_row(row: Row) -> Question:
+    """Reads the published nested form (`question.stem`) and the hub's flat columns."""
+    question = row.get("question")
+    if isinstance(question, Mapping):
+        stem, choices = text_field(question, "stem"), _read_choices(question.get("choices"))
+    else:
+        stem, choices = text_field(row, "question"), _read_choices(row.get("choices"))
+    listing = "\n".join(f"({label}) {text}" for label, text in choices)
+    text = f"{stem.strip()}\n{listing}" if stem.strip() else ""
+    return Question(id_field(row, "id"), text, text_field(row, "answerKey"), choices)
+
+
+def read(text: str, choices: Choices) -> str | None:
+    """The letter that a marked answer names by letter or by the choice's text.
+
+    In this order: the whole text is a choice's text or a letter; it opens with a letter set off by
+    punctuation ("B) library", "(B) library") or followed by that choice's text; a letter in
+    parentheses, the first; the only choice whose text occurs in it as whole words, where a choice
+    within a longer one found there does not count; a capital that opens it. Where letter and text
+    disagree the letter counts. Of choices with equal texts the first one's letter stands for all.
+    """
+    labels = choices or _LETTERS
+    text = _LATEX_TEXT.sub(r"\1", text).strip(_EDGES)
+    text = _OPENING.sub("", text).strip(_EDGES)
+    found = (
+        _by_whole_text(text, labels)
+        or _by_opening(text, labels)
+        or next(filter(None, (_label(m, labels) for m in _IN_PARENTHESES.findall(text))), None)
+        or _by_mention(text, labels)
+        or _label(_capital(text), labels)
+    )
+    return _first_of_equals(found, labels) if found else None
+
+
+def fallback(text: str, choices: Choices) -> str | None:
+    """What follows the last "answer is" (or "choice is"), else the last letter in parentheses."""
+    for statement in reversed(_ANSWER_IS.findall(text)):
+        if found := read(statement, choices):
+            return found
+    labels = choices or _LETTERS
+    for letter in reversed(_IN_PARENTHESES.findall(text)):
+        if found := _label(letter, labels):
+            return _first_of_equals(found, labels)
+    return None
+
+
+def reference(answer: str, choices: Choices = ()) -> str | None:
+    marks = marked(answer)
+    return read(marks[0][0] if marks else answer, choices)
+
+
+def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
+    """Grades by choice; without `choices` the letters A to E, and the text of an answer "(A) bank".
+
+    Raises:
+        ValueError: if the reference answer names none of the choices.
+    """
+    labelled = _LABELLED.match(answer.strip())
+    if not choices and labelled and labelled[2]:
+        letter = labelled[1].upper()
+        choices = tuple((a, labelled[2] if a == letter else "") for a, _ in _LETTERS)
+    truth = reference(answer, choices)
+    if truth is None:
+        raise ValueError(f"reference answer {answer!r} names none of the choices {choices}")
+    return judge(
+        completion,
+        truth,
+        read=lambda text: read(text, choices),
+        fallback=lambda text: fallback(text, choices),
+        agree=str.__eq__,
+        truncated=truncated,
+    )
+
+
+def _by_whole_text(text: str, choices: Choices) -> str | None:
+    words = _words(text)
+    for label, choice in choices:
+        if words and words == _words(choice):
+            return label
+    return _label(text.strip("()[] "), choices)
+
+
+def _by_opening(text: str, choices: Choices) -> str | None:
+    if (match := _LABELLED.match(text)) and (label := _label(match[1], choices)):
+        return label
+    head, _, rest = text.partition(" ")
+    label = _label(head.strip("()"), choices)
+    named = [choice for other, choice in choices if other == label]
+    return label if named and _words(rest) and _words(rest) == _words(named[0]) else None
+
+
+def _by_mention(text: str, choices: Choices) -> str | None:
+    said = f" {_words(text)} "
+    found = {_words(choice) for _, choice in choices if f" {_words(choice)} " in said} - {""}
+    longest = [a for a in found if not any(a != b and f" {a} " in f" {b} " for b in found)]
+    if len(longest) != 1:
+        return None
+    return next(label for label, choice in choices if _words(choice) == longest[0])
+
+
+def _capital(text: str) -> str:
+    head = _CAPITAL.match(text)
+    return head[0] if head else ""
+
+
+def _label(letter: str, choices: Choices) -> str | None:
+    return next((label for label, _ in choices if letter and label == letter.upper()), None)
+
+
+def _first_of_equals(label: str, choices: Choices) -> str:
+    words = {a: _words(text) for a, text in choices}
+    if not words[label]:
+        return label
+    return next(a for a in words if words[a] == words[label])
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[\w']+", text.casefold()))
+
+
+def _read_choices(listed: object) -> Choices:
+    if isinstance(listed, Mapping) and {"label", "text"} <= listed.keys():
+        listed = [
+            {"label": label, "text": text}
+            for label, text in zip(listed["label"], listed["text"], strict=True)
+        ]
+    if not isinstance(listed, Sequence) or not all(isinstance(c, Mapping) for c in listed):
+        raise ValueError("field 'choices' must list objects with a 'label' and a 'text'")
+    return tuple((text_field(c, "label").strip(), text_field(c, "text").strip()) for c in listed)
+
+
+TASK = Task(
+    name="csqa",
+    hub=Hub("tau/commonsense_qa", None, {"train": "train", "eval": "validation"}),
+    answer_hint="the letter of the right choice",
+    read_row=read_row,
+    reference=reference,
+    grade=grade,
+)

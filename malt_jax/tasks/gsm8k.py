@@ -1,0 +1,19 @@
+"""GSM8K (Cobbe et al., arXiv 2110.14168): word problems of a few steps; solutions end "#### N"."""
+
+from malt_jax.tasks import numeric
+from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
+from malt_jax.types import Question
+
+
+def read_row(row: Row) -> Question:
+    return Question(id_field(row, "id"), text_field(row, "question"), answer_field(row, "answer"))
+
+
+TASK = Task(
+    name="gsm8k",
+    hub=Hub("openai/gsm8k", "main", {"train": "train", "eval": "test"}),
+    answer_hint="a number",
+    read_row=read_row,
+    reference=numeric.reference,
+    grade=numeric.grade,
+)

@@ -1,0 +1,147 @@
+"""Questions of a file or dataset, filtered, with an account of every row."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from malt_jax.tasks import arithmetic
+from malt_jax.tasks.overlap import OverlapIndex, key
+from malt_jax.tasks.rows import read_rows
+from malt_jax.tasks.task import Row, Task
+from malt_jax.types import Question
+
+REASONS = (
+    "empty",
+    "too_long",
+    "unparseable_answer",
+    "duplicate",
+    "overlap_exact",
+    "overlap_ngram",
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Where the rows of a load went: `read` is the sum of the other counts.
+
+    A row counts under the first reason that applies, in the order of the fields. `beyond_limit`
+    rows were good and not asked for. `dropped` lists (id, reason), in the order of the file.
+    """
+
+    read: int
+    kept: int
+    empty: int
+    too_long: int
+    unparseable_answer: int
+    duplicate: int
+    overlap_exact: int
+    overlap_ngram: int
+    beyond_limit: int
+    dropped: tuple[tuple[str, str], ...]
+
+    def summary(self) -> str:
+        """One line, with the reasons that occurred."""
+        counts = [(reason, getattr(self, reason)) for reason in (*REASONS, "beyond_limit")]
+        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts if count)
+        return f"{self.read} read, {self.kept} kept" + (f" ({why})" if why else "")
+
+
+def load(
+    task: Task,
+    path: str,
+    *,
+    split: str,
+    limit: int = 0,
+    seed: int = 0,
+    max_chars: int = 4000,
+    fits: Callable[[str], bool] = lambda text: True,
+    exclude: Sequence[Question] = (),
+) -> tuple[list[Question], LoadReport]:
+    """Loads the questions of one split ("train" or "eval").
+
+    `path` is a local file in a published form, a hub id, or "" for the task's own hub dataset.
+    `arithmetic` generates its rows instead. Rows that are empty, too long (over `max_chars`
+    characters, or not `fits(text)`), without a readable answer, repeated, or overlapping with
+    `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a smaller `limit`
+    gives a prefix of a larger one; 0 keeps all. Of rows with the same question the first is kept.
+
+    Raises:
+        ValueError: for an unknown split or path, a negative limit, and a malformed row, naming its
+            file, line and field.
+    """
+    if split not in ("train", "eval"):
+        raise ValueError(f"split {split!r}: give 'train' or 'eval'")
+    if limit < 0:
+        raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
+    if task.name == arithmetic.TASK.name:
+        rows = _generated(path, split=split, limit=limit, seed=seed, spare=len(exclude))
+    else:
+        rows = [
+            _question(task, row, place, f"{task.name}-{split}-{index}")
+            for index, (place, row) in enumerate(read_rows(path, task.hub, split))
+        ]
+    survivors, dropped = _filter(
+        task, rows, lambda text: len(text) <= max_chars and fits(text), OverlapIndex(exclude)
+    )
+    if task.name != arithmetic.TASK.name:
+        survivors = _shuffled(survivors, seed)
+    kept = survivors[: limit or None]
+    counts = Counter(reason for _, reason in dropped)
+    report = LoadReport(
+        read=len(rows),
+        kept=len(kept),
+        beyond_limit=len(survivors) - len(kept),
+        dropped=tuple(dropped),
+        **{reason: counts[reason] for reason in REASONS},
+    )
+    return kept, report
+
+
+def _generated(path: str, *, split: str, limit: int, seed: int, spare: int) -> list[Question]:
+    if path or not limit:
+        raise ValueError("arithmetic is generated: give no path, and say how many questions")
+    return arithmetic.generate(limit + spare, seed, split)
+
+
+def _question(task: Task, row: Row, place: str, name: str) -> Question:
+    try:
+        question = task.read_row(row)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return replace(question, id=question.id or name)
+
+
+def _filter(
+    task: Task, rows: Iterable[Question], fits: Callable[[str], bool], excluded: OverlapIndex
+) -> tuple[list[Question], list[tuple[str, str]]]:
+    survivors: list[Question] = []
+    dropped: list[tuple[str, str]] = []
+    texts: set[str] = set()
+    ids: set[str] = set()
+    for index, question in enumerate(rows):
+        answer = task.reference(question.answer, question.choices)
+        text = key(question.text)
+        if not text or not question.answer.strip():
+            reason = "empty"
+        elif not fits(question.text):
+            reason = "too_long"
+        elif answer is None:
+            reason = "unparseable_answer"
+        elif text in texts:
+            reason = "duplicate"
+        elif overlap := excluded.find(question.text):
+            reason = overlap
+        else:
+            texts.add(text)
+            name = question.id if question.id not in ids else f"{question.id}-{index}"
+            ids.add(name)
+            survivors.append(replace(question, id=name, answer=answer))
+            continue
+        dropped.append((question.id, reason))
+    return survivors, dropped
+
+
+def _shuffled(questions: list[Question], seed: int) -> list[Question]:
+    # Ordering by a hash of the id keeps the order of the others when a row comes or goes.
+    return sorted(questions, key=lambda q: hashlib.sha256(f"{seed} {q.id}".encode()).digest())

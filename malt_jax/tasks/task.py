@@ -1,0 +1,77 @@
+"""What a benchmark is to the rest of the program: how its rows read and how answers are graded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from malt_jax.types import Grade, Question
+
+Choices = tuple[tuple[str, str], ...]
+Row = Mapping[str, object]
+
+
+class Hub(NamedTuple):
+    """A dataset of the Hugging Face hub; `splits` maps "train" and "eval" to its split names."""
+
+    path: str
+    config: str | None
+    splits: dict[str, str]
+
+
+class Grader(Protocol):
+    """Grades one completion against a reference answer; `truncated` if it ran to its limit."""
+
+    def __call__(
+        self,
+        completion: str,
+        answer: str,
+        *,
+        truncated: bool = False,
+        choices: Choices = (),
+    ) -> Grade: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark.
+
+    `answer_hint` names the kind of answer in a prompt. `read_row` makes a question of one row of
+    any published form, with an empty `id` where the form has none and the reference as published;
+    it raises ValueError naming a field that is missing or of a wrong type. `reference` is the
+    canonical form of a reference answer, or None if it is not one.
+    """
+
+    name: str
+    hub: Hub | None
+    answer_hint: str
+    read_row: Callable[[Row], Question]
+    reference: Callable[[str, Choices], str | None]
+    grade: Grader
+
+
+def text_field(row: Row, name: str) -> str:
+    """The string in `row[name]`."""
+    value = _field(row, name)
+    if not isinstance(value, str):
+        raise ValueError(f"field {name!r} holds {value!r:.60}; make it a string")
+    return value
+
+
+def answer_field(row: Row, name: str) -> str:
+    """The string or number in `row[name]`, as a string."""
+    value = _field(row, name)
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"field {name!r} holds {value!r:.60}; make it a string or a number")
+    return str(value)
+
+
+def id_field(row: Row, name: str) -> str:
+    """The dataset's own id, or "" where the row has none."""
+    value = row.get(name)
+    return "" if value is None else str(value)
+
+
+def _field(row: Row, name: str) -> object:
+    if name not in row:
+        raise ValueError(f"field {name!r} is missing; the row has {', '.join(row) or 'no fields'}")
+    return row[name]

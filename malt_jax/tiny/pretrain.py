@@ -1,0 +1,163 @@
+"""Pretrains the quickstart's base model on `corpus` and writes it as a Hugging Face directory.
+
+    python -m malt_jax.tiny.pretrain --out=malt_jax/tiny/model
+
+The same seed gives the same files on the same machine and versions. The questions are those of the
+task's "pretrain" split: neither MALT's training nor its evaluation has any of them.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+from jax import Array
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
+from tqdm import tqdm
+
+from malt_jax import optim
+from malt_jax.batches import Batch
+from malt_jax.models import LlamaConfig, Params, hf, llama
+from malt_jax.models.config import Rope
+from malt_jax.policy import completion_logprobs
+from malt_jax.tasks import arithmetic
+from malt_jax.tiny import corpus
+from malt_jax.tokenizer import Tokenizer
+
+QUESTIONS = 3000
+PEAK_LR = 3e-3
+CLEAN_STEPS = 1500
+MIXED_STEPS = 1500
+"""First each role's good manner alone, to learn sums and copying; then the mixture."""
+ROWS = {"generator": 48, "verifier": 16, "refiner": 16}
+"""Texts a step."""
+GOOD = {"generator": "careful", "verifier": "recheck", "refiner": "follow"}
+WIDTHS = {"generator": (39, 28), "verifier": (78, 39), "refiner": (89, 11)}
+"""The longest text and the longest completion of a role, in tokens; batches are padded to them."""
+
+CONTROL = ("<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>")
+NUMBERS = tuple(str(number) for number in range(100))
+MARKS = "+-=.,: \n"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def tokenizer() -> Tokenizer:
+    """A token for each number below 100, mark and word of the corpus; all else is `<unk>`.
+
+    Texts that do not meet within a number or a word encode alike apart and joined.
+    """
+    entries = (*CONTROL, *NUMBERS, *MARKS, *corpus.words())
+    vocab = {entry: i for i, entry in enumerate(entries)}
+    fast = FastTokenizer(models.WordLevel(vocab, "<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"[A-Za-z]+|[1-9][0-9]|[\s\S]"), "isolated")
+    fast.decoder = decoders.Fuse()
+    fast.add_special_tokens(list(CONTROL))
+    special = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "<|end|>"}
+    return Tokenizer.build(fast, special, chat_template=CHAT_TEMPLATE)
+
+
+def config(vocab_size: int) -> LlamaConfig:
+    """About a third of a million parameters."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=96,
+        intermediate_size=256,
+        num_layers=3,
+        num_heads=3,
+        num_kv_heads=3,
+        head_dim=32,
+        context=256,
+        norm_eps=1e-5,
+        rope=Rope(),
+        tied=True,
+    )
+
+
+def batches(words: Tokenizer, seed: int, clean: int, mixed: int) -> Iterator[dict[str, Batch]]:
+    """The steps of a run, a batch a role; each text is drawn anew, the questions are fixed."""
+    rng = random.Random(seed)
+    texts = [question.text for question in arithmetic.generate(QUESTIONS, seed, "pretrain")]
+    for step in range(clean + mixed):
+        batch = {}
+        for role, rows in ROWS.items():
+            good = {role: {GOOD[role]: 1.0}} if step < clean else {}
+            drawn = [
+                corpus.documents(rng, rng.choice(texts), {**corpus.RATES, **good})
+                for _ in range(rows)
+            ]
+            batch[role] = _batch(words, [documents[role] for documents in drawn], *WIDTHS[role])
+        yield batch
+
+
+def _batch(
+    words: Tokenizer, documents: Sequence[corpus.Document], longest: int, width: int
+) -> Batch:
+    tokens = np.full((len(documents), longest), words.pad_id, np.int32)
+    prompts, completions = np.zeros((2, len(documents)), np.int32)
+    for i, document in enumerate(documents):
+        prompt = words.prompt("{text}", {"text": document.prompt})
+        ids = [*prompt, *words.encode(document.completion), words.end_id]
+        tokens[i, : len(ids)] = ids
+        prompts[i], completions[i] = len(prompt), len(ids) - len(prompt)
+    return Batch(tokens, prompts, completions, width)
+
+
+def loss(
+    shape: LlamaConfig, params: Params, step: Mapping[str, Batch]
+) -> tuple[Array, dict[str, Array]]:
+    """Mean negative log-likelihood a completion token, over all roles and for each."""
+    sums, counts = {}, {}
+    for role, batch in step.items():
+        logps, mask = completion_logprobs(shape, params, None, batch)
+        sums[role], counts[role] = -jnp.sum(jnp.where(mask, logps, 0.0)), jnp.sum(mask)
+    total = sum(sums.values(), jnp.zeros(())) / sum(counts.values())
+    return total, {role: sums[role] / counts[role] for role in step}
+
+
+def pretrain(clean: int, mixed: int, seed: int) -> tuple[LlamaConfig, Params, Tokenizer]:
+    """The model after `clean + mixed` updates, rounded to float16, and its tokenizer."""
+    words = tokenizer()
+    shape = config(words.vocab_size)
+    params = llama.init(shape, jax.random.key(seed))
+    steps = clean + mixed
+    tx = optim.adamw(PEAK_LR, steps, warmup=0.03, weight_decay=0.05, b1=0.9, b2=0.98, clip_norm=1.0)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def update(params: Params, state: Any, step: Mapping[str, Batch]) -> Any:
+        gradients, nll = jax.grad(partial(loss, shape), has_aux=True)(params, step)
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, nll
+
+    state = jax.jit(tx.init)(params)
+    bar = tqdm(batches(words, seed, clean, mixed), total=steps, unit="step")
+    for i, step in enumerate(bar):
+        params, state, nll = update(params, state, step)
+        if i % 50 == 0:
+            bar.set_postfix({role: f"{float(value):.3f}" for role, value in nll.items()})
+    return shape, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), words
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; the settings are --out and --seed")
+    out = Path(_OUT.value)
+    shape, params, words = pretrain(CLEAN_STEPS, MIXED_STEPS, _SEED.value)
+    hf.save(out, shape, params)
+    words.save(out)
+
+
+if __name__ == "__main__":
+    _OUT = flags.DEFINE_string("out", None, "Directory of the model.", required=True)
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the corpus and the first weights.")
+    app.run(main)

@@ -1,0 +1,114 @@
+"""Decoding against cached keys is the full forward pass, and the forward pass looks back only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from malt_jax.models import LlamaConfig, llama, lora
+from malt_jax.models.config import Rope
+
+CONFIG = LlamaConfig(
+    vocab_size=61,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=3,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=8,
+    context=64,
+    norm_eps=1e-5,
+    rope=Rope(100.0, "llama3", 4.0, 1.0, 4.0, 16),
+)
+
+
+forward = jax.jit(llama.forward, static_argnums=0)
+decode_step = jax.jit(llama.decode_step, static_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    scaled = jax.tree.map(lambda x: 10 * x, llama.init(CONFIG, jax.random.key(0)))
+    return scaled | {"norm": {"scale": jnp.ones(24)}}
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    fresh = lora.init(CONFIG, jax.random.key(1), rank=2, alpha=4.0)
+    return jax.tree.map(lambda x: x + 0.1, fresh)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_decoding_children_of_shared_prompts_equals_the_full_forward(
+    params, adapter, padding, adapted
+):
+    prompts, children, length, new = 2, 3, 7, 5
+    lora_or_none = adapter if adapted else None
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 61, (prompts, length))
+    lengths = np.array([length, 4])
+    places = np.arange(length)
+    mask = places < lengths[:, None] if padding == "right" else places >= length - lengths[:, None]
+    branches = rng.integers(0, 61, (prompts, children, new))
+    rows = np.zeros((prompts, children, length + new), int)
+    for p, c in np.ndindex(prompts, children):
+        row = np.concatenate([tokens[p][mask[p]], branches[p, c]])
+        rows[p, c, : len(row)] = row
+    rows = rows.reshape(-1, length + new)
+    full, _ = forward(CONFIG, params, rows, np.ones(rows.shape, bool), lora_or_none)
+    full = full.reshape(prompts, children, length + new, -1)
+    _, prefix = forward(CONFIG, params, tokens, mask, lora_or_none)
+    empty = jnp.zeros((prompts, children, CONFIG.num_kv_heads, new, CONFIG.head_dim))
+    suffix = [(empty, empty)] * CONFIG.num_layers
+    for t in range(new):
+        places = jnp.broadcast_to(lengths[:, None] + t, (prompts, children))
+        hidden, suffix = decode_step(
+            CONFIG, params, branches[..., t], places, prefix, mask, suffix, t, lora_or_none
+        )
+        for p in range(prompts):
+            np.testing.assert_allclose(hidden[p], full[p, :, lengths[p] + t], atol=1e-4)
+
+
+def test_the_hidden_state_at_t_has_no_gradient_from_later_tokens(params):
+    """All tokens differ, so a row of the embedding table's gradient is one position's influence."""
+    tokens = jnp.arange(10)[None] + 3
+    weights = jax.random.normal(jax.random.key(2), (CONFIG.hidden_size,))
+
+    def hidden_at(embed, t):
+        out, _ = forward(CONFIG, params | {"embed": embed}, tokens, tokens > 0)
+        return out[0, t] @ weights
+
+    def influence(t: int) -> np.ndarray:
+        return np.abs(np.asarray(jax.grad(hidden_at)(params["embed"], t))).sum(-1)[3:13]
+
+    for t in (0, 4, 9):
+        reach = influence(t)
+        assert (reach[: t + 1] > 0).all()
+        assert (reach[t + 1 :] == 0).all()
+
+
+def test_padded_tokens_have_no_gradient(params):
+    tokens = jnp.arange(8)[None] + 3
+    mask = jnp.array([[0, 0, 1, 1, 1, 1, 0, 0]], bool)
+
+    def total(embed):
+        out, _ = forward(CONFIG, params | {"embed": embed}, tokens, mask)
+        return jnp.where(mask[..., None], out, 0.0).sum()
+
+    reach = np.abs(np.asarray(jax.grad(total)(params["embed"]))).sum(-1)[3:11]
+    np.testing.assert_array_equal(reach > 0, mask[0])
+
+
+def test_recomputing_activations_changes_no_gradient(params):
+    tokens = jnp.arange(8)[None]
+
+    def loss(params, remat):
+        hidden, _ = llama.forward(CONFIG, params, tokens, tokens >= 0, remat=remat)
+        return llama.unembed(CONFIG, params, hidden).std()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    kept, recomputed = (gradient(params, remat) for remat in (False, True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, recomputed
+    )

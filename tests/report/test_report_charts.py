@@ -1,0 +1,91 @@
+"""Positions worked out by hand: a row is 100 percent wide, a chart 340 by 170 with its plot at
+x 44 to 330 and y 10 to 146."""
+
+import re
+
+import pytest
+
+from malt_jax.report import charts
+
+
+def attributes(svg: str, tag: str, kind: str) -> list[dict[str, str]]:
+    found = re.findall(rf'<{tag} class="{kind}[^"]*" ([^>]*?)/?>', svg)
+    return [dict(re.findall(r'([\w-]+)="([^"]*)"', text)) for text in found]
+
+
+def test_interval_row_puts_dot_and_whisker_where_the_fractions_say() -> None:
+    scale = charts.Scale(0.5, 0.9, 0, 100)
+    svg = charts.interval_row(scale, 0.6, (0.55, 0.7), "sa 60%")
+    (whisker,) = attributes(svg, "line", "whisker")
+    (dot,) = attributes(svg, "circle", "dot")
+    assert (whisker["x1"], whisker["x2"], dot["cx"]) == ("12.5%", "50%", "25%")
+    grid = [line["x1"] for line in attributes(svg, "line", "grid")]
+    assert grid == ["0%", "25%", "50%", "75%", "100%"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "ticks"),
+    [
+        (0.0, 1.0, False, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (-0.11, 0.24, False, [-0.1, 0, 0.1, 0.2]),
+        (0.53, 0.82, False, [0.6, 0.7, 0.8]),
+        (0.0, 2.24, True, [0, 1, 2]),
+        (1.0, 300.0, True, [100, 200, 300]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, whole: bool, ticks: list[float]) -> None:
+    assert charts.Scale(low, high, 0, 1, whole).ticks == pytest.approx(ticks)
+
+
+def test_percent_scale_keeps_a_margin_inside_its_bounds() -> None:
+    assert charts.percent_scale([0.4, 0.8]).low == pytest.approx(0.35)
+    bounded = charts.percent_scale([0.4, 1.0], 0, 1)
+    assert (bounded.low, bounded.high) == pytest.approx((0.325, 1.0))
+
+
+def test_one_value_alone_still_has_a_scale() -> None:
+    assert charts.percent_scale([0.5]).at(0.5) == pytest.approx(50)
+
+
+def test_flow_row_grows_from_the_middle() -> None:
+    lost, gained = attributes(charts.flow_row(10, 40, 80, "ma"), "rect", "bar")
+    assert (lost["x"], lost["width"]) == ("43.75%", "6.25%")
+    assert (gained["x"], gained["width"]) == ("50%", "25%")
+    nothing = attributes(charts.flow_row(0, 0, 0, "ma"), "rect", "bar")
+    assert [bar["width"] for bar in nothing] == ["0%", "0%"]
+
+
+def test_histogram_bars_and_the_side_of_the_threshold() -> None:
+    svg = charts.histogram((0, 0.25, 0.5, 0.75, 1), (4, 0, 2, 1), 0.5, "values")
+    kinds = re.findall(r'class="bar (\w+)"', svg)
+    # 0.5 itself is negative, so the bin [0.5, 0.75) holds both.
+    assert kinds == ["low", "low", "middle", "high"]
+    bars = attributes(svg, "rect", "bar")
+    # Each bin is 286 / 4 = 71.5 wide with one unit off either side; 4.48 counts fill 136 units.
+    assert (bars[0]["x"], bars[0]["width"]) == ("45", "69.5")
+    assert [bar["height"] for bar in bars] == ["121.43", "0", "60.71", "30.36"]
+    assert attributes(svg, "line", "zero")[0]["x1"] == "187"
+
+
+def test_line_chart_spans_the_plot() -> None:
+    svg = charts.line_chart([(0, 0.0), (5, 0.25), (10, 1.0)], "accuracy", 0, 1)
+    assert 'points="44,146 187,112 330,10"' in svg
+
+
+def test_line_chart_of_one_or_equal_points_is_drawn() -> None:
+    assert 'points="44,78"' in charts.line_chart([(1, 0.7)], "loss")
+    assert 'points="44,78 330,78"' in charts.line_chart([(1, 0.7), (2, 0.7)], "loss")
+
+
+def test_thin_takes_means_of_equal_runs() -> None:
+    points = [(float(i), float(i % 2)) for i in range(1, 401)]
+    thinned = charts.thin(points)
+    assert len(thinned) == 200
+    assert thinned[0] == (1.5, 0.5)
+    assert charts.thin(points[:200]) == points[:200]
+
+
+def test_labels_are_escaped() -> None:
+    for svg in (charts.bar_row(0.5, '"><script>'), charts.line_chart([(1, 1)], '"><script>')):
+        assert "<script>" not in svg
+        assert "&#34;&gt;&lt;script&gt;" in svg

@@ -1,0 +1,212 @@
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, write_json, write_trees
+
+from malt_jax import report
+from malt_jax.report.forest import load_forest, spread
+from malt_jax.report.load import load
+
+
+def cells(page: str) -> list[list[str]]:
+    """The text of every table row of the page, cell by cell."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.S)
+    return [
+        [
+            " ".join(html.unescape(re.sub(r"<[^>]*>", "", cell)).split())
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+        ]
+        for row in rows
+    ]
+
+
+def forest_json(page: str) -> Any:
+    match = re.search(r'<script type="application/json" id="forest">(.*?)</script>', page, re.S)
+    assert match
+    return json.loads(match[1])
+
+
+def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
+    rows = cells(report.write(workdir).read_text())
+    interval = "[74.3, 81.6]"
+    assert ["malt_mv", "391", "500", "78.2%", interval, "1", "0", "648", "294"] in rows
+    assert ["sa", "", "61.2", "69", ""] in rows  # 20,500 + 14,000 tokens over 500 questions
+    assert ["ma minus sa", "", "\u22123.2", "[\u22126.1, \u22120.3]", "0.0003"] in rows
+    assert ["ma", "141", "", "93", "\u22123.2", "777", "489"] in rows
+    yields = ["1,800", "1,080", "1,039", "600", "200", "257"]
+    assert ["generator", *yields, "identical text 37, over cap 4"] in rows
+    assert ["SFT rows", "1,039", "57.7%", ""] in rows
+    assert ["overlap ngram", "5", "\u2013"] in rows
+    assert not any(row[0] == "dropped" for row in rows)
+    assert ["credit.threshold", "0.5"] in rows
+    assert ["flax", "0.12.8"] in rows
+
+
+def test_markdown_carries_the_same_figures(workdir: Path) -> None:
+    report.write(workdir)
+    text = (workdir / "report" / "report.md").read_text()
+    assert (
+        "**malt_mv 78.2% [74.3, 81.6], +17.0 points over sa (paired 95% interval 13.1 to 20.9).** "
+        "At 95% malt_mv beats sa, sa_mv and ma_mv. "
+        "Tokens a question: 13.7 times sa and 4.6 times sa_mv." in text
+    )
+    assert "| malt_mv | 391 | 500 | 78.2% | [74.3, 81.6] | 1 | 0 | 648 | 294 |" in text
+    assert "| malt_mv minus sa | 500 | +17.0 | [13.1, 20.9] | 0.0003 |" in text
+    assert "| malt | 156 | 27 | 939 | 378 | +8.6 |" in text
+    assert f"```\n{COMMAND}\n```" in text
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_a_loss_is_said_as_plainly_as_a_gain(workdir: Path) -> None:
+    systems = SYSTEMS | {"malt_mv": (286, 0.528, 0.615, 1, 0, 324_000, 147_000)}
+    losing = [
+        paired("sa", "malt_mv", 0.040, 0.002, 0.081),
+        paired("malt_mv", "ma_mv", -0.100, -0.14, -0.06),
+        paired("malt_mv", "ma", -0.008, -0.05, 0.034),
+    ]
+    write_json(workdir / "eval" / "results.json", results(systems, losing))
+    page = html.unescape(report.write(workdir).read_text())
+    # The pair was stored the other way round, so its sign turns.
+    said = "malt_mv 57.2% [52.8, 61.5], 4.0 points below sa (paired 95% interval -8.1 to -0.2)."
+    assert said in page.replace("\N{MINUS SIGN}", "-")
+    assert "At 95% malt_mv loses to sa and ma_mv and cannot be told from ma." in page
+    assert "beats" not in page
+
+
+def test_the_control_is_named(workdir: Path) -> None:
+    config = json.loads((workdir / "config.json").read_text())
+    assert "Negative control" not in report.write(workdir).read_text()
+    config["config"]["credit"]["shuffle_rewards"] = True
+    write_json(workdir / "config.json", config)
+    assert "Negative control" in report.write(workdir).read_text()
+    assert "Negative control" in (workdir / "report" / "report.md").read_text()
+
+
+def test_model_text_cannot_leave_its_script_element(workdir: Path) -> None:
+    page = report.write(workdir).read_text()
+    assert page.lower().count("<script") == page.lower().count("</script") == 2
+    assert "\u2028" not in page
+    first = forest_json(page)[0]["nodes"][0]
+    assert first["completion"] == ATTACK + "\u2028\u2029 & <b>naïve 数学 𝛑</b>"
+
+
+def test_the_page_names_no_other_file_and_its_policy_admits_only_itself(workdir: Path) -> None:
+    page = report.write(workdir).read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r'(src|href)="(?!#)', page.split('id="forest"')[0])
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("data.json", "collect"),
+        ("trees", "collect"),
+        ("datasets/yield.json", "datasets"),
+        ("checkpoints", "train"),
+        ("eval/results.json", "evaluate"),
+    ],
+)
+def test_a_missing_part_is_named_with_its_command(workdir: Path, path: str, stage: str) -> None:
+    (workdir / path).rename(workdir / "elsewhere")
+    page = report.write(workdir).read_text()
+    assert "Not there yet" in page
+    assert f"{COMMAND} --stage={stage}" in page
+    assert f"{COMMAND} --stage={stage}" in (workdir / "report" / "report.md").read_text()
+
+
+def test_an_empty_work_directory_has_a_report(tmp_path: Path) -> None:
+    page = report.write(tmp_path).read_text()
+    for stage in ("collect", "datasets", "train", "evaluate"):
+        assert f"--stage={stage}" in page
+
+
+def test_a_stage_in_the_recorded_command_is_replaced() -> None:
+    assert report.stage_command("x --stage=report --a=1", "train") == "x --a=1 --stage=train"
+    assert report.stage_command("x --stage=train --a=1", "all") == "x --a=1"
+
+
+def test_a_chain_of_two_roles_with_other_names(tmp_path: Path) -> None:
+    chain = ("author", "judge")
+    write_trees(tmp_path / "trees", tree("q", chain, n=2, prompt="as {role}"))
+    (entry,) = forest_json(report.write(tmp_path).read_text())
+    assert [node["role"] for node in entry["nodes"]] == ["author", "author"]
+    assert [node["role"] for node in entry["nodes"][0]["children"]] == ["judge", "judge"]
+    # Leaf (0, 0) is right and (0, 1) is not: the mean is a half, which is no positive.
+    assert entry["nodes"][0]["value"] == 0.5
+    assert entry["nodes"][0]["label"] is False
+    assert entry["prompts"] == ["as {role}"]
+
+
+def test_trees_are_counted_in_full_and_shown_in_an_even_spread(workdir: Path) -> None:
+    forest = load_forest(workdir / "trees")
+    assert forest is not None
+    assert (forest.total, forest.nodes, len(forest.trees)) == (90, 90 * 39, 60)
+    # 88 trees in turn all right, all wrong, even, only leaves right; and two even ones.
+    assert forest.kinds == {"rescued": 46, "spoiled": 24, "disagreement": 24, "unsolved": 22}
+    assert tuple(forest.prompts) == CHAIN
+    assert [forest.trees[0]["id"], forest.trees[-1]["id"]] == ["q-attack", "q087"]
+    assert spread([str(i) for i in range(9)], 3) == ["0", "4", "8"]
+
+
+def test_a_last_line_that_a_kill_cut_short_is_left_out(workdir: Path) -> None:
+    path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
+    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    assert training.series == {"loss": ((1, 3), (2, 2))}
+    assert training.steps == 2
+
+
+def test_comparisons_of_the_trained_team_come_first(workdir: Path) -> None:
+    evaluation = load(workdir).evaluation
+    assert evaluation is not None
+    assert [pair.a for pair in evaluation.paired] == ["malt_mv"] * 3 + ["malt", "ma_mv", "ma"]
+
+
+def test_bad_input_is_refused_by_name(workdir: Path) -> None:
+    metrics = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
+    good = metrics.read_text()
+    metrics.write_text("{}\n" + good)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:1: .*delete the line"):
+        report.write(workdir)
+    metrics.write_text(good)
+    write_json(workdir / "eval" / "results.json", {"split": {"n": 1}})
+    with pytest.raises(ValueError, match=r"results\.json: lacks 'systems'"):
+        report.write(workdir)
+    with pytest.raises(ValueError, match="no such work directory"):
+        report.write(workdir / "nowhere")
+
+
+def test_a_node_without_its_parent_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
+    rows = [row for row in tree("q") if row["path"] != [0, 1]]
+    write_trees(tmp_path / "trees", rows)
+    with pytest.raises(ValueError, match=r"question 'q': node \[0, 1, 0\] has no parent"):
+        report.write(tmp_path)
+    (tmp_path / "trees" / "shard-00000.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(ValueError, match=r"shard-00000\.parquet"):
+        report.write(tmp_path)
+
+
+def test_writing_leaves_two_files_and_replaces_old_ones(workdir: Path) -> None:
+    page = report.write(workdir)
+    page.write_text("old")
+    assert report.write(workdir) == page
+    assert page.read_text().startswith("<!doctype html>")
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", "report.md"}
+
+
+def test_a_failed_report_leaves_the_old_one(workdir: Path) -> None:
+    page = report.write(workdir)
+    before = page.read_text()
+    (workdir / "eval" / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"results\.json"):
+        report.write(workdir)
+    assert page.read_text() == before

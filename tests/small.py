@@ -1,0 +1,76 @@
+"""A random two-layer Llama with a character tokenizer: everything the engine needs, in
+milliseconds."""
+
+import string
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
+
+from malt_jax.models import LlamaConfig, Model, llama
+from malt_jax.models.config import Rope
+from malt_jax.tokenizer import Tokenizer
+
+CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CONTROL = ("<|end|>", "<|user|>", "<|assistant|>", "<|pad|>")
+
+
+@lru_cache
+def tokenizer() -> Tokenizer:
+    """One id a printable ASCII character; chat turns end with <|end|>."""
+    letters = [*CONTROL, "?", *sorted(set(string.printable) - {"?"})]
+    fast = FastTokenizer(
+        models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="?")
+    )
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    fast.decoder = decoders.Fuse()
+    fast.add_special_tokens(list(CONTROL))
+    special = {"eos_token": "<|end|>", "pad_token": "<|pad|>", "unk_token": "?"}
+    return Tokenizer.build(fast, special, chat_template=CHAT)
+
+
+@lru_cache
+def model(seed: int = 0, scale: float = 1.0) -> Model:
+    """Random weights; `scale` above 1 makes the distributions less flat."""
+    config = LlamaConfig(
+        vocab_size=tokenizer().vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        context=512,
+        norm_eps=1e-5,
+        rope=Rope(),
+        tied=True,
+    )
+    params = jax.tree.map(lambda w: w * scale, llama.init(config, jax.random.key(seed)))
+    return Model(config, params, "random", (), tokenizer)
+
+
+def save(directory: Path) -> Path:
+    """The same model as a Hugging Face directory."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from malt_jax.models.weights import hf_name
+
+    one = model(scale=4.0)
+    tokenizer().save(directory)
+    (directory / "config.json").write_text(json.dumps(one.config.to_hf()))
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(one.params):
+        keys = tuple(entry.key for entry in path)
+        array = np.asarray(leaf)
+        kernel = keys[-1] in ("kernel", "head")
+        tensors[hf_name(keys)] = np.ascontiguousarray(array.T if kernel else array)
+    save_file(tensors, directory / "model.safetensors")
+    return directory

@@ -1,0 +1,95 @@
+"""Every config parses, and what no run can do is refused by the key's name."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from malt_jax import roles, settings
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("base", "__init__"))
+
+
+def load(path: Path) -> dict:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+def good() -> dict:
+    return load(ROOT / "configs" / "quickstart.py")
+
+
+def change(config: dict, key: str, value) -> dict:
+    *groups, last = key.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_configs_parse_and_open_with_their_command(path):
+    parsed = settings.parse(load(path))
+    assert len(roles.chain(parsed)) == len(parsed.chain)
+    text = path.read_text()
+    assert f"--config=configs/{path.name}" in text
+    for promise in ("Time:", "Result:"):
+        assert promise in text, f"{path} does not state its expected {promise}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sample.temprature", 1.0, r"config.sample.temprature: unknown key; did .*temperature"),
+        ("sample.temperature", -1.0, r"config.sample.temperature: must not be negative"),
+        ("sample.temperature", "hot", r"config.sample.temperature: 'hot' is not of type float"),
+        ("sample.top_p", 0.0, r"config.sample.top_p"),
+        ("sample.rows", 1, r"config.sample.rows: too few"),
+        ("seed", True, r"config.seed: True is not of type int"),
+        ("model.dtype", "float16", r"config.model.dtype: 'float16' is not one of"),
+        ("model.path", "", r"config.model.path: empty"),
+        ("chain", ("generator", "critic"), r"config.chain: 'critic' is not described"),
+        ("chain", ("generator", "generator"), r"config.chain: names a role twice"),
+        ("roles.verifier.train", ("dpo",), r"config.roles.verifier.train: dpo needs the sft"),
+        ("roles.verifier.branching", 0, r"config.roles.verifier.branching: must be positive"),
+        ("credit.threshold", 1.0, r"config.credit.threshold"),
+        ("sft.epochs", 0, r"config.sft.epochs: must be positive"),
+        ("dpo.beta", 0.0, r"config.dpo.beta: must be positive"),
+        ("eval.systems", ("malt", "gpt"), r"config.eval.systems: 'gpt' is not one of"),
+        ("eval.votes", 0, r"config.eval.votes: must be positive"),
+        ("mesh.tensor", 0, r"config.mesh.tensor: must be positive"),
+        ("lora", 16, r"config.lora: 16 is not a group"),
+    ],
+)  # fmt: skip
+def test_impossible_values_are_refused_by_name(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        settings.parse(change(good(), key, value))
+
+
+def test_a_missing_key_is_named():
+    config = good()
+    del config["credit"]["threshold"]
+    with pytest.raises(ValueError, match=r"config.credit.threshold: missing"):
+        settings.parse(config)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("{question} {refiner}", r"config.roles.verifier.prompt: {refiner} is not one of"),
+        ("{generator}", r"config.roles.verifier.prompt: does not show the {question}"),
+    ],
+)
+def test_a_role_sees_only_what_came_before(prompt, message):
+    parsed = settings.parse(change(good(), "roles.verifier.prompt", prompt))
+    with pytest.raises(ValueError, match=message):
+        roles.chain(parsed)
+
+
+def test_braces_that_name_nothing_are_text():
+    parsed = settings.parse(change(good(), "roles.generator.prompt", r"{question} \boxed{} {{x}}"))
+    assert roles.chain(parsed)[0].sees == ("question",)

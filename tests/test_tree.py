@@ -1,0 +1,178 @@
+"""Expansion, random keys, grading and values of whole trees."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import small
+
+from malt_jax import collect, mesh, shards, tasks, tree
+from malt_jax.roles import Role
+from malt_jax.sampler import Completion, Sampler, Sampling
+from malt_jax.settings import CreditSettings
+from malt_jax.types import Question
+
+CREDIT = CreditSettings(0.5, False, 3, 2)
+ROLES = (
+    Role("generator", "Solve {question}", ("question",), 3, 12),
+    Role("verifier", "Check {question}: {generator}", ("question", "generator"), 2, 10),
+    Role(
+        "refiner", "{question} {generator} {verifier}", ("question", "generator", "verifier"), 3, 9
+    ),
+)
+QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
+
+
+def team(rows: int = 12) -> tree.Team:
+    model = small.model(scale=4.0)
+    tokenizer = small.tokenizer()
+    sampler = Sampler(
+        model.config, model.params, mesh.make(), rows, tokenizer.stop_ids, tokenizer.pad_id
+    )
+    task = tasks.get("arithmetic")
+    return tree.Team(sampler, tokenizer, ROLES, {}, task, Sampling(1.0), 0, "collect")
+
+
+def by_path(levels):
+    return {(n.question.id, n.path): n.completion.tokens for nodes in levels for n in nodes}
+
+
+def test_a_tree_is_dense_and_in_order():
+    levels = tree.expand(team(), QUESTIONS)
+    assert [len(nodes) for nodes in levels] == [15, 30, 90]
+    for depth, branching in ((1, 2), (2, 3)):
+        for i, node in enumerate(levels[depth]):
+            parent = levels[depth - 1][i // branching]
+            assert (node.question, node.path[:-1]) == (parent.question, parent.path)
+            assert node.path[-1] == i % branching
+    decode = team().tokenizer.decode
+    leaf, critique, solution = levels[2][-1], levels[1][-1], levels[0][-1]
+    shown = decode(leaf.prompt)
+    assert shown == f"{leaf.question.text} {solution.text} {critique.text}"
+
+
+def test_a_nodes_tokens_depend_on_neither_order_nor_company():
+    """Shuffled questions, one question alone and another batch size give the same trees, bit by
+    bit."""
+    whole = by_path(tree.expand(team(), QUESTIONS))
+    shuffled = by_path(tree.expand(team(), [QUESTIONS[i] for i in (3, 0, 4, 2, 1)]))
+    alone = by_path(tree.expand(team(rows=24), QUESTIONS[2:3]))
+    assert whole == shuffled
+    assert alone == {key: tokens for key, tokens in whole.items() if key[0] == "q2"}
+    other = by_path(tree.expand(replace(team(), stream="evaluate"), QUESTIONS))
+    assert sum(whole[key] == other[key] for key in whole) < len(whole) / 10
+
+
+def test_keys_are_a_function_of_seed_stream_question_and_path():
+    def key(seed=0, stream="a", question="q", path=(1, 2)):
+        return tree.node_keys(seed, stream, [(question, path)], 3)[0]
+
+    assert (key() == key()).all()
+    for other in (
+        key(seed=1),
+        key(stream="b"),
+        key(question="r"),
+        key(path=(2, 1)),
+        key(path=(1,)),
+    ):
+        assert (key() != other).any(axis=1).all()
+    many = tree.node_keys(0, "a", [(f"q{i}", (i, 2)) for i in range(200)], 3)
+    assert len({tuple(k) for k in many.reshape(-1, 2)}) == 600
+    assert (tree.node_keys(0, "a", [("q7", (7, 2))], 3)[0] == many[7]).all()
+
+
+def planted(answers: list[str], branching=(2, 2, 2)) -> tuple[tree.Team, list[list[tree.Node]]]:
+    """One question's tree with given leaf completions."""
+    question = Question("q", "1+1", "2")
+    roles = tuple(replace(r, branching=n) for r, n in zip(ROLES, branching, strict=True))
+    completion = Completion([5, 0], np.zeros(2, np.float32), True)
+    levels = []
+    for depth in range(3):
+        shape = branching[: depth + 1]
+        nodes = []
+        for i in range(math.prod(shape)):
+            text = answers[i] if depth == 2 else "Final Answer: 3"
+            path = tuple(int(x) for x in np.unravel_index(i, shape))
+            nodes.append(tree.Node(question, roles[depth].name, path, [4], completion, text))
+        levels.append(nodes)
+    return replace(team(), roles=roles), levels
+
+
+def test_values_of_a_planted_tree():
+    """Leaves 1 1 | 1 0 || 0 0 | 1 0 under two solutions of two critiques each."""
+    right, wrong = "so Final Answer: 2", "Final Answer: 3"
+    leaves = [right, right, right, wrong, wrong, wrong, right, wrong]
+    one, levels = planted(leaves)
+    rows = tree.rows(one, levels, CREDIT)
+    found = {(row["role"], tuple(row["path"])): row for row in rows}
+    assert len(rows) == 2 + 4 + 8
+    assert found["generator", (0,)]["value"] == 0.75
+    assert found["generator", (1,)]["value"] == 0.25
+    assert [found["verifier", (i, j)]["value"] for i in (0, 1) for j in (0, 1)] == [1, 0.5, 0, 0.5]
+    assert found["verifier", (0, 0)]["label"]
+    assert not found["verifier", (0, 1)]["label"]  # one half is not above one half
+    assert found["generator", (0,)]["status"] == "wrong"
+    assert found["verifier", (0, 0)]["status"] == ""
+    assert found["refiner", (0, 0, 0)]["answer"] == "2"
+    assert [row["reward"] for row in rows if row["role"] == "refiner"] == [1, 1, 1, 0, 0, 0, 1, 0]
+    assert found["verifier", (0, 0)]["reward"] is None
+
+
+def test_shuffled_rewards_keep_the_true_status():
+    one, levels = planted(["Final Answer: 2"] * 3 + ["Final Answer: 3"] * 5)
+    plain = tree.rows(one, levels, CREDIT)
+    mixed = tree.rows(one, levels, replace(CREDIT, shuffle_rewards=True))
+    assert [row["status"] for row in plain] == [row["status"] for row in mixed]
+    assert sum(row["reward"] or 0 for row in mixed) == 3
+    assert [row["reward"] for row in plain] != [row["reward"] for row in mixed]
+
+
+def test_a_killed_collection_continues(tmp_path):
+    """Only what no committed shard holds is sampled again, and the trees equal an unbroken
+    run's."""
+    one, calls = team(), []
+
+    def grow_trees(batch, progress):
+        calls.append([question.id for question in batch])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return tree.rows(one, tree.expand(one, batch, progress), CREDIT)
+
+    def grow(directory):
+        shards.grow(
+            directory,
+            QUESTIONS,
+            grow_trees,
+            per_shard=2,
+            nodes_per_question=collect.nodes_per_question((3, 2, 3)),
+            title="test",
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        grow(tmp_path / "broken")
+    (tmp_path / "broken" / "shard-00007.parquet.tmp").write_bytes(b"half a shard")
+    grow(tmp_path / "broken")
+    assert calls == [["q0", "q1"], ["q2", "q3"], ["q2", "q3"], ["q4"]]
+    calls.append(["not the second call"])
+    grow(tmp_path / "whole")
+    keyed = [
+        {(row["question_id"], *row["path"]): row for row in shards.read(tmp_path / name)}
+        for name in ("broken", "whole")
+    ]
+    assert keyed[0] == keyed[1]
+    assert len(keyed[0]) == 5 * (3 + 6 + 18)
+    before = len(calls)
+    grow(tmp_path / "whole")
+    assert len(calls) == before
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    (tmp_path / "shard-00000.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(ValueError, match=r"shard-00000.parquet: not readable .* delete"):
+        shards.finished(tmp_path)
+
+
+def test_nodes_per_question():
+    assert collect.nodes_per_question((3, 3, 3)) == 39
+    assert collect.nodes_per_question((3, 1)) == 6

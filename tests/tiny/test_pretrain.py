@@ -1,0 +1,62 @@
+"""A few steps of pretraining: the same seed gives the same file, and no question leaks."""
+
+import jax
+import numpy as np
+import pytest
+
+from malt_jax.models import hf
+from malt_jax.tasks import arithmetic
+from malt_jax.tiny import corpus, pretrain
+
+
+def weights(directory, seed):
+    shape, params, words = pretrain.pretrain(clean=2, mixed=2, seed=seed)
+    hf.save(directory, shape, params)
+    words.save(directory)
+    return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
+
+
+def test_the_seed_fixes_every_file(tmp_path):
+    first, again, other = (
+        weights(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first == again
+    differing = {name for name in first if first[name] != other[name]}
+    assert differing == {"model.safetensors"}
+
+
+def test_a_step_lowers_the_loss_of_each_role():
+    words = pretrain.tokenizer()
+    shape, params, _ = pretrain.pretrain(clean=0, mixed=12, seed=0)
+    (batch,) = pretrain.batches(words, 5, clean=0, mixed=1)
+    _, nll = pretrain.loss(shape, jax.tree.map(lambda leaf: leaf.astype(np.float32), params), batch)
+    for role in corpus.RATES:
+        assert float(nll[role]) < np.log(shape.vocab_size) - 0.3
+
+
+def test_pretraining_has_no_question_of_the_job():
+    texts = {question.text for question in arithmetic.generate(2000, 0, "pretrain")}
+    for split in ("train", "eval"):
+        assert texts.isdisjoint(q.text for q in arithmetic.generate(2000, 0, split))
+
+
+def test_batches_hold_the_documents():
+    words = pretrain.tokenizer()
+    clean, mixed = pretrain.batches(words, 0, clean=1, mixed=1)
+    assert set(clean) == {"generator"}
+    assert set(mixed) == set(corpus.PROMPTS)
+    for role, batch in mixed.items():
+        assert len(batch.tokens) == pretrain.MIXED_ROWS[role]
+        for row, prompt, completion in zip(
+            batch.tokens, batch.prompts, batch.completions, strict=True
+        ):
+            text = words.decode(row[prompt : prompt + completion])
+            assert text.startswith(sum((corpus.OPENINGS[m] for m in corpus.RATES[role]), ()))
+            assert row[prompt + completion - 1] == words.end_id
+            assert set(row[prompt + completion :]) <= {words.pad_id}
+
+
+def test_a_text_beyond_the_width_is_an_error():
+    document = corpus.Document("Solve: 1+2+3", "Easy. " * 30)
+    with pytest.raises(ValueError, match="broadcast"):
+        pretrain._batch(pretrain.tokenizer(), [document], *pretrain.WIDTHS["generator"])
