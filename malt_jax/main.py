@@ -1,34 +1,52 @@
-"""The doorway: `python -m malt_jax.main --config=configs/quickstart.py [--stage=NAME]
-[--config.KEY=VALUE ...]`."""
+"""The doorway: `python -m malt_jax.main --config=FILE [--stage=NAME] [--config.KEY=VALUE ...]`."""
+
+import logging as std_logging
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from malt_jax import job, settings
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The recipe, e.g. configs/quickstart.py.", lock_config=True
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
     "stage", "all", ["all", *job.STAGES], "One stage of the job, or all of them in order."
 )
 
 
 def main(argv: list[str]) -> None:
-    """Runs the job; an impossible setting ends it with one line that names the key."""
+    """Runs the job. A setting with which it cannot run ends it with a line that names the key."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    logging.set_verbosity(logging.INFO)
+    _quiet_libraries()
     config = _CONFIG.value.to_dict()
+    stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
     try:
-        job.run(
-            settings.parse(config), config, job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
-        )
-    except (ValueError, FileNotFoundError) as error:
+        job.run(settings.parse(config), config, stages)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         logging.debug("where it happened", exc_info=True)
         raise SystemExit(f"malt_jax: {error}") from error
 
 
+def _quiet_libraries() -> None:
+    """Our own progress is news; of the libraries, which share absl's logger, only warnings are."""
+    logging.set_verbosity(logging.INFO)
+    ours = str(Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda r: r.pathname.startswith(ours) or r.levelno >= std_logging.WARNING)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Flags as absl reads them; what ml_collections says of an unknown key or file, in one line."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        raise SystemExit(f"malt_jax: --config: unknown key {error}") from error
+    except OSError as error:
+        raise SystemExit(f"malt_jax: --config: {error}") from error
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -60,15 +60,17 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
         if not settings.roles[role].train or target.exists():
             continue
         adapter = train_role(workdir, settings, model, mesh, role)
+        unfinished = target.with_name(f".{role}.tmp")
         save_adapter(
             adapter,
             model.config,
-            target,
+            unfinished,
             base=settings.model.path,
             rank=settings.lora.rank,
             alpha=settings.lora.alpha,
             targets=settings.lora.targets,
         )
+        unfinished.rename(target)
 
 
 def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:

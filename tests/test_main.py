@@ -135,7 +135,7 @@ def test_bad_input_is_refused_with_its_name(whole, model, flags, message):
     done = run(whole, model, *flags)
     assert done.returncode != 0
     assert message in done.stderr
-    assert "Traceback" not in done.stderr or "temprature" in message
+    assert "Traceback" not in done.stderr
 
 
 def test_a_stage_without_the_one_before_it_says_so(model, tmp_path):

@@ -45,7 +45,7 @@ def write_data(workdir: Path, n: int = 10) -> None:
         sft.append(common | {"completion": good, "value": 1.0, "completion_token_ids": ids["good"]})
         dpo.append(
             common
-            | {"chosen": good, "rejected": bad, "chosen_value": 1.0, "rejected_value": 0.0}
+            | {"chosen": good, "rejected": bad, "values": [1.0, 0.0]}
             | {"chosen_token_ids": ids["good"], "rejected_token_ids": ids["bad"]}
         )
     folder = workdir / "datasets" / "refiner"
@@ -192,6 +192,25 @@ def test_checkpoints_hold_no_base_weights(tmp_path):
     adapter = jax.tree.leaves(lora.init(MODEL.config, jax.random.key(0), rank=4, alpha=8.0))
     arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
     assert arrays == sorted(leaf.shape for leaf in 3 * adapter)
+
+
+def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
+    """Killed between the two files of an export, a run took the role for finished."""
+    write_data(tmp_path)
+    save = train.save_adapter
+
+    def killed(*args, **kwargs):
+        save(*args, **kwargs)
+        (args[2] / "adapter_model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "save_adapter", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(tmp_path, recipe(), MODEL, mesh.make())
+    assert not (tmp_path / "export" / "refiner").exists()
+    train.run(tmp_path, recipe(), MODEL, mesh.make())
+    assert len(exported(tmp_path)) > 0
 
 
 def test_an_empty_data_set_leaves_the_adapter_as_it_was(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
 
 TINY: dict[str, Any] = {
@@ -26,6 +25,7 @@ def tiny_llama() -> Callable[..., transformers.LlamaForCausalLM]:
     """Makes a seeded random Llama of transformers; keyword arguments override `TINY`."""
 
     def make(**fields: Any) -> transformers.LlamaForCausalLM:
+        torch = pytest.importorskip("torch")
         torch.manual_seed(0)
         config = transformers.LlamaConfig(**(TINY | fields))
         model = transformers.LlamaForCausalLM(config).eval()

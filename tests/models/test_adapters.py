@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from malt_jax.models import Adapter, llama, load, lora
 from malt_jax.models.peft import load_adapter, save_adapter
+
+torch = pytest.importorskip("torch")
+
+peft = pytest.importorskip("peft")
 
 TOKENS = np.random.default_rng(3).integers(0, 97, (2, 11))
 

@@ -7,11 +7,12 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-import torch
 import transformers
 from tokenizers import pre_tokenizers
 
 from malt_jax.models import load
+
+torch = pytest.importorskip("torch")
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -5,11 +5,12 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from malt_jax.models import LlamaConfig, hf, llama, load
 from malt_jax.models.config import Rope
+
+torch = pytest.importorskip("torch")
 
 LLAMA3 = {
     "rope_type": "llama3",

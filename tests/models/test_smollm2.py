@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 from malt_jax import mesh
 from malt_jax.models import Model, load
 from malt_jax.sampler import Request, Sampler, Sampling, bucket
+
+torch = pytest.importorskip("torch")
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 TEXTS = [
