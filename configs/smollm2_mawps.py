@@ -21,18 +21,18 @@ def get_config() -> ConfigDict:
     c.data.task = "mawps"
     c.data.train = "mawps/train.json"
     c.data.eval = "mawps/singleop.jsonl"
-    c.data.train_questions = 32
-    c.data.eval_questions = 64
+    c.data.train_questions = 16
+    c.data.eval_questions = 48
     c.data.max_chars = 600
     c.roles.generator.max_new_tokens = 128
     c.roles.verifier.max_new_tokens = 64
     c.roles.refiner.max_new_tokens = 128
     c.sample.rows = 48
-    c.sample.questions_per_shard = 8
+    c.sample.questions_per_shard = 16
     c.sample.temperature = 0.7  # at 0.3 a model this small repeats itself: too few contrasts
     c.lora.rank = 8
     c.lora.alpha = 16.0
     c.sft.learning_rate = 5e-4  # little data: a few dozen steps in all
-    c.sft.remat = False
-    c.dpo.remat = False
+    c.sft.batch = 4
+    c.dpo.batch = 4
     return c

@@ -9,7 +9,7 @@ import jax
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
-from malt_jax.models import LlamaConfig, Model, llama
+from malt_jax.models import LlamaConfig, Model, hf, llama
 from malt_jax.models.config import Rope
 from malt_jax.tokenizer import Tokenizer
 
@@ -55,22 +55,8 @@ def model(seed: int = 0, scale: float = 1.0) -> Model:
 
 
 def save(directory: Path) -> Path:
-    """The same model as a Hugging Face directory."""
-    import json
-
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    from malt_jax.models.weights import hf_name
-
+    """A sharp one of these models as a Hugging Face directory."""
     one = model(scale=4.0)
+    hf.save(directory, one.config, one.params)
     tokenizer().save(directory)
-    (directory / "config.json").write_text(json.dumps(one.config.to_hf()))
-    tensors = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(one.params):
-        keys = tuple(entry.key for entry in path)
-        array = np.asarray(leaf)
-        kernel = keys[-1] in ("kernel", "head")
-        tensors[hf_name(keys)] = np.ascontiguousarray(array.T if kernel else array)
-    save_file(tensors, directory / "model.safetensors")
     return directory

@@ -69,7 +69,7 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
     return {
         "run": run,
         "task": settings.config["data"]["task"] if settings else "",
-        "model": Path(settings.config["model"]["path"]).name if settings else "",
+        "model": "/".join(Path(settings.config["model"]["path"]).parts[-2:]) if settings else "",
         "shuffled": bool(settings and settings.config["credit"]["shuffle_rewards"]),
         "threshold": settings.threshold if settings else 0.5,
         "trainings": sorted(run.trainings, key=lambda t: order.get(t.role, len(order))),
