@@ -34,11 +34,10 @@ def get_config() -> ConfigDict:
     c.sample.questions_per_shard = 50
     c.lora.rank = 8
     c.lora.alpha = 16.0
-    c.sft.learning_rate = 3e-3
+    c.sft.learning_rate = 1.5e-3
     c.sft.batch = 32
-    c.sft.epochs = 3
     c.sft.remat = False
-    c.dpo.learning_rate = 2e-4  # 1e-3 over-optimises: the refiner forgets how to write an answer
+    c.dpo.learning_rate = 1e-4  # 1e-3 over-optimises: the refiner forgets how to write an answer
     c.dpo.batch = 32
     c.dpo.epochs = 1
     c.dpo.remat = False

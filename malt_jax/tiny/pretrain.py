@@ -149,6 +149,7 @@ def pretrain(clean: int, mixed: int, seed: int) -> tuple[LlamaConfig, Params, To
 
 
 def main(argv: Sequence[str]) -> None:
+    """Pretrains and writes the model; about seven minutes on two cores."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; the settings are --out and --seed")
     out = Path(_OUT.value)

@@ -67,6 +67,13 @@ def test_every_reason_is_counted_and_listed(tmp_path: Path) -> None:
     )
 
 
+def test_what_does_not_fit_the_model_counts_as_too_long(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", rows_of(("one two", 1), ("one two three", 2)))
+    kept, report = tasks.load(JSONL, path, split="train", fits=lambda text: len(text.split()) <= 2)
+    assert [question.text for question in kept] == ["one two"]
+    assert report.dropped == (("jsonl-train-1", "too_long"),)
+
+
 questions = st.sampled_from(["", "What is 2+2?", LONG, LONG + " Say .", *"abcdefgh", "y" * 300])
 
 

@@ -1,0 +1,89 @@
+"""What the stages are given: prompts that fit, and questions that do not overlap."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+from test_settings import change, good
+
+from malt_jax import job, roles, settings
+from malt_jax.types import Question
+
+
+def a_job(tmp_path: Path, **changes) -> job.Job:
+    config = good()
+    model = tmp_path / "model"
+    if not model.exists():
+        model.mkdir()
+        small.save(model)
+    for key, value in {"workdir": str(tmp_path), "model.path": str(model), **changes}.items():
+        change(config, key.replace("__", "."), value)
+    return job.Job(settings.parse(config))
+
+
+def write(path: Path, questions: list[str]) -> str:
+    path.write_text("".join(json.dumps({"question": q, "answer": "1"}) + "\n" for q in questions))
+    return str(path)
+
+
+def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
+    """Only the evaluated questions were excluded, so that a later, larger evaluation was trained
+    on."""
+    held_out = [f"What is {i} divided by {i}?" for i in range(1, 9)]
+    one = a_job(
+        tmp_path,
+        data__task="jsonl",
+        data__train=write(tmp_path / "train.jsonl", [*held_out, "And 3 - 2?", "And 9 - 8?"]),
+        data__eval=write(tmp_path / "eval.jsonl", held_out),
+        data__train_questions=0,
+        data__eval_questions=2,
+    )
+    assert len(one.questions["eval"]) == 2
+    assert {q.text for q in one.questions["train"]} == {"And 3 - 2?", "And 9 - 8?"}
+    report = json.loads((tmp_path / "data.json").read_text())
+    assert report["train"]["overlap_exact"] == 8
+
+
+def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
+    file = write(tmp_path / "same.jsonl", ["What is 1+0?"])
+    one = a_job(
+        tmp_path,
+        data__task="jsonl",
+        data__train=file,
+        data__eval=file,
+        data__train_questions=0,
+        data__eval_questions=0,
+    )
+    with pytest.raises(ValueError, match=r"config.data.train: no question is left .*data.json"):
+        _ = one.questions
+
+
+def test_the_longest_prompts_fit_the_context(tmp_path):
+    """The budget is exact: a question of that length and completions of their limits fill the
+    context, and one token more does not fit."""
+    one = a_job(tmp_path)
+    tokenizer, context = one.model.tokenizer, one.model.config.context
+    room = roles.question_budget(one.chain, one.task.answer_hint, context, tokenizer)
+    limits = {role.name: role.max_new_tokens for role in one.chain}
+    seen = {name: "x" * (3 * limit) for name, limit in limits.items()}  # cut to the limits
+    longest = [
+        len(roles.prompt_ids(role, Question("", "y" * room, ""), "", seen, limits, tokenizer))
+        + role.max_new_tokens
+        for role in one.chain
+    ]
+    assert max(longest) == context
+
+
+def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
+    one = a_job(tmp_path, roles__refiner__max_new_tokens=600)
+    with pytest.raises(ValueError, match=r"leave no room for a question in the model's context"):
+        _ = one.questions
+
+
+def test_weights_are_placed_by_the_table(tmp_path):
+    one = a_job(tmp_path)
+    original = small.model(scale=4.0).params
+    np.testing.assert_array_equal(one.model.params["embed"], original["embed"])
+    assert one.model.params["embed"].sharding.mesh == one.mesh
