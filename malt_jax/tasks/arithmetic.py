@@ -25,7 +25,7 @@ def generate(n: int, seed: int, split: str) -> list[Question]:
     room = LARGEST**OPERANDS * 2 ** (OPERANDS - 1) * SPLITS.count(split) // len(SPLITS) // 2
     if n > room:
         raise ValueError(
-            f"arithmetic has {room} questions a split to offer, not {n}; ask for fewer"
+            f"arithmetic has {room} questions to offer for {split}, not {n}; ask for fewer"
         )
     rng = random.Random(f"arithmetic {seed} {split}")
     texts: dict[str, None] = {}

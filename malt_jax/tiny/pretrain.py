@@ -7,8 +7,8 @@ task's "pretrain" split: neither MALT's training nor its evaluation has any of t
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def tokenizer() -> Tokenizer:
 
 
 def config(vocab_size: int) -> LlamaConfig:
-    """About a third of a million parameters."""
+    """A Llama of 0.35 million parameters."""
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=96,
@@ -130,7 +130,19 @@ def pretrain(clean: int, mixed: int, seed: int) -> tuple[LlamaConfig, Params, To
     words = tokenizer()
     shape = config(words.vocab_size)
     params = llama.init(shape, jax.random.key(seed))
-    steps = clean + mixed
+    init, update = _optimisation(shape, clean + mixed)
+    state = init(params)
+    bar = tqdm(batches(words, seed, clean, mixed), total=clean + mixed, unit="step")
+    for i, step in enumerate(bar):
+        params, state, nll = update(params, state, step)
+        if i % 50 == 0:
+            bar.set_postfix({role: f"{float(value):.3f}" for role, value in nll.items()})
+    return shape, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), words
+
+
+@lru_cache
+def _optimisation(shape: LlamaConfig, steps: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled start and update of a run of `steps`."""
     tx = optim.adamw(PEAK_LR, steps, warmup=0.03, weight_decay=0.05, b1=0.9, b2=0.98, clip_norm=1.0)
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -139,13 +151,7 @@ def pretrain(clean: int, mixed: int, seed: int) -> tuple[LlamaConfig, Params, To
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, nll
 
-    state = jax.jit(tx.init)(params)
-    bar = tqdm(batches(words, seed, clean, mixed), total=steps, unit="step")
-    for i, step in enumerate(bar):
-        params, state, nll = update(params, state, step)
-        if i % 50 == 0:
-            bar.set_postfix({role: f"{float(value):.3f}" for role, value in nll.items()})
-    return shape, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), words
+    return jax.jit(tx.init), update
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from malt_jax.tiny import corpus, pretrain
 
 
 def weights(directory, seed):
-    shape, params, words = pretrain.pretrain(clean=2, mixed=2, seed=seed)
+    shape, params, words = pretrain.pretrain(clean=6, mixed=6, seed=seed)
     hf.save(directory, shape, params)
     words.save(directory)
     return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
@@ -25,35 +25,33 @@ def test_the_seed_fixes_every_file(tmp_path):
     assert differing == {"model.safetensors"}
 
 
-def test_a_step_lowers_the_loss_of_each_role():
-    words = pretrain.tokenizer()
-    shape, params, _ = pretrain.pretrain(clean=0, mixed=12, seed=0)
+def test_a_few_steps_lower_the_loss_of_each_role():
+    shape, params, words = pretrain.pretrain(clean=6, mixed=6, seed=0)
     (batch,) = pretrain.batches(words, 5, clean=0, mixed=1)
-    _, nll = pretrain.loss(shape, jax.tree.map(lambda leaf: leaf.astype(np.float32), params), batch)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    _, nll = jax.jit(pretrain.loss, static_argnums=0)(shape, params, batch)
     for role in corpus.RATES:
         assert float(nll[role]) < np.log(shape.vocab_size) - 0.3
 
 
 def test_pretraining_has_no_question_of_the_job():
-    texts = {question.text for question in arithmetic.generate(2000, 0, "pretrain")}
+    texts = {question.text for question in arithmetic.generate(3000, 0, "pretrain")}
     for split in ("train", "eval"):
-        assert texts.isdisjoint(q.text for q in arithmetic.generate(2000, 0, split))
+        assert texts.isdisjoint(question.text for question in arithmetic.generate(1500, 0, split))
 
 
-def test_batches_hold_the_documents():
+def test_batches_hold_the_documents_clean_ones_first():
     words = pretrain.tokenizer()
-    clean, mixed = pretrain.batches(words, 0, clean=1, mixed=1)
-    assert set(clean) == {"generator"}
-    assert set(mixed) == set(corpus.PROMPTS)
-    for role, batch in mixed.items():
-        assert len(batch.tokens) == pretrain.MIXED_ROWS[role]
-        for row, prompt, completion in zip(
-            batch.tokens, batch.prompts, batch.completions, strict=True
-        ):
-            text = words.decode(row[prompt : prompt + completion])
-            assert text.startswith(sum((corpus.OPENINGS[m] for m in corpus.RATES[role]), ()))
-            assert row[prompt + completion - 1] == words.end_id
-            assert set(row[prompt + completion :]) <= {words.pad_id}
+    for step, batch in enumerate(pretrain.batches(words, 0, clean=1, mixed=1)):
+        for role, rows in batch.items():
+            manners = corpus.RATES[role] if step else [pretrain.GOOD[role]]
+            openings = sum((corpus.OPENINGS[manner] for manner in manners), ())
+            assert len(rows.tokens) == pretrain.ROWS[role]
+            for row, start, length in zip(rows.tokens, rows.prompts, rows.completions, strict=True):
+                end = start + length
+                assert words.decode(row[start:end]).startswith(openings)
+                assert row[end - 1] == words.end_id
+                assert set(row[end:]) <= {words.pad_id}
 
 
 def test_a_text_beyond_the_width_is_an_error():
