@@ -5,8 +5,10 @@ python -m malt_jax.main --config=configs/smollm2_mawps.py \
     --config.data.train=mawps/train.json --config.data.eval=mawps/singleop.jsonl
 
 Scale it with --config.data.train_questions=N and --config.data.eval_questions=N.
-Time:   TIME_MAWPS
-Result: RESULT_MAWPS
+Time:   38 minutes on 2 cores shared with other programs, as it stands.
+Result: too small to show anything, and says so: 8 of the 576 checked and refined samples lead to a
+        right answer, so the roles learn from 0, 1 and 7 texts. sa 2.1%, ma_mv 0.0%, malt_mv 4.2%
+        of 48 questions; every paired interval touches zero.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import small
 
@@ -187,7 +188,7 @@ def test_checkpoints_hold_no_base_weights(tmp_path):
     write_data(tmp_path)
     train.run(tmp_path, recipe(), MODEL, mesh.make())
     saved = checkpoints.manager(tmp_path / "checkpoints" / "refiner" / "dpo")
-    stored = jax.tree.leaves(saved.item_metadata(saved.latest_step()).tree)
+    stored = jax.tree.leaves(saved.restore(saved.latest_step(), args=ocp.args.StandardRestore()))
     saved.close()
     adapter = jax.tree.leaves(lora.init(MODEL.config, jax.random.key(0), rank=4, alpha=8.0))
     arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
