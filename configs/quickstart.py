@@ -5,7 +5,7 @@ python -m malt_jax.main --config=configs/quickstart.py
 The base model (0.35M parameters, `python -m malt_jax.tiny.pretrain` made it) can solve, check and
 refine sums such as 17+8-12 well, and mostly does not: its pretraining text was a mixture of good
 and bad manners. Rewards at the leaves of the trees are all that tells MALT which manners to keep.
-Time:   4 minutes on 2 cores, 9 where other programs share them; 1.4 GB of memory.
+Time:   3 minutes on 2 cores, up to 9 where other programs share them; 1.4 GB of memory.
 Result: malt_mv 91.2%, sa 48.2%, ma_mv 50.8% of 500 held-out questions.
 Control: with --config.credit.shuffle_rewards=True --config.workdir=runs/control, malt_mv 46.8%.
 """

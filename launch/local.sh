@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole of MALT on this machine: a new environment, the package, the quickstart, its report.
 #
-#   launch/local.sh              run it (4 to 9 minutes on 2 cores, 1.4 GB)
+#   launch/local.sh              run it (3 to 9 minutes on 2 cores, 1.4 GB)
 #   launch/local.sh --dry_run    print the commands and run nothing
 #
 # PYTHON chooses the interpreter (3.11 or 3.12). Whatever else is given goes to the program:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 
@@ -17,7 +18,8 @@ def manager(directory: Path, keep: int = 2) -> ocp.CheckpointManager:
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
     """Writes `state` (a pytree of arrays) as the checkpoint of `step`, in the background."""
-    checkpoints.save(step, args=ocp.args.StandardSave(state))
+    # A copy: the caller's next step may take over the buffers while they are being written.
+    checkpoints.save(step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[int, Any]:
