@@ -92,10 +92,13 @@ class Job:
                 exclude=exclude,
             )
 
-        held_out, eval_report = load("eval", data.eval, data.eval_questions, ())
         # Training must not overlap with the whole split, of which this run may look at a part.
         on_file = bool(data.eval or self.task.hub)
-        all_held_out = load("eval", data.eval, 0, ())[0] if on_file else held_out
+        all_held_out, account = load("eval", data.eval, 0 if on_file else data.eval_questions, ())
+        held_out = all_held_out[: data.eval_questions or None]
+        eval_report = dataclasses.replace(
+            account, kept=len(held_out), beyond_limit=len(all_held_out) - len(held_out)
+        )
         training, train_report = load("train", data.train, data.train_questions, all_held_out)
         reports = {"train": train_report, "eval": eval_report}
         for split, found in reports.items():

@@ -24,7 +24,6 @@ def main(argv: list[str]) -> None:
     try:
         job.run(settings.parse(config), config, stages)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        logging.debug("where it happened", exc_info=True)
         raise SystemExit(f"malt_jax: {error}") from error
 
 

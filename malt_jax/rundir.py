@@ -7,9 +7,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 
@@ -67,11 +68,18 @@ def note(workdir: Path, **facts: Any) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file through a synced temporary file and a rename."""
+    """Writes a JSON file whole or not at all."""
+    with written_whole(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` whole or not at all: synced as another, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    with temporary.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -1,7 +1,6 @@
 """Trees on disk: Parquet shards that commit atomically, so that a run killed anywhere goes on
 where it was."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from malt_jax import rundir
 from malt_jax.types import Question
 
 SCHEMA = pa.schema(
@@ -68,15 +68,9 @@ def grow(
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes a Parquet file whole or not at all (a temporary file in the same directory, synced,
-    then renamed)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    """Writes a Parquet file whole or not at all."""
+    with rundir.written_whole(path) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -44,6 +44,8 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
     assert {q.text for q in one.questions["train"]} == {"And 3 - 2?", "And 9 - 8?"}
     report = json.loads((tmp_path / "data.json").read_text())
     assert report["train"]["overlap_exact"] == 8
+    counts = {name: report["eval"][name] for name in ("read", "kept", "beyond_limit")}
+    assert counts == {"read": 8, "kept": 2, "beyond_limit": 6}
 
 
 def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):

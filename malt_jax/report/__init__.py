@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from malt_jax import rundir
 from malt_jax.report import charts, headline
 from malt_jax.report.forest import KINDS
 from malt_jax.report.load import load
@@ -40,7 +40,6 @@ def write(workdir: Path) -> Path:
     run = load(workdir)
     context = _context(run, workdir)
     folder = workdir / "report"
-    folder.mkdir(exist_ok=True)
     _write(folder / "report.md", _environment(html=False).get_template("report.md").render(context))
     page = _environment(html=True).get_template("index.html").render(context)
     return _write(folder / "index.html", page)
@@ -129,7 +128,6 @@ def _hash(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with rundir.written_whole(path) as file:
+        file.write(text.encode("utf-8"))
     return path

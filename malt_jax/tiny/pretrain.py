@@ -155,7 +155,7 @@ def _optimisation(shape: LlamaConfig, steps: int) -> tuple[Callable[..., Any], C
 
 
 def main(argv: Sequence[str]) -> None:
-    """Pretrains and writes the model; about seven minutes on two cores."""
+    """Pretrains and writes the model; 14 minutes on two cores shared with other programs."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; the settings are --out and --seed")
     out = Path(_OUT.value)
