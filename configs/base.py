@@ -89,6 +89,7 @@ def get_config() -> ConfigDict:
             "top_k": 0,  # 0: off
             "top_p": 1.0,  # 1: off
             "rows": 96,  # sequences decoded at a time, over all devices
+            "kv_gib": 0.0,  # most memory of the KV cache on a device; 0: 60% of what is free
             "questions_per_shard": 16,  # trees committed at a time: what a kill can cost
         }
     )

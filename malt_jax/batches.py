@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from malt_jax.sampler import bucket
+from malt_jax.shapes import bucket
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 `trees/*.parquet`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from malt_jax import shards, tree
+from malt_jax.sampler import Work
 from malt_jax.settings import Settings
 from malt_jax.types import Question
 
@@ -19,16 +22,18 @@ def nodes_per_question(branching: Sequence[int]) -> int:
 def run(workdir: Path, settings: Settings, team: tree.Team, questions: Sequence[Question]) -> None:
     """Collects the trees that `workdir/trees` does not hold yet."""
 
+    work, per_shard = Work(), settings.sample.questions_per_shard
+
     def grow_trees(
-        batch: Sequence[Question], progress: Callable[[int], Any]
-    ) -> list[dict[str, Any]]:
-        return tree.rows(team, tree.expand(team, batch, progress), settings.credit)
+        pending: Sequence[Question], progress: Callable[[int], Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        return tree.grow(team, pending, settings.credit, per_shard, progress, work)
 
     shards.grow(
         workdir / "trees",
         questions,
         grow_trees,
-        per_shard=settings.sample.questions_per_shard,
         nodes_per_question=nodes_per_question(settings.branching),
         title="collect",
     )
+    logging.info("collect: %s", work.summary())

@@ -8,7 +8,7 @@ samples, and both teams draw with the same random numbers.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +20,7 @@ from absl import logging
 
 from malt_jax import rundir, shards, stats, tree
 from malt_jax.models.lora import Adapter
+from malt_jax.sampler import Work
 from malt_jax.settings import SYSTEMS, Settings
 from malt_jax.types import Question
 
@@ -118,18 +119,22 @@ def _sample(
     passing = replace(team, roles=roles, stream="evaluate")
     credit = replace(settings.credit, shuffle_rewards=False)
 
-    def grow_trees(batch: Sequence[Question], progress: Callable[[int], Any]) -> list[Row]:
-        return tree.rows(passing, tree.expand(passing, batch, progress), credit)
+    # Less branching than a training tree: more questions make the same number of rows.
+    work, per_shard = Work(), settings.sample.questions_per_shard * 4
+
+    def grow_trees(
+        pending: Sequence[Question], progress: Callable[[int], Any]
+    ) -> Iterator[list[Row]]:
+        return tree.grow(passing, pending, credit, per_shard, progress, work)
 
     shards.grow(
         directory,
         questions,
         grow_trees,
-        # Less branching than a training tree: more questions make the same number of rows.
-        per_shard=settings.sample.questions_per_shard * 4,
         nodes_per_question=votes * len(roles),
         title=f"evaluate {name}",
     )
+    logging.info("evaluate %s: %s", name, work.summary())
 
 
 def _passes(directory: Path, questions: Sequence[Question]) -> dict[str, Passes]:

@@ -120,15 +120,19 @@ class Job:
     def team(self) -> tree.Team:
         """The untrained team, drawing for collection."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
+        most = max(*self.settings.branching, self.settings.eval.votes)
+        sampler = Sampler(
+            self.model.config,
+            self.model.params,
+            self.mesh,
+            sample.rows,
+            tokenizer.stop_ids,
+            tokenizer.pad_id,
+            siblings=min(most, 4),
+            kv_gib=sample.kv_gib,
+        )
         return tree.Team(
-            sampler=Sampler(
-                self.model.config,
-                self.model.params,
-                self.mesh,
-                sample.rows,
-                tokenizer.stop_ids,
-                tokenizer.pad_id,
-            ),
+            sampler=sampler,
             tokenizer=tokenizer,
             roles=self.chain,
             adapters={},

@@ -63,14 +63,12 @@ def logical_axes(path: Sequence[Any], ndim: int) -> tuple[str | None, ...]:
     """The logical axes of a parameter or adapter leaf, from its path in the tree (see
     `models.llama`)."""
     names = [str(part) for part in path]
-    if names[-1] == "embed":
+    if names[-1] in ("embed", "head"):
         return ("vocab", "hidden")
-    if names[-1] == "head":
-        return ("hidden", "vocab")
     if len(names) >= 2 and names[-2] in _PROJECTIONS:
         fan_in, fan_out = _PROJECTIONS[names[-2]]
         leaves = {
-            "kernel": (fan_in, fan_out),
+            "kernel": (fan_out, fan_in),
             "bias": (fan_out,),
             "a": (fan_in, "rank"),
             "b": ("rank", fan_out),

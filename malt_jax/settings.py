@@ -46,6 +46,7 @@ class SampleSettings:
     top_k: int
     top_p: float
     rows: int
+    kv_gib: float
     questions_per_shard: int
 
 
@@ -186,6 +187,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ("sample.temperature", s.sample.temperature >= 0, "must not be negative (0 is greedy)"),
         ("sample.top_k", s.sample.top_k >= 0, "must not be negative (0 is off)"),
         ("sample.top_p", 0 < s.sample.top_p <= 1, "must be in (0, 1] (1 is off)"),
+        ("sample.kv_gib", s.sample.kv_gib >= 0, "must not be negative (0 takes what is free)"),
         ("sample.questions_per_shard", s.sample.questions_per_shard > 0, "must be positive"),
         (
             "credit.threshold",

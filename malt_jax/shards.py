@@ -1,7 +1,7 @@
 """Trees on disk: Parquet shards that commit atomically, so that a run killed anywhere goes on
 where it was."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ SCHEMA = pa.schema(
     ]
 )
 
-Grow = Callable[[Sequence[Question], Callable[[int], Any]], list[dict[str, Any]]]
-"""Questions and a progress callback (nodes done) -> rows of SCHEMA for all their nodes."""
+Grow = Callable[[Sequence[Question], Callable[[int], Any]], Iterable[list[dict[str, Any]]]]
+"""Questions and a progress callback (nodes done) -> rows of SCHEMA for all their nodes, a shard at
+a time."""
 
 
 def grow(
@@ -44,7 +45,6 @@ def grow(
     questions: Sequence[Question],
     grow_trees: Grow,
     *,
-    per_shard: int,
     nodes_per_question: int,
     title: str,
 ) -> None:
@@ -62,8 +62,7 @@ def grow(
         unit="node",
     )
     with bar:
-        for start in range(0, len(pending), per_shard):
-            rows = grow_trees(pending[start : start + per_shard], bar.update)
+        for rows in grow_trees(pending, bar.update):
             write(directory / f"shard-{_next_index(directory):05d}.parquet", rows, SCHEMA)
 
 

@@ -6,7 +6,9 @@ parent of node i is node i // branching.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +21,7 @@ from jax import Array
 from malt_jax import credit
 from malt_jax.models.lora import Adapter
 from malt_jax.roles import Role, prompt_ids
-from malt_jax.sampler import Completion, Request, Sampler, Sampling
+from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work
 from malt_jax.settings import CreditSettings
 from malt_jax.tasks import Task
 from malt_jax.tokenizer import Tokenizer
@@ -58,45 +60,92 @@ class Node:
     text: str
 
 
+def grow(
+    team: Team,
+    questions: Sequence[Question],
+    settings: CreditSettings,
+    per_batch: int,
+    progress: Callable[[int], Any],
+    work: Work,
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of the questions' trees, `per_batch` questions at a time and in their order.
+
+    Trees of later batches grow beside those of earlier ones, so that no row of the sampler waits
+    for the end of a batch.
+    """
+    waiting: dict[str, list[list[Node]]] = {}
+    batches = [questions[i : i + per_batch] for i in range(0, len(questions), per_batch)]
+    for question, levels in expand(team, questions, progress, work):
+        waiting[question.id] = levels
+        while batches and all(q.id in waiting for q in batches[0]):
+            trees = [waiting.pop(q.id) for q in batches.pop(0)]
+            together = [[n for level in depth for n in level] for depth in zip(*trees, strict=True)]
+            yield rows(team, together, settings)
+
+
 def expand(
-    team: Team, questions: Sequence[Question], progress: Callable[[int], Any] = lambda nodes: None
-) -> list[list[Node]]:
-    """All nodes of the questions' trees, a list a depth, each in the dense order. `progress`
-    hears of new nodes."""
+    team: Team,
+    questions: Iterable[Question],
+    progress: Callable[[int], Any] = lambda nodes: None,
+    work: Work | None = None,
+) -> Iterator[tuple[Question, list[list[Node]]]]:
+    """Each question with the nodes of its tree, a list a depth in the dense order, as soon as the
+    tree is whole. `progress` hears of new nodes.
+
+    The roles of all open trees decode side by side, each under its own adapter. What lies deepest
+    runs first, so few trees are open at a time.
+    """
+    own = [team.adapters.get(role.name) for role in team.roles]
+    distinct = [a for i, a in enumerate(own) if all(a is not b for b in own[:i])]
+    adapters = [next(i for i, b in enumerate(distinct) if b is a) for a in own]
     limits = {role.name: role.max_new_tokens for role in team.roles}
-    levels: list[list[Node]] = []
-    fronts: list[tuple[Question, tuple[int, ...], dict[str, str]]] = [
-        (q, (), {}) for q in questions
-    ]
-    for role in team.roles:
-        prompts = [
-            prompt_ids(role, question, team.task.answer_hint, seen, limits, team.tokenizer)
-            for question, _, seen in fronts
-        ]
-        keys = node_keys(
-            team.seed, team.stream, [(q.id, path) for q, path, _ in fronts], role.branching
-        )
-        requests = [Request(p, k) for p, k in zip(prompts, keys, strict=True)]
-        children: list[list[Completion]] = [[] for _ in requests]
-        for i, completions in team.sampler(
-            requests,
-            team.adapters.get(role.name),
-            max_new_tokens=role.max_new_tokens,
-            sampling=team.sampling,
-        ):
-            children[i] = completions
-            progress(len(completions))
-        nodes, below = [], []
-        for (question, path, seen), prompt, completions in zip(
-            fronts, prompts, children, strict=True
-        ):
-            for c, completion in enumerate(completions):
-                text = team.tokenizer.decode(completion.tokens)
-                nodes.append(Node(question, role.name, (*path, c), prompt, completion, text))
-                below.append((question, (*path, c), {**seen, role.name: text}))
-        levels.append(nodes)
-        fronts = below
-    return levels
+    fresh, stack = iter(questions), list[Request]()
+
+    def ask(tree: _Tree, path: tuple[int, ...], seen: dict[str, str]) -> Request:
+        role = team.roles[len(path)]
+        question = tree.question
+        prompt = prompt_ids(role, question, team.task.answer_hint, seen, limits, team.tokenizer)
+        keys = node_keys(team.seed, team.stream, [(question.id, path)], role.branching)[0]
+        tag = (tree, path, seen)
+        return Request(prompt, keys, role.max_new_tokens, adapters[len(path)], tag)
+
+    def take() -> Request | None:
+        if stack:
+            return stack.pop()
+        question = next(fresh, None)
+        if question is None:
+            return None
+        return ask(_Tree(question, [{} for _ in team.roles]), (), {})
+
+    for request, completions in team.sampler.run(take, distinct, sampling=team.sampling, work=work):
+        tree, path, seen = request.tag
+        role = team.roles[len(path)]
+        for c, completion in enumerate(completions):
+            text = team.tokenizer.decode(completion.tokens)
+            node = Node(
+                tree.question, role.name, (*path, c), list(request.prompt), completion, text
+            )
+            tree.nodes[len(path)][node.path] = node
+            if len(node.path) < len(team.roles):
+                stack.append(ask(tree, node.path, {**seen, role.name: text}))
+        progress(len(completions))
+        if all(len(level) == n for level, n in zip(tree.nodes, _sizes(team.roles), strict=True)):
+            yield (
+                tree.question,
+                [[node for _, node in sorted(level.items())] for level in tree.nodes],
+            )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A tree that grows: by depth, the nodes that are there by path."""
+
+    question: Question
+    nodes: list[dict[tuple[int, ...], Node]]
+
+
+def _sizes(roles: Sequence[Role]) -> list[int]:
+    return list(itertools.accumulate((role.branching for role in roles), operator.mul))
 
 
 def node_keys(

@@ -21,7 +21,10 @@ LAYERS = {
     "story": {"collect", "train", "evaluate", "report", "tiny"},
     "engine": {"sampler", "batches", "policy", "tree", "datasets"},
     "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards"},
-    "ground": {"types", "settings", "rundir", "mesh", "credit", "losses", "optim", "stats"},
+    "ground": {
+        *("types", "settings", "rundir", "mesh", "shapes"),
+        *("credit", "losses", "optim", "stats"),
+    },
 }
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS.values()) for room in rooms}
 # In these layers no room knows another; elsewhere neighbours may, but never in a circle.

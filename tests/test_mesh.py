@@ -31,11 +31,11 @@ model = replace(model, params=params)
 spread = {str(leaf.sharding.spec) for leaf in jax.tree.leaves(params)}
 team = test_tree.team(rows=24)
 team = replace(team, sampler=replace(team.sampler, mesh=devices, params=params))
-levels = tree.expand(team, test_tree.QUESTIONS)
+found = test_tree.trees(team)
 test_train.write_data(workdir)
 train.run(workdir, test_train.recipe(batch=8), model, devices)
 losses = [row["loss"] for phase in ("sft", "dpo") for row in test_train.metrics(workdir, phase)]
-tokens = [node.completion.tokens for nodes in levels for node in nodes]
+tokens = [n.completion.tokens for q in test_tree.QUESTIONS for ns in found[q.id] for n in ns]
 print(json.dumps({"tokens": tokens, "losses": losses, "specs": len(spread)}))
 """
 

@@ -3,13 +3,15 @@
 import math
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import small
 
 from malt_jax import collect, mesh, shards, tasks, tree
+from malt_jax.models import lora
 from malt_jax.roles import Role
-from malt_jax.sampler import Completion, Sampler, Sampling
+from malt_jax.sampler import Completion, Sampler, Sampling, Work
 from malt_jax.settings import CreditSettings
 from malt_jax.types import Question
 
@@ -34,13 +36,25 @@ def team(rows: int = 12) -> tree.Team:
     return tree.Team(sampler, tokenizer, ROLES, {}, task, Sampling(1.0), 0, "collect")
 
 
-def by_path(levels):
-    return {(n.question.id, n.path): n.completion.tokens for nodes in levels for n in nodes}
+def trees(one: tree.Team, questions=QUESTIONS) -> dict[str, list[list[tree.Node]]]:
+    return {question.id: levels for question, levels in tree.expand(one, questions)}
+
+
+def by_path(found):
+    """Tokens and log-probabilities of all nodes."""
+    return {
+        (name, node.path): (node.completion.tokens, node.completion.logps.tolist())
+        for name, levels in found.items()
+        for nodes in levels
+        for node in nodes
+    }
 
 
 def test_a_tree_is_dense_and_in_order():
-    levels = tree.expand(team(), QUESTIONS)
-    assert [len(nodes) for nodes in levels] == [15, 30, 90]
+    found = trees(team())
+    assert sorted(found) == [question.id for question in QUESTIONS]
+    levels = found["q3"]
+    assert [len(nodes) for nodes in levels] == [3, 6, 18]
     for depth, branching in ((1, 2), (2, 3)):
         for i, node in enumerate(levels[depth]):
             parent = levels[depth - 1][i // branching]
@@ -55,13 +69,62 @@ def test_a_tree_is_dense_and_in_order():
 def test_a_nodes_tokens_depend_on_neither_order_nor_company():
     """Shuffled questions, one question alone and another batch size give the same trees, bit by
     bit."""
-    whole = by_path(tree.expand(team(), QUESTIONS))
-    shuffled = by_path(tree.expand(team(), [QUESTIONS[i] for i in (3, 0, 4, 2, 1)]))
-    alone = by_path(tree.expand(team(rows=24), QUESTIONS[2:3]))
+    whole = by_path(trees(team()))
+    shuffled = by_path(trees(team(), [QUESTIONS[i] for i in (3, 0, 4, 2, 1)]))
+    alone = by_path(trees(team(rows=24), QUESTIONS[2:3]))
     assert whole == shuffled
     assert alone == {key: tokens for key, tokens in whole.items() if key[0] == "q2"}
-    other = by_path(tree.expand(replace(team(), stream="evaluate"), QUESTIONS))
+    other = by_path(trees(replace(team(), stream="evaluate")))
     assert sum(whole[key] == other[key] for key in whole) < len(whole) / 10
+
+
+def test_no_prompt_token_is_computed_twice():
+    """The counters are exact: every distinct prefix of a prompt once (a role's fixed instruction
+    once a run, what siblings' prompts share once), every drawn token once."""
+    work = Work()
+    found = {q.id: levels for q, levels in tree.expand(team(), QUESTIONS, work=work)}
+    nodes = [node for levels in found.values() for nodes in levels for node in nodes]
+    prompts = {tuple(node.prompt) for node in nodes}
+    parents = {(node.question.id, node.path[:-1]): len(node.prompt) - 1 for node in nodes}
+    prefixes = {prompt[:n] for prompt in prompts for n in range(1, len(prompt))}
+    assert work.prefilled == len(prefixes)
+    assert work.prefilled + work.reused == sum(parents.values())
+    assert work.reused > work.prefilled / 2
+    assert work.decoded == sum(len(node.completion.tokens) for node in nodes)
+    assert work.decoded <= work.decode_slots
+    assert work.occupancy > 0.5
+
+
+def test_roles_decode_side_by_side():
+    """A verifier starts while generators of later questions still run, and each role samples under
+    its own adapter (level by level, the first verifier would wait for the last generator)."""
+    one, order = team(), []
+    adapters = {
+        role.name: jax.tree.map(
+            lambda x, i=i: x + 0.2 * jax.random.normal(jax.random.key(i), x.shape),
+            lora.init(one.sampler.config, jax.random.key(i), rank=2, alpha=4.0),
+        )
+        for i, role in enumerate(ROLES)
+    }
+    real = Sampler.run
+
+    def watched(self, *arguments, **named):
+        for request, completions in real(self, *arguments, **named):
+            order.append((request.adapter, len(completions)))
+            yield request, completions
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "run", watched)
+        mixed = by_path(trees(replace(one, adapters=adapters)))
+    depths = [depth for depth, _ in order]
+    assert depths != sorted(depths)
+    alone = by_path(trees(replace(one, adapters={"generator": adapters["generator"]})))
+    assert all(alone[key] == mixed[key] for key in mixed if len(key[1]) == 1)
+    plain = by_path(trees(one))
+    for depth, role in enumerate(ROLES):
+        partly = by_path(trees(replace(one, adapters={role.name: adapters[role.name]})))
+        changed = [len(path) for name, path in plain if plain[name, path] != partly[name, path]]
+        assert min(changed) == depth + 1
 
 
 def test_keys_are_a_function_of_seed_stream_question_and_path():
@@ -131,37 +194,36 @@ def test_shuffled_rewards_keep_the_true_status():
 def test_a_killed_collection_continues(tmp_path):
     """Only what no committed shard holds is sampled again, and the trees equal an unbroken
     run's."""
-    one, calls = team(), []
+    calls = []
 
-    def grow_trees(batch, progress):
-        calls.append([question.id for question in batch])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return tree.rows(one, tree.expand(one, batch, progress), CREDIT)
+    def grow(directory, shards_before_the_kill=9):
+        def grow_trees(pending, progress):
+            calls.append([question.id for question in pending])
+            for i, rows in enumerate(tree.grow(team(), pending, CREDIT, 2, progress, Work())):
+                if i == shards_before_the_kill:
+                    raise KeyboardInterrupt
+                yield rows
 
-    def grow(directory):
         shards.grow(
             directory,
             QUESTIONS,
             grow_trees,
-            per_shard=2,
             nodes_per_question=collect.nodes_per_question((3, 2, 3)),
             title="test",
         )
 
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken")
+        grow(tmp_path / "broken", 1)
     (tmp_path / "broken" / "shard-00007.parquet.tmp").write_bytes(b"half a shard")
     grow(tmp_path / "broken")
-    assert calls == [["q0", "q1"], ["q2", "q3"], ["q2", "q3"], ["q4"]]
-    calls.append(["not the second call"])
+    assert calls == [["q0", "q1", "q2", "q3", "q4"], ["q2", "q3", "q4"]]
     grow(tmp_path / "whole")
-    keyed = [
-        {(row["question_id"], *row["path"]): row for row in shards.read(tmp_path / name)}
+    broken, whole = (
+        [list(shards.read_one(path)) for path in shards.paths(tmp_path / name)]
         for name in ("broken", "whole")
-    ]
-    assert keyed[0] == keyed[1]
-    assert len(keyed[0]) == 5 * (3 + 6 + 18)
+    )
+    assert broken == whole
+    assert [len(rows) for rows in whole] == [n * (3 + 6 + 18) for n in (2, 2, 1)]
     before = len(calls)
     grow(tmp_path / "whole")
     assert len(calls) == before

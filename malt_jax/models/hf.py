@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
-from malt_jax.models.weights import Stored, hf_name, transposed
+from malt_jax.models.weights import Stored, hf_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -137,6 +137,5 @@ def save(directory: Path, config: LlamaConfig, params: Params) -> None:
     named = {}
     for keys, leaf in jax.tree.leaves_with_path(params):
         path = tuple(key.key for key in keys)
-        array = np.asarray(leaf)
-        named[hf_name(path)] = np.ascontiguousarray(array.T if transposed(path) else array)
+        named[hf_name(path)] = np.ascontiguousarray(leaf)
     save_file(named, directory / SINGLE, metadata={"format": "pt"})

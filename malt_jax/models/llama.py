@@ -1,11 +1,11 @@
 """A Llama in flax.nnx. Parameters leave this file as plain pytrees; forward passes are pure
 functions of them.
 
-One block serves the full pass and the decoding step: what differs is only how queries meet keys, so
-attention is a callable handed down (`full_attention`, `shared_prefix_attention`).
+One block serves the full pass and the passes over a paged cache (`models.paged`): what differs is
+only how queries meet keys, so attention is a callable handed down.
 
 Letters in shapes: B batch, T tokens, D hidden, N query heads, K key/value heads, H head size, F
-inner size, V vocabulary; P prompts, C children a prompt, S prompt length, L decoded length.
+inner size, V vocabulary.
 """
 
 import math
@@ -24,6 +24,8 @@ from malt_jax.models.lora import Adapter, Params
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
 """q [B, T, N, H], k and v [B, T, K, H] -> attended [B, T, N, H] and the keys and values to keep."""
+Scale = float | Array
+"""What an adapter's low-rank part is multiplied with: alpha / r, or `lora.gates` [B, 1, r]."""
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
@@ -36,11 +38,13 @@ _MASKED = -1e30  # finite: a padded query that sees no key must not turn into Na
 
 class Linear(nnx.Module):
     def __init__(self, fan_in: int, fan_out: int, bias: bool, dtype: Any, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_normal(rngs, (fan_in, fan_out), dtype))
+        # [out, in], as on disk: in this layout XLA's CPU matmul sums in the same order however many
+        # rows there are, so that a row's bits do not depend on its company.
+        self.kernel = nnx.Param(_normal(rngs, (fan_in, fan_out), dtype).T)
         self.bias = nnx.Param(jnp.zeros((fan_out,), dtype)) if bias else None
 
-    def __call__(self, x: Array, lora: dict[str, Array] | None, scale: float) -> Array:
-        y = x @ self.kernel[...]
+    def __call__(self, x: Array, lora: dict[str, Array] | None, scale: Scale) -> Array:
+        y = jnp.einsum("...i,oi->...o", x, self.kernel[...])
         if self.bias is not None:
             y = y + self.bias[...]
         if lora is not None:
@@ -81,7 +85,7 @@ class Block(nnx.Module):
         rope: tuple[Array, Array],
         attend: Attend,
         lora: dict[str, dict[str, Array]],
-        scale: float,
+        scale: Scale,
     ) -> tuple[Array, KV]:
         c, (batch, length, _) = self.config, x_BTD.shape
         h = self.attn_norm(x_BTD)
@@ -103,7 +107,7 @@ class Llama(nnx.Module):
         self.layers = nnx.List([Block(config, dtype, rngs) for _ in range(config.num_layers)])
         self.norm = Norm(config.hidden_size, config.norm_eps, dtype)
         head = (config.hidden_size, config.vocab_size)
-        self.head = None if config.tied else nnx.Param(_normal(rngs, head, dtype))
+        self.head = None if config.tied else nnx.Param(_normal(rngs, head, dtype).T)
 
     def __call__(
         self,
@@ -111,6 +115,7 @@ class Llama(nnx.Module):
         positions_BT: Array,
         attends: Sequence[Attend],
         adapter: Adapter | None,
+        scale: Scale,
         remat: bool,
     ) -> tuple[Array, list[KV]]:
         x = self.embed[...][tokens_BT]
@@ -118,10 +123,9 @@ class Llama(nnx.Module):
         kept = []
         for i, (block, attend) in enumerate(zip(self.layers, attends, strict=True)):
             lora = {} if adapter is None else adapter.layers.get(i, {})
-            scale = 0.0 if adapter is None else adapter.scale
 
             def run(x: Array, lora: Any, block: Block = block, attend: Attend = attend) -> Any:
-                return block(x, rope, attend, lora, scale)  # noqa: B023
+                return block(x, rope, attend, lora, scale)
 
             x, kv = (jax.checkpoint(run) if remat else run)(x, lora)
             kept.append(kv)
@@ -151,8 +155,27 @@ def init(config: LlamaConfig, key: Array, dtype: Any = jnp.float32) -> Params:
     return nnx.to_pure_dict(state)
 
 
-def _module(config: LlamaConfig, params: Params) -> Llama:
-    return nnx.merge(_graph(config, params["embed"].dtype)[0], params)
+def run(
+    config: LlamaConfig,
+    params: Params,
+    tokens_BT: Array,
+    positions_BT: Array,
+    attends: Sequence[Attend],
+    adapter: Adapter | None,
+    gates: Array | None = None,
+    *,
+    remat: bool = False,
+) -> tuple[Array, list[KV]]:
+    """The layers, each with its own way of meeting keys: normed hidden states [B, T, D] and what
+    each `attend` keeps.
+
+    With `gates` float32[B, 1, r] each row has its own share of a stacked adapter (`lora.stack`).
+    """
+    module = nnx.merge(_graph(config, params["embed"].dtype)[0], params)
+    scale: Scale = 0.0 if adapter is None else adapter.scale
+    if gates is not None:
+        scale = gates.astype(params["embed"].dtype)
+    return module(tokens_BT, positions_BT, attends, adapter, scale, remat)
 
 
 def forward(
@@ -172,45 +195,17 @@ def forward(
     """
     positions = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
     attends = [full_attention(mask_BT)] * config.num_layers
-    return _module(config, params)(tokens_BT, positions, attends, adapter, remat)
-
-
-def decode_step(
-    config: LlamaConfig,
-    params: Params,
-    tokens_PC: Array,
-    positions_PC: Array,
-    prefix: Sequence[KV],
-    prefix_mask_PS: Array,
-    suffix: Sequence[KV],
-    step: Array,
-    adapter: Adapter | None = None,
-) -> tuple[Array, list[KV]]:
-    """One token further for C children of each of P prompts.
-
-    `prefix` holds per layer the prompts' keys and values [P, K, S, H], read by all children of a
-    prompt; `suffix` the children's own [P, C, K, L, H], of which slots below `step` are filled.
-    Returns the hidden states [P, C, D] and the suffix with slot `step` filled.
-    """
-    attends = [
-        shared_prefix_attention(pre, prefix_mask_PS, suf, step)
-        for pre, suf in zip(prefix, suffix, strict=True)
-    ]
-    return _module(config, params)(tokens_PC, positions_PC, attends, adapter, False)
+    return run(config, params, tokens_BT, positions, attends, adapter, remat=remat)
 
 
 def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:
     """Hidden states [..., D] to float32 logits [..., V]."""
-    if config.tied:
-        return jnp.einsum(
-            "...d,vd->...v", hidden, params["embed"], preferred_element_type=jnp.float32
-        )
-    return jnp.matmul(hidden, params["head"], preferred_element_type=jnp.float32)
+    head = params["embed" if config.tied else "head"]
+    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
 
 def full_attention(mask_BT: Array) -> Attend:
-    """Causal attention of a row to itself; keeps keys and values head-major, as decoding reads
-    them."""
+    """Causal attention of a row to itself; keeps keys and values head-major."""
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
         batch, length, heads, size = q.shape
@@ -222,43 +217,6 @@ def full_attention(mask_BT: Array) -> Attend:
         weights = jax.nn.softmax(jnp.where(seen, scores * size**-0.5, _MASKED), -1)
         out = jnp.einsum("bkgts,bksh->btkgh", weights.astype(v.dtype), v)
         return out.reshape(batch, length, heads, size), (k, v)
-
-    return attend
-
-
-def shared_prefix_attention(prefix: KV, prefix_mask_PS: Array, suffix: KV, step: Array) -> Attend:
-    """One query a child: the siblings meet their prompt's keys in one matmul and their own keys
-    apart.
-
-    The two parts share one softmax normaliser (bifurcated attention, arXiv 2403.08845).
-    """
-
-    def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
-        prompts, children, heads, size = q.shape
-        groups, length = k.shape[2], suffix[0].shape[3]
-        own_k, own_v = (
-            jax.lax.dynamic_update_slice_in_dim(cache, new[:, :, :, None], step, axis=3)
-            for cache, new in zip(suffix, (k, v), strict=True)
-        )
-        q = q.reshape(prompts, children, groups, -1, size) * size**-0.5
-        # All siblings' queries of a key head are one matrix: the prefix is read once for all of
-        # them.
-        grouped = q.transpose(0, 2, 1, 3, 4).reshape(prompts, groups, -1, size)
-        f32 = jnp.float32
-        common = jnp.einsum("pkmh,pksh->pkms", grouped, prefix[0], preferred_element_type=f32)
-        own = jnp.einsum("pckgh,pcklh->pckgl", q, own_k, preferred_element_type=f32)
-        own = own.transpose(0, 2, 1, 3, 4).reshape(*common.shape[:3], length)
-        common = jnp.where(prefix_mask_PS[:, None, None].astype(bool), common, _MASKED)
-        own = jnp.where(jnp.arange(length) <= step, own, _MASKED)
-        top = jnp.maximum(common.max(-1, keepdims=True), own.max(-1, keepdims=True))
-        common, own = jnp.exp(common - top), jnp.exp(own - top)
-        total = common.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
-        common, own = ((part / total).astype(v.dtype) for part in (common, own))
-        out = jnp.einsum("pkms,pksh->pkmh", common, prefix[1])
-        out = out.reshape(prompts, groups, children, -1, size).transpose(0, 2, 1, 3, 4)
-        own = own.reshape(prompts, groups, children, -1, length).transpose(0, 2, 1, 3, 4)
-        out = out + jnp.einsum("pckgl,pcklh->pckgh", own, own_v)
-        return out.reshape(prompts, children, heads, size), (own_k, own_v)
 
     return attend
 

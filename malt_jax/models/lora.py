@@ -1,7 +1,7 @@
 """Low-rank adapters (arXiv 2106.09685), written by hand: plain pytrees that are arguments of
 every compiled step.
 
-y = x W + (alpha / r) (x A) B, with A ~ U(-1/sqrt(in), 1/sqrt(in)) as in PEFT and B = 0, so that a
+y = x W^T + (alpha / r) (x A) B, with A ~ U(-1/sqrt(in), 1/sqrt(in)) as in PEFT and B = 0, so that a
 fresh adapter changes nothing.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from malt_jax.models.config import LlamaConfig
@@ -71,6 +72,52 @@ def init(
     return Adapter(layers, alpha / rank)
 
 
+def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
+    """Several adapters as one, side by side along the rank; None if none of them adapts anything.
+
+    y + (gates (x A)) B with `gates` of a row (below) is then y under that row's adapter alone: the
+    other adapters' parts are multiplied by zero.
+    """
+    found = [adapter for adapter in adapters if adapter is not None]
+    if not found:
+        return None
+
+    def side_by_side(layer: int, target: str) -> dict[str, Array]:
+        pairs = [a.layers.get(layer, {}).get(target) for a in found]
+        fan_in, fan_out = next((p["a"].shape[0], p["b"].shape[1]) for p in pairs if p)
+        parts = [
+            (jnp.zeros((fan_in, rank(a))), jnp.zeros((rank(a), fan_out)))
+            if pair is None
+            else (pair["a"], pair["b"])
+            for pair, a in zip(pairs, found, strict=True)
+        ]
+        lows, highs = zip(*parts, strict=True)
+        return {"a": jnp.concatenate(lows, 1), "b": jnp.concatenate(highs, 0)}
+
+    places = sorted({(i, t) for a in found for i, layer in a.layers.items() for t in layer})
+    layers: dict[int, dict[str, dict[str, Array]]] = {i: {} for i, _ in places}
+    for i, target in places:
+        layers[i][target] = side_by_side(i, target)
+    return Adapter(layers, 1.0)
+
+
+def gates(adapters: Sequence[Adapter | None]) -> np.ndarray:
+    """What multiplies the stacked low-rank parts of a row under each adapter: float32[A, r], an
+    adapter's scale at its own ranks and zero elsewhere."""
+    ranks = [0 if adapter is None else rank(adapter) for adapter in adapters]
+    table = np.zeros((len(adapters), sum(ranks)), np.float32)
+    for i, adapter in enumerate(adapters):
+        if adapter is not None:
+            table[i, sum(ranks[:i]) : sum(ranks[: i + 1])] = adapter.scale
+    return table
+
+
+def rank(adapter: Adapter) -> int:
+    """The rank r of an adapter."""
+    layer = next(iter(adapter.layers.values()))
+    return next(iter(layer.values()))["a"].shape[1]
+
+
 def merge(params: Params, adapter: Adapter, sign: float = 1.0) -> Params:
     """The base weights with the adapter added; the base is left as it is. The sum is taken in
     float32."""
@@ -79,7 +126,7 @@ def merge(params: Params, adapter: Adapter, sign: float = 1.0) -> Params:
         out = dict(layer)
         for target, pair in lora.items():
             kernel = layer[target]["kernel"]
-            delta = sign * adapter.scale * (pair["a"] @ pair["b"])
+            delta = sign * adapter.scale * (pair["a"] @ pair["b"]).T
             out[target] = {
                 **layer[target],
                 "kernel": (kernel.astype(jnp.float32) + delta).astype(kernel.dtype),

@@ -61,11 +61,6 @@ def hf_name(path: TreePath) -> str:
     raise KeyError(path)
 
 
-def transposed(path: TreePath) -> bool:
-    """Whether Hugging Face keeps this parameter as [out, in], where the tree has [in, out]."""
-    return path[-1] in ("kernel", "head")
-
-
 def build(
     config: LlamaConfig,
     stored: Mapping[str, Stored],
@@ -83,21 +78,18 @@ def build(
     _check(config, wanted, stored)
     if config.tied and HEAD in stored:
         _check_tied_head(stored)
-    placed = [place(path, _array(path, stored[hf_name(path)], dtype)) for path in wanted]
+    placed = [place(path, _array(stored[hf_name(path)], dtype)) for path in wanted]
     return jax.tree.unflatten(tree, placed)
 
 
-def _array(path: TreePath, tensor: Stored, dtype: Any) -> np.ndarray:
-    array = tensor.read()
-    return np.ascontiguousarray(array.T if transposed(path) else array, dtype=jnp.dtype(dtype))
+def _array(tensor: Stored, dtype: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.read(), dtype=jnp.dtype(dtype))
 
 
 def _check(
     config: LlamaConfig, wanted: Mapping[TreePath, tuple[int, ...]], stored: Mapping[str, Stored]
 ) -> None:
-    shapes = {
-        hf_name(path): shape[::-1] if transposed(path) else shape for path, shape in wanted.items()
-    }
+    shapes = {hf_name(path): shape for path, shape in wanted.items()}
     files = ", ".join(sorted({tensor.file.name for tensor in stored.values()}))
     if missing := sorted(shapes.keys() - stored.keys()):
         raise ValueError(f"{_some(missing)}: missing from {files}")

@@ -162,7 +162,7 @@ def test_places_are_filled_one_tensor_at_a_time(tiny_directory):
     model = load(tiny_directory, jnp.bfloat16, place=place)
     shapes = jax.tree.leaves_with_path(llama.param_shapes(model.config, jnp.bfloat16))
     assert seen == {tuple(key.key for key in path): leaf.shape for path, leaf in shapes}
-    assert seen["layers", 0, "down", "kernel"] == (48, 32)
+    assert seen["layers", 0, "down", "kernel"] == (32, 48)
 
 
 def test_content_hash_is_of_the_weight_files_bytes(tiny_llama, tmp_path):

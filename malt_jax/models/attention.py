@@ -1,0 +1,86 @@
+"""Attention over a paged KV pool, a page at a time: every page gives each of its queries a partial
+softmax, and the pages of a query are joined by log-sum-exp.
+
+Letters in shapes: W pages (work items), K key/value heads, M queries of a page (its readers times
+the query heads of a key/value head), H head size, T tokens of a page.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from malt_jax.models import kernels
+from malt_jax.models.kernels import MASKED
+
+
+class Partial(NamedTuple):
+    """A softmax over some of a query's keys, not yet normalised, all float32. With scores s_t:"""
+
+    out: Array  # [W, K, M, H], sum of exp(s_t - top) v_t over the seen tokens
+    top: Array  # [W, K, M], the largest seen score, `MASKED` where none is seen
+    total: Array  # [W, K, M], sum of exp(s_t - top), 0 where none is seen
+
+
+PartialAttention = Callable[[Array, Array, Array, Array], Partial]
+"""q [W, K, M, H], k [W, K, H, T], v [W, K, T, H], seen int32 [W, M] -> Partial."""
+
+
+def implementation(platform: str) -> PartialAttention:
+    """The `partial_attention` for "cpu", "tpu", "gpu" or "cuda", as `jax.Device.platform` says it.
+
+    Raises ValueError for any other platform.
+    """
+    if platform == "cpu":
+        return partial_attention
+    if platform == "tpu":
+        return _on_tpu
+    if platform in ("gpu", "cuda"):
+        return _on_gpu
+    raise ValueError(f"no attention for platform {platform!r}: use cpu, tpu, gpu or cuda")
+
+
+def partial_attention(q: Array, k: Array, v: Array, seen: Array) -> Partial:
+    """What each query of a page takes from that page; the definition the kernels are held to.
+
+    q [W, K, M, H], already scaled by H**-0.5; k [W, K, H, T], transposed so that both products read
+    it along its rows; v [W, K, T, H]; all float32 or all bfloat16, statistics float32. `seen`
+    int32 [W, M] says how many of the page's first tokens a query sees, from 0 to T.
+    """
+    scores = jnp.einsum("wkmh,wkht->wkmt", q, k, preferred_element_type=jnp.float32)
+    visible = (jnp.arange(k.shape[-1]) < seen[..., None])[:, None]
+    top = jnp.where(visible, scores, MASKED).max(-1)
+    weights = jnp.where(visible, jnp.exp(scores - top[..., None]), 0.0)
+    out = jnp.einsum(
+        "wkmt,wkth->wkmh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    return Partial(out, top, weights.sum(-1))
+
+
+def _on_tpu(q: Array, k: Array, v: Array, seen: Array) -> Partial:
+    return Partial(*kernels.tpu(q, k, v, seen))
+
+
+def _on_gpu(q: Array, k: Array, v: Array, seen: Array) -> Partial:
+    return Partial(*kernels.gpu(q, k, v, seen))
+
+
+def join(a: Partial, b: Partial) -> Partial:
+    """Two partial softmaxes over different keys as one, by log-sum-exp. One that sees nothing
+    changes no bit of the other."""
+    top = jnp.maximum(a.top, b.top)
+    of_a, of_b = jnp.exp(a.top - top), jnp.exp(b.top - top)
+    out = a.out * of_a[..., None] + b.out * of_b[..., None]
+    return Partial(out, top, a.total * of_a + b.total * of_b)
+
+
+def nothing(shape: Sequence[int]) -> Partial:
+    """The softmax over no key, of queries [..., H]: the neutral element of `join`."""
+    *queries, _ = shape
+    return Partial(jnp.zeros(shape), jnp.full(queries, MASKED), jnp.zeros(queries))
+
+
+def normalised(part: Partial) -> Array:
+    """The attention float32[..., H] that a partial softmax amounts to; 0 where no key was seen."""
+    return part.out / jnp.where(part.total > 0, part.total, 1.0)[..., None]

@@ -1,0 +1,239 @@
+"""Passes of the model over a KV cache in pages: prefill a tile of prompt tokens at a time, decode
+a token a row.
+
+A shard is what one group of devices (data x fsdp) holds: its own rows and its own pages, so that
+attention never crosses devices. Page ids equal to the number of pages mean "no page": what is
+written there is dropped, what is read there does not count.
+
+Letters in shapes: E shards, R rows and B tiles of a shard, Q tokens of a tile, J pages of a row or
+tile, W pages of a pool, T tokens of a page, C readers of a page; D, N, K, H as in `models.llama`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from malt_jax import mesh as meshes
+from malt_jax.models import llama
+from malt_jax.models.attention import Partial, PartialAttention, join, normalised, nothing
+from malt_jax.models.config import LlamaConfig
+from malt_jax.models.kernels import MASKED
+from malt_jax.models.llama import KV
+from malt_jax.models.lora import Adapter, Params
+
+Pool = list[KV]
+"""Per layer keys [E, W, K, H, T] (transposed, as queries read them) and values [E, W, K, T, H]."""
+
+
+class Rows(NamedTuple):
+    """Where the rows of a decoding step stand, and who reads which page."""
+
+    positions: Array  # int32[E, R], of the token fed
+    page: Array  # int32[E, R], to which its keys and values go
+    offset: Array  # int32[E, R], the place in that page
+    readers: Array  # int32[E, W, C], rows that read a page
+    seen: Array  # int32[E, W, C], how many of its tokens each of them sees
+    table: Array  # int32[E, R, J], pages of a row in order
+    member: Array  # int32[E, R, J], which reader of that page the row is
+    depth: Array  # int32[], the most pages any row has
+
+
+class Tiles(NamedTuple):
+    """Consecutive prompt tokens to prefill; numpy's arrays or jax's."""
+
+    tokens: Any  # int32[E, B, Q]
+    start: Any  # int32[E, B], position of a tile's first token
+    length: Any  # int32[E, B], tokens that count, 0 for an empty tile
+    table: Any  # int32[E, B, J], pages of its sequence, its own included
+    depth: Any  # int32[], the most pages any tile has
+
+
+def empty_pool(config: LlamaConfig, mesh: Mesh, pages: int, size: int, dtype: Any) -> Pool:
+    """A pool of `pages` pages of `size` tokens a shard, placed on the mesh."""
+    shards, heads, head = shards_of(mesh), config.num_kv_heads, config.head_dim
+
+    def zeros(*shape: int) -> Array:
+        axes = ("batch", None, "heads", None, None)
+        return jnp.zeros(shape, dtype, device=meshes.sharding(mesh, shape, axes))
+
+    return [
+        (zeros(shards, pages, heads, head, size), zeros(shards, pages, heads, size, head))
+        for _ in range(config.num_layers)
+    ]
+
+
+def shards_of(mesh: Mesh) -> int:
+    """How many shards rows and pages are split into."""
+    return int(mesh.shape["data"] * mesh.shape["fsdp"])
+
+
+def page_bytes(config: LlamaConfig, mesh: Mesh, size: int, dtype: Any) -> int:
+    """Bytes that one page of all layers takes on each device."""
+    heads = config.num_kv_heads
+    split = mesh.shape["tensor"] if heads % mesh.shape["tensor"] == 0 else 1
+    return 2 * config.num_layers * (heads // split) * config.head_dim * size * dtype.itemsize
+
+
+def decode(
+    config: LlamaConfig,
+    mesh: Mesh,
+    op: PartialAttention,
+    params: Params,
+    tokens_ER: Array,
+    rows: Rows,
+    pool: Pool,
+    adapter: Adapter | None,
+    gates_ERr: Array | None,
+) -> tuple[Array, Pool]:
+    """One token further for every row: hidden states [E, R, D] and the pool with the token's keys
+    and values in it.
+
+    Every page is read once, in place, for all of its readers.
+    """
+
+    def local(q: Array, k: Array, v: Array, kv: KV, rows: Rows) -> tuple[Array, KV]:
+        keys, values = kv
+        keys = keys.at[rows.page, :, :, rows.offset].set(k, mode="drop")
+        values = values.at[rows.page, :, rows.offset].set(v, mode="drop")
+        pages, readers = rows.readers.shape
+        n, heads, size = q.shape[0], k.shape[1], q.shape[-1]
+        grouped = q.reshape(n, heads, -1, size)[rows.readers]  # [W, C, K, G, H]
+        group = grouped.shape[3]
+        grouped = grouped.transpose(0, 2, 1, 3, 4).reshape(pages, heads, -1, size)
+        parts = op(grouped, keys, values, jnp.repeat(rows.seen, group, 1))
+
+        def of_readers(x: Array) -> Array:  # [W, K, C * G, ...] -> [W, K, C, G, ...]
+            return x.reshape(pages, heads, readers, group, *x.shape[3:])
+
+        split = Partial(*(of_readers(x) for x in parts))
+
+        def page(j: Array) -> Partial:
+            index = jnp.minimum(rows.table[:, j], pages - 1)
+            absent = (rows.table[:, j] >= pages)[:, None, None]
+            found = Partial(*(x[index, :, rows.member[:, j]] for x in split))  # [R, K, G, ...]
+            return _blank(found, absent)
+
+        merged = _over_pages(page, rows.depth, (n, heads, group, size))
+        return merged.reshape(n, -1, size).astype(q.dtype), (keys, values)
+
+    shards, n = tokens_ER.shape
+    attends = [_sharded(config, mesh, local, kv, rows) for kv in pool]
+    gates = None if gates_ERr is None else gates_ERr.reshape(shards * n, 1, -1)
+    tokens, positions = tokens_ER.reshape(-1, 1), rows.positions.reshape(-1, 1)
+    hidden, pool = llama.run(config, params, tokens, positions, attends, adapter, gates)
+    return hidden.reshape(shards, n, -1), pool
+
+
+def prefill(
+    config: LlamaConfig,
+    mesh: Mesh,
+    op: PartialAttention,
+    params: Params,
+    tiles: Tiles,
+    pool: Pool,
+    adapter: Adapter | None,
+    gates_EBr: Array | None,
+) -> Pool:
+    """The pool with the tiles' keys and values in it. A tile may follow on another one of the same
+    call."""
+
+    def local(q: Array, k: Array, v: Array, kv: KV, tiles: Tiles) -> tuple[Array, KV]:
+        (keys, values), (n, length) = kv, tiles.tokens.shape
+        heads, size, pages, page_size = k.shape[1], k.shape[2], keys.shape[0], keys.shape[-1]
+        inside = jnp.arange(length)
+        positions = tiles.start[:, None] + inside
+        page = jnp.take_along_axis(tiles.table, positions // page_size, 1, mode="clip")
+        page = jnp.where(inside < tiles.length[:, None], page, pages).reshape(-1)
+        offset = positions.reshape(-1) % page_size
+        keys = keys.at[page, :, :, offset].set(k, mode="drop")
+        values = values.at[page, :, offset].set(v, mode="drop")
+        group = q.shape[1] // heads
+        q = q.reshape(n, length, heads, group, size).transpose(0, 2, 1, 3, 4)
+        q = q.reshape(n, heads, -1, size)
+
+        def part(j: Array) -> Partial:
+            index = jnp.minimum(tiles.table[:, j], pages - 1)
+            seen = jnp.clip(positions + 1 - j * page_size, 0, page_size)
+            seen = jnp.where(tiles.table[:, j, None] < pages, seen, 0)
+            return op(q, keys[index], values[index], jnp.repeat(seen, group, 1))
+
+        merged = _over_pages(part, tiles.depth, q.shape)
+        out = merged.reshape(n, heads, length, group, size).transpose(0, 2, 1, 3, 4)
+        return out.reshape(n * length, -1, size).astype(q.dtype), (keys, values)
+
+    shards, n, length = tiles.tokens.shape
+    attends = [_sharded(config, mesh, local, kv, tiles) for kv in pool]
+    gates = None if gates_EBr is None else gates_EBr.reshape(shards * n, 1, -1)
+    positions = (tiles.start[..., None] + jnp.arange(length)).reshape(-1, length)
+    tokens = tiles.tokens.reshape(-1, length)
+    return llama.run(config, params, tokens, positions, attends, adapter, gates)[1]
+
+
+def copy(source: Pool, target: Pool, from_En: Array, to_En: Array) -> Pool:
+    """`target` with pages `to` taken from pages `from` of `source`; ids past its end do nothing."""
+
+    def moved(source: Array, target: Array) -> Array:
+        return jax.vmap(lambda s, t, i, j: t.at[j].set(s[i], mode="drop"))(
+            source, target, from_En, to_En
+        )
+
+    return jax.tree.map(moved, source, target)
+
+
+def resized(pool: Pool, ids_EW: Array) -> Pool:
+    """A pool whose page i is page ids[i] of the old one; ids past its end give any page."""
+
+    def taken(x: Array) -> Array:
+        return jax.vmap(lambda pages, ids: jnp.take(pages, ids, 0, mode="clip"))(x, ids_EW)
+
+    return jax.tree.map(taken, pool)
+
+
+def _sharded(
+    config: LlamaConfig, mesh: Mesh, local: Callable[..., Any], kv: KV, plan: Rows | Tiles
+) -> llama.Attend:
+    """`local` on every shard and its share of the heads: no device asks another for anything."""
+    batch = ("data", "fsdp")
+    heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+    flat = PartitionSpec(batch, heads, None)
+    paged = PartitionSpec(batch, None, heads, None, None)
+    plans = jax.tree.map(lambda x: PartitionSpec(batch) if x.ndim else PartitionSpec(), plan)
+
+    def one(q: Array, k: Array, v: Array, kv: KV, plan: Any) -> tuple[Array, KV]:
+        plan = jax.tree.map(lambda x: x[0] if x.ndim else x, plan)
+        out, (keys, values) = local(q, k, v, (kv[0][0], kv[1][0]), plan)
+        return out, (keys[None], values[None])
+
+    mapped = jax.shard_map(
+        one,
+        mesh=mesh,
+        in_specs=(flat, flat, flat, (paged, paged), plans),
+        out_specs=(flat, (paged, paged)),
+        check_vma=False,
+    )
+
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
+        batch, length, *_ = q.shape
+        q, k, v = (x.reshape(batch * length, *x.shape[2:]) for x in (q, k, v))
+        out, kept = mapped(q * config.head_dim**-0.5, k, v, kv, plan)
+        return out.reshape(batch, length, *out.shape[1:]), kept
+
+    return attend
+
+
+def _over_pages(part: Callable[[Array], Partial], depth: Array, shape: Sequence[int]) -> Array:
+    """Attention [..., H] over `depth` pages, joined one after another in order."""
+    joined = jax.lax.fori_loop(0, depth, lambda j, so_far: join(so_far, part(j)), nothing(shape))
+    return normalised(joined)
+
+
+def _blank(part: Partial, absent: Array) -> Partial:
+    return Partial(
+        jnp.where(absent[..., None], 0.0, part.out),
+        jnp.where(absent, MASKED, part.top),
+        jnp.where(absent, 0.0, part.total),
+    )

@@ -1,0 +1,89 @@
+"""Drawing a token a row: one uniform number from the row's key and its position, one inverse
+transform.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn: temperature 0 is greedy; top_k 0 and top_p 1 are off."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def uniforms(keys: Array, places: Array) -> Array:
+    """One number in [0, 1) a row, from its key (threefry key data) and the place of the token in
+    its completion: `keys: uint32[..., 2]`, `places: int32[...]` -> float32[...]."""
+
+    def uniform(key: Array, place: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), place))
+
+    flat = jax.vmap(uniform)(keys.reshape(-1, 2), places.reshape(-1))
+    return flat.reshape(places.shape)
+
+
+def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Array]:
+    """A token a row by inverse transform of one uniform number: `logits[..., V]`, `uniform[...]`.
+
+    Returns tokens int32[...] and their log-probabilities float32[...] under the unmodified logits.
+    """
+    logp = jax.nn.log_softmax(logits, -1)
+    if sampling.temperature == 0:
+        token = jnp.argmax(logits, -1).astype(jnp.int32)
+    else:
+        kept = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+        token = inverse_cdf(jax.nn.softmax(kept, -1), uniform)
+    return token, jnp.take_along_axis(logp, token[..., None], -1)[..., 0]
+
+
+def truncate(logits: Array, top_k: int, top_p: float) -> Array:
+    """Sets to -inf what is not among the top_k logits, then what lies outside the nucleus of mass
+    top_p.
+
+    The nucleus (arXiv 1904.09751) is the smallest set of most likely tokens with at least that
+    mass.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if top_p < 1.0:
+        ordered = jnp.sort(logits, -1, descending=True)
+        before = jnp.cumsum(jax.nn.softmax(ordered, -1), -1) - jax.nn.softmax(ordered, -1)
+        least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), -1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return logits
+
+
+_BLOCK = 256
+
+
+def inverse_cdf(probs: Array, uniform: Array) -> Array:
+    """The first index at which the running sum of `probs[..., V]` exceeds `uniform[...]` times
+    its total.
+
+    Summed in blocks: first the block, then the place in it, which costs one pass over the
+    vocabulary.
+    """
+    vocab = probs.shape[-1]
+    padded = jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, -vocab % _BLOCK)])
+    blocks = padded.reshape(*probs.shape[:-1], -1, _BLOCK)
+    ends = jnp.cumsum(blocks.sum(-1), -1)
+    target = uniform * ends[..., -1]
+    block = _first_above(ends, target)
+    inside = jnp.take_along_axis(blocks, block[..., None, None], -2)[..., 0, :]
+    before = jnp.take_along_axis(ends, block[..., None], -1)[..., 0] - inside.sum(-1)
+    place = _first_above(before[..., None] + jnp.cumsum(inside, -1), target)
+    # Rounding may leave the target just past the block's end: take its last possible token then.
+    possible = jnp.where(inside > 0, jnp.arange(_BLOCK), -1).max(-1)
+    return (block * _BLOCK + jnp.minimum(place, possible)).astype(jnp.int32)
+
+
+def _first_above(sums: Array, target: Array) -> Array:
+    return jnp.minimum((sums <= target[..., None]).sum(-1), sums.shape[-1] - 1)

@@ -1,0 +1,172 @@
+"""The sampler's programs. Each is compiled once for every bucket of rows, tiles or pages.
+
+Letters in shapes: E shards, R rows, L steps of a pass, r rank of the stacked adapters; the others
+as in `models.paged`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from malt_jax.models import llama, paged
+from malt_jax.models.attention import PartialAttention
+from malt_jax.models.config import LlamaConfig
+from malt_jax.models.lora import Adapter, Params
+from malt_jax.sampler.draw import Sampling, draw, uniforms
+from malt_jax.sampler.schedule import Plan
+
+STEPS = 16
+"""The most steps of one decoding pass, after which the host looks at its rows again."""
+
+jax.tree_util.register_dataclass(Plan)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What is compiled in."""
+
+    config: LlamaConfig
+    mesh: Mesh
+    attention: PartialAttention
+    stop_ids: tuple[int, ...]
+    pad_id: int
+
+
+class Drawn(NamedTuple):
+    """What a decoding pass drew: row r's are the first `counts[r]` of its tokens."""
+
+    tokens: Array  # int32[E, R, L]
+    logps: Array  # float32[E, R, L], under the model itself
+    counts: Array  # int32[E, R]
+    stopped: Array  # bool[E, R]
+    steps: Array  # int32[]
+
+
+def _decode(
+    fixed: Fixed,
+    params: Params,
+    adapter: Adapter | None,
+    gates: Array | None,
+    pool: paged.Pool,
+    plan: Plan,
+    floor: Array,
+    sampling: Sampling,
+) -> tuple[Drawn, paged.Pool]:
+    """Decodes up to `STEPS` tokens a row, ending early once no more than `floor` rows are live.
+
+    `gates: float32[A, r]` are the shares of the stacked adapter (`lora.gates`).
+    """
+    size, pages = pool[0][0].shape[-1], pool[0][0].shape[1]
+    shape, (shards, _, readers) = plan.token.shape, plan.readers.shape
+    stops = jnp.array(fixed.stop_ids, jnp.int32)
+    chosen = None if gates is None else gates[plan.adapter]
+    live_at_first = plan.count < plan.limit
+    is_own = plan.own >= 0
+
+    def rows_at(count: Array) -> paged.Rows:
+        place = plan.first + count // size
+        page = jnp.take_along_axis(plan.table, place[..., None], 2, mode="clip")[..., 0]
+        counts = jnp.take_along_axis(count, plan.readers.reshape(shards, -1), 1)
+        counts = counts.reshape(shards, pages, readers)
+        own = jnp.where(jnp.arange(readers) == 0, counts + 1 - plan.own[..., None], 0)
+        seen = jnp.where(is_own[..., None], jnp.clip(own, 0, size), plan.filled)
+        return paged.Rows(
+            plan.before + count,
+            jnp.where(live_at_first, page, pages),
+            count % size,
+            plan.readers,
+            seen,
+            plan.table,
+            plan.member,
+            plan.depth,
+        )
+
+    def body(state: Any) -> Any:
+        step, token, count, live, stopped, tokens, logps, pool = state
+        hidden, pool = paged.decode(
+            fixed.config,
+            fixed.mesh,
+            fixed.attention,
+            params,
+            token,
+            rows_at(count),
+            pool,
+            adapter,
+            chosen,
+        )
+        logits = llama.unembed(fixed.config, params, hidden)
+        drawn, logp = draw(logits, uniforms(plan.keys, count), sampling)
+        token = jnp.where(live, drawn, fixed.pad_id)
+        tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 2)
+        logps = jax.lax.dynamic_update_index_in_dim(logps, jnp.where(live, logp, 0.0), step, 2)
+        count = count + live
+        stopped = stopped | (live & jnp.isin(token, stops))
+        live = live & ~stopped & (count < plan.limit)
+        return step + 1, token, count, live, stopped, tokens, logps, pool
+
+    def unfinished(state: Any) -> Array:
+        step, _, _, live, *_ = state
+        return (step < STEPS) & (live.sum() > floor)
+
+    state = (
+        jnp.int32(0),
+        plan.token,
+        plan.count,
+        live_at_first,
+        jnp.zeros(shape, bool),
+        jnp.full((*shape, STEPS), fixed.pad_id, jnp.int32),
+        jnp.zeros((*shape, STEPS), jnp.float32),
+        pool,
+    )
+    step, _, count, _, stopped, tokens, logps, pool = jax.lax.while_loop(unfinished, body, state)
+    return Drawn(tokens, logps, count - plan.count, stopped, step), pool
+
+
+def _prefill(
+    fixed: Fixed,
+    params: Params,
+    adapter: Adapter | None,
+    gates: Array | None,
+    pool: paged.Pool,
+    tiles: paged.Tiles,
+    adapters: Array,
+) -> paged.Pool:
+    """The prompt pool with the tiles' keys and values; `adapters: int32[E, B]`."""
+    chosen = None if gates is None else gates[adapters]
+    return paged.prefill(
+        fixed.config, fixed.mesh, fixed.attention, params, tiles, pool, adapter, chosen
+    )
+
+
+class Programs(NamedTuple):
+    """The compiled functions."""
+
+    decode: Any  # `_decode`
+    prefill: Any  # `_prefill`
+    copy: Any  # `paged.copy`
+    copy_within: Any  # the same within one pool
+    resized: Any  # `paged.resized`
+
+
+@lru_cache
+def programs(platform: str) -> Programs:
+    """The programs for a platform.
+
+    On a CPU, XLA may hand sums over rows to a library that adds in another order from some size on.
+    That is switched off here, so that a row's bits do not depend on how many stand beside it.
+    """
+    only_products = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    options = {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
+    jit = partial(jax.jit, compiler_options=options)
+    return Programs(
+        jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("pool",)),
+        jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
+        jit(paged.copy, donate_argnums=1),
+        jit(lambda pool, source, to: paged.copy(pool, pool, source, to), donate_argnums=0),
+        jit(paged.resized),
+    )

@@ -1,0 +1,242 @@
+"""One run of the sampler: the loop that seats requests, prefills prompts and decodes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from malt_jax import mesh as meshes
+from malt_jax.models import lora, paged
+from malt_jax.models.attention import implementation
+from malt_jax.models.lora import Adapter
+from malt_jax.sampler import programs, schedule
+from malt_jax.sampler.draw import Sampling
+from malt_jax.sampler.prefixes import Place, Prefixes
+from malt_jax.sampler.request import Completion, Request, Work
+from malt_jax.sampler.spec import Spec, memory, pages_needed, prefill_sizes, row_sizes
+from malt_jax.shapes import bucket
+
+
+class Session:
+    """The state of one run: pools on the devices, rows and pages on the host."""
+
+    def __init__(
+        self, spec: Spec, adapters: Sequence[Adapter | None], sampling: Sampling, work: Work
+    ):
+        self.spec, self.sampling, self.work = spec, sampling, work
+        self.size, self.rows = spec.page_size, spec.rows_a_shard
+        self.columns = -(-spec.config.context // self.size) + 1
+        attention = implementation(spec.platform)
+        self.fixed = programs.Fixed(spec.config, spec.mesh, attention, spec.stop_ids, spec.pad_id)
+        self.programs = programs.programs(spec.platform)
+        self.adapter = lora.stack(adapters)
+        self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
+        self.memory = memory(spec)
+        shards = range(paged.shards_of(spec.mesh))
+        self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
+        self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
+        self.prompts = self._pool(self.memory.prompts)
+        self.pool = self._pool(_pages(1))
+        self.held: Request | None = None
+        self.opened: list[tuple[int, schedule.Group, Place]] = []
+        self.parts: dict[Request, list[Completion | None]] = {}
+
+    def run(self, take: Callable[[], Request | None]) -> Iterator[tuple[Request, list[Completion]]]:
+        """See `Sampler.run`."""
+        while True:
+            self._admit(take)
+            if not any(shard.rows for shard in self.shards):
+                return
+            yield from self._decode()
+
+    def _admit(self, take: Callable[[], Request | None]) -> None:
+        """Seats children until the rows are full or there is no more to start."""
+        while True:
+            for shard in self.shards:
+                shard.seat(self.rows)
+            if all(len(shard.rows) >= self.rows for shard in self.shards):
+                break
+            request = self.held or take()
+            self.held = None
+            if request is None:
+                break
+            if not self._open(request):
+                self.held = request
+                break
+        self._prefill()
+
+    def _open(self, request: Request) -> bool:
+        """Starts a request's groups on the shard that knows most of its prompt; False: no room."""
+        children, most = len(request.keys), self.spec.siblings
+        self.memory.check(self.spec, len(request.prompt), request.max_new_tokens, children)
+        groups = [list(range(i, min(i + most, children))) for i in range(0, children, most)]
+        prompt, own = pages_needed(len(request.prompt), request.max_new_tokens, self.size)
+        wanted = len(groups) * prompt + children * own
+        open_to = [
+            e
+            for e, shard in enumerate(self.shards)
+            if len(shard.rows) < self.rows and shard.room(wanted)
+        ]
+        if not open_to:
+            return False
+        cut = request.prompt[:-1]
+        known = {e: self.prefixes[e].shared(request.adapter, cut) for e in open_to}
+        e = max(open_to, key=lambda e: (known[e], -len(self.shards[e].rows), -e))
+        place = self.prefixes[e].place(request.adapter, cut)
+        if place is None:
+            self._prefill()
+            place = self.prefixes[e].place(request.adapter, cut)
+        assert place is not None, "the prompt pool holds any prompt that `check` lets through"
+        self.work.prefilled += len(cut) - place.start
+        self.work.reused += place.start
+        self.parts[request] = [None] * children
+        for i, members in enumerate(groups):
+            group = self.shards[e].open(request, members, self.size)
+            # The prompt's pages are computed for the first group and copied for the others.
+            done = Place(place.pages, len(cut), None)
+            self.opened.append((e, group, place if i == 0 else done))
+        return True
+
+    def _prefill(self) -> None:
+        """Computes what the opened groups' prompts need and moves their pages to the decode
+        pool."""
+        if not self.opened:
+            return
+        copies: list[list[tuple[int, int]]] = [[] for _ in self.shards]
+        moves: list[list[tuple[int, int]]] = [[] for _ in self.shards]
+        tiles: list[list[tuple[Request, int, Place]]] = [[] for _ in self.shards]
+        width = self.size // 4
+        for e, group, place in self.opened:
+            if place.copy is not None:
+                copies[e].append(place.copy)
+            end = len(group.request.prompt) - 1
+            tiles[e] += [(group.request, at, place) for at in range(place.start, end, width)]
+            moves[e] += list(zip(place.pages, group.pages, strict=True))
+        self.opened = []
+        if any(copies):
+            self.prompts = self.programs.copy_within(
+                self.prompts, *self._pairs(copies, self.memory.prompts)
+            )
+        most = max(len(each) for each in tiles)
+        largest = prefill_sizes(self.rows, width)[-1]
+        for begin in range(0, most, largest):
+            self._prefill_pass([each[begin : begin + largest] for each in tiles], width)
+        self._fit()
+        pages = self.pool[0][0].shape[1]
+        self.pool = self.programs.copy(self.prompts, self.pool, *self._pairs(moves, pages))
+        for prefixes in self.prefixes:
+            prefixes.settle()
+
+    def _prefill_pass(self, tiles: Sequence[Sequence[tuple[Request, int, Place]]], q: int) -> None:
+        most = max(len(each) for each in tiles)
+        n = next(size for size in prefill_sizes(self.rows, q) if size >= most)
+        shape = (len(tiles), n)
+        tokens = np.full((*shape, q), self.spec.pad_id, np.int32)
+        start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
+        table = np.full((*shape, self.columns), self.memory.prompts, np.int32)
+        depth = 0
+        for e, each in enumerate(tiles):
+            for b, (request, at, place) in enumerate(each):
+                part = request.prompt[at : min(at + q, len(request.prompt) - 1)]
+                tokens[e, b, : len(part)] = part
+                start[e, b], length[e, b], adapter[e, b] = at, len(part), request.adapter
+                table[e, b, : len(place.pages)] = place.pages
+                depth = max(depth, -(-(at + len(part)) // self.size))
+        self.work.prefill_slots += tokens.size
+        self.prompts = self.programs.prefill(
+            self.fixed,
+            self.spec.params,
+            self.adapter,
+            self.gates,
+            self.prompts,
+            self._put(paged.Tiles(tokens, start, length, table, np.int32(depth))),
+            self._put(adapter),
+        )
+
+    def _decode(self) -> Iterator[tuple[Request, list[Completion]]]:
+        for shard in self.shards:
+            shard.grow(programs.STEPS, self.size)
+        busiest = max(len(shard.rows) for shard in self.shards)
+        live = sum(len(shard.rows) for shard in self.shards)
+        ladder = row_sizes(self.rows)
+        rows = next(size for size in ladder if size >= busiest)
+        self._fit(shrink=True)
+        pages = self.pool[0][0].shape[1]
+        plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
+        floor = live - max(rows // 16, 1)  # so many free rows are worth a pause
+        drawn, self.pool = self.programs.decode(
+            self.fixed,
+            self.spec.params,
+            self.adapter,
+            self.gates,
+            self.pool,
+            self._put(plan),
+            np.int32(max(floor, 0)),
+            self.sampling,
+        )
+        drawn = jax.device_get(drawn)
+        self.work.steps += int(drawn.steps)
+        self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
+        self.work.decoded += int(drawn.counts.sum())
+        self.work.peak_pages = max(self.work.peak_pages, *(s.used for s in self.shards))
+        yield from self._collect(drawn)
+
+    def _collect(self, drawn: programs.Drawn) -> Iterator[tuple[Request, list[Completion]]]:
+        """Hands the drawn tokens to their rows and ends those that are done."""
+        whole = []
+        for e, shard in enumerate(self.shards):
+            for r, row in enumerate(list(shard.rows)):
+                n = drawn.counts[e, r]
+                row.tokens += drawn.tokens[e, r, :n].tolist()
+                row.logps += drawn.logps[e, r, :n].tolist()
+                stopped = bool(drawn.stopped[e, r])
+                if stopped or len(row.tokens) == row.group.request.max_new_tokens:
+                    request, child, completion = shard.finish(row, stopped)
+                    self.parts[request][child] = completion
+                    if None not in self.parts[request]:
+                        whole.append(request)
+        for request in whole:
+            parts = self.parts.pop(request)
+            yield request, [part for part in parts if part is not None]
+
+    def _fit(self, shrink: bool = False) -> None:
+        """Makes the decode pool hold the pages in use, which it reads whole at every step."""
+        pages = self.pool[0][0].shape[1]
+        top = max(shard.top for shard in self.shards)
+        used = _pages(max(shard.used for shard in self.shards))
+        if top > pages:
+            ids = [list(range(pages)) for _ in self.shards]
+            self._resize(_pages(top), ids)
+        elif shrink and used <= pages // 2:
+            self._resize(used, [shard.compact() for shard in self.shards])
+
+    def _resize(self, pages: int, ids: Sequence[Sequence[int]]) -> None:
+        old = np.zeros((len(self.shards), pages), np.int32)
+        for e, each in enumerate(ids):
+            old[e, : len(each)] = each
+        self.pool = self.programs.resized(self.pool, self._put(old))
+
+    def _pairs(self, pairs: Sequence[Sequence[tuple[int, int]]], end: int) -> tuple[Any, Any]:
+        """(from, to) pages of all shards, padded to a bucket; `end` is no page."""
+        n = bucket(max(len(each) for each in pairs))
+        source = np.zeros((len(pairs), n), np.int32)
+        target = np.full((len(pairs), n), end, np.int32)
+        for e, each in enumerate(pairs):
+            for i, (a, b) in enumerate(each):
+                source[e, i], target[e, i] = a, b
+        return self._put(source), self._put(target)
+
+    def _pool(self, pages: int) -> paged.Pool:
+        dtype = self.spec.params["embed"].dtype
+        return paged.empty_pool(self.spec.config, self.spec.mesh, pages, self.size, dtype)
+
+    def _put(self, tree: Any) -> Any:
+        mesh = self.spec.mesh
+        return jax.tree.map(lambda x: meshes.put_batch(mesh, x) if np.ndim(x) else x, tree)
+
+
+def _pages(pages: int) -> int:
+    """Pages of a decode pool that is to hold so many."""
+    return bucket(pages, least=64)
