@@ -26,6 +26,46 @@ class Partial(NamedTuple):
 PartialAttention = Callable[[Array, Array, Array, Array], Partial]
 """q [W, K, M, H], k [W, K, H, T], v [W, K, T, H], seen int32 [W, M] -> Partial."""
 
+Write = Callable[[Array, Array, Array, Array], Array]
+"""A pool's array [W, K, H, T] or, with the last two axes swapped, [W, K, T, H]; what to write
+[R, K, H], and the pages and places int32[R] to write it to -> the array with it. Every row has a
+page of its own; a page that is not there is left out."""
+
+
+def writers(platform: str) -> tuple[Write, Write]:
+    """How a decoding step adds its keys and its values to the pool, on a platform.
+
+    A CPU writes the elements. Elsewhere XLA would turn the whole pool into another layout for that
+    and back, at every step, so the rows' pages are written whole.
+    """
+    if platform == "cpu":
+        return write_key, write_value
+    return rewrite_key, rewrite_value
+
+
+def write_key(pool: Array, new: Array, page: Array, place: Array) -> Array:
+    """Keys, element by element."""
+    return pool.at[page, :, :, place].set(new, mode="drop")
+
+
+def write_value(pool: Array, new: Array, page: Array, place: Array) -> Array:
+    """Values, element by element."""
+    return pool.at[page, :, place].set(new, mode="drop")
+
+
+def rewrite_key(pool: Array, new: Array, page: Array, place: Array) -> Array:
+    """Keys, by whole pages."""
+    at_place = (jnp.arange(pool.shape[-1]) == place[:, None])[:, None, None]
+    old = jnp.take(pool, page, 0, mode="clip")
+    return pool.at[page].set(jnp.where(at_place, new[..., None], old), mode="drop")
+
+
+def rewrite_value(pool: Array, new: Array, page: Array, place: Array) -> Array:
+    """Values, by whole pages."""
+    at_place = (jnp.arange(pool.shape[-2]) == place[:, None])[:, None, :, None]
+    old = jnp.take(pool, page, 0, mode="clip")
+    return pool.at[page].set(jnp.where(at_place, new[:, :, None], old), mode="drop")
+
 
 def implementation(platform: str) -> PartialAttention:
     """The `partial_attention` for "cpu", "tpu", "gpu" or "cuda", as `jax.Device.platform` says it.

@@ -19,7 +19,16 @@ from jax.sharding import Mesh, PartitionSpec
 
 from malt_jax import mesh as meshes
 from malt_jax.models import llama
-from malt_jax.models.attention import Partial, PartialAttention, join, normalised, nothing
+from malt_jax.models.attention import (
+    Partial,
+    PartialAttention,
+    Write,
+    join,
+    normalised,
+    nothing,
+    write_key,
+    write_value,
+)
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.kernels import MASKED
 from malt_jax.models.llama import KV
@@ -82,6 +91,7 @@ def decode(
     config: LlamaConfig,
     mesh: Mesh,
     op: PartialAttention,
+    write: tuple[Write, Write],
     params: Params,
     tokens_ER: Array,
     rows: Rows,
@@ -96,12 +106,21 @@ def decode(
     """
 
     def local(q: Array, k: Array, v: Array, kv: KV, rows: Rows) -> tuple[Array, KV]:
-        keys, values = kv
-        keys = keys.at[rows.page, :, :, rows.offset].set(k, mode="drop")
-        values = values.at[rows.page, :, rows.offset].set(v, mode="drop")
-        pages, readers = rows.readers.shape
-        n, heads, size = q.shape[0], k.shape[1], q.shape[-1]
-        grouped = q.reshape(n, heads, -1, size)[rows.readers]  # [W, C, K, G, H]
+        keys, values = (
+            add(old, new, rows.page, rows.offset)
+            for add, old, new in zip(write, kv, (k, v), strict=True)
+        )
+        (pages, readers), n = rows.readers.shape, q.shape[0]
+        heads, size = k.shape[1:]
+        # A branch's operands are computed before it: XLA would else rotate a query anew, sines and
+        # all, for every page that reads it.
+        q = q.reshape(n, heads, -1, size)
+        grouped = jax.lax.cond(
+            rows.depth > 0,
+            lambda q: q[rows.readers],  # [W, C, K, G, H]
+            lambda q: jnp.zeros((pages, readers, *q.shape[1:]), q.dtype),
+            q,
+        )
         group = grouped.shape[3]
         grouped = grouped.transpose(0, 2, 1, 3, 4).reshape(pages, heads, -1, size)
         parts = op(grouped, keys, values, jnp.repeat(rows.seen, group, 1))
@@ -149,8 +168,7 @@ def prefill(
         page = jnp.take_along_axis(tiles.table, positions // page_size, 1, mode="clip")
         page = jnp.where(inside < tiles.length[:, None], page, pages).reshape(-1)
         offset = positions.reshape(-1) % page_size
-        keys = keys.at[page, :, :, offset].set(k, mode="drop")
-        values = values.at[page, :, offset].set(v, mode="drop")
+        keys, values = write_key(keys, k, page, offset), write_value(values, v, page, offset)
         group = q.shape[1] // heads
         q = q.reshape(n, length, heads, group, size).transpose(0, 2, 1, 3, 4)
         q = q.reshape(n, heads, -1, size)

@@ -74,15 +74,21 @@ def inverse_cdf(probs: Array, uniform: Array) -> Array:
     vocab = probs.shape[-1]
     padded = jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, -vocab % _BLOCK)])
     blocks = padded.reshape(*probs.shape[:-1], -1, _BLOCK)
-    ends = jnp.cumsum(blocks.sum(-1), -1)
+    ends = _running_sum(blocks.sum(-1))
     target = uniform * ends[..., -1]
     block = _first_above(ends, target)
     inside = jnp.take_along_axis(blocks, block[..., None, None], -2)[..., 0, :]
     before = jnp.take_along_axis(ends, block[..., None], -1)[..., 0] - inside.sum(-1)
-    place = _first_above(before[..., None] + jnp.cumsum(inside, -1), target)
+    place = _first_above(before[..., None] + _running_sum(inside), target)
     # Rounding may leave the target just past the block's end: take its last possible token then.
     possible = jnp.where(inside > 0, jnp.arange(_BLOCK), -1).max(-1)
     return (block * _BLOCK + jnp.minimum(place, possible)).astype(jnp.int32)
+
+
+def _running_sum(x: Array) -> Array:
+    # One small product: XLA's CPU backend adds up every window anew for jnp.cumsum.
+    below = jnp.tri(x.shape[-1], dtype=x.dtype)
+    return jnp.einsum("...i,oi->...o", x, below, precision=jax.lax.Precision.HIGHEST)
 
 
 def _first_above(sums: Array, target: Array) -> Array:

@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from malt_jax.models import llama, paged
-from malt_jax.models.attention import PartialAttention
+from malt_jax.models.attention import PartialAttention, Write
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.sampler.draw import Sampling, draw, uniforms
@@ -33,6 +33,7 @@ class Fixed:
     config: LlamaConfig
     mesh: Mesh
     attention: PartialAttention
+    write: tuple[Write, Write]
     stop_ids: tuple[int, ...]
     pad_id: int
 
@@ -92,6 +93,7 @@ def _decode(
             fixed.config,
             fixed.mesh,
             fixed.attention,
+            fixed.write,
             params,
             token,
             rows_at(count),

@@ -9,7 +9,7 @@ import numpy as np
 
 from malt_jax import mesh as meshes
 from malt_jax.models import lora, paged
-from malt_jax.models.attention import implementation
+from malt_jax.models.attention import implementation, writers
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler import programs, schedule
 from malt_jax.sampler.draw import Sampling
@@ -28,8 +28,14 @@ class Session:
         self.spec, self.sampling, self.work = spec, sampling, work
         self.size, self.rows = spec.page_size, spec.rows_a_shard
         self.columns = -(-spec.config.context // self.size) + 1
-        attention = implementation(spec.platform)
-        self.fixed = programs.Fixed(spec.config, spec.mesh, attention, spec.stop_ids, spec.pad_id)
+        self.fixed = programs.Fixed(
+            spec.config,
+            spec.mesh,
+            implementation(spec.platform),
+            writers(spec.platform),
+            spec.stop_ids,
+            spec.pad_id,
+        )
         self.programs = programs.programs(spec.platform)
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))

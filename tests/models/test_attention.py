@@ -19,6 +19,7 @@ from malt_jax.models.attention import (
     normalised,
     nothing,
     partial_attention,
+    writers,
 )
 from malt_jax.models.kernels import MASKED
 
@@ -164,3 +165,20 @@ def test_the_platform_chooses_the_implementation(platform: str, call: str | None
 def test_an_unknown_platform_is_refused():
     with pytest.raises(ValueError, match="no attention for platform 'abacus'"):
         implementation("abacus")
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["keys", "values"])
+def test_writing_whole_pages_is_writing_elements(which: int):
+    """Rows on pages of their own; one of them on no page."""
+    rng = np.random.default_rng(0)
+    pool = jnp.asarray(rng.normal(size=(6, 2, 8, 16) if which == 0 else (6, 2, 16, 8)))
+    new, page = jnp.asarray(rng.normal(size=(4, 2, 8))), jnp.array([4, 0, 6, 3])
+    place = jnp.array([0, 15, 3, 7])
+    elements, pages = (
+        writers(platform)[which](pool, new, page, place) for platform in ("cpu", "tpu")
+    )
+    np.testing.assert_array_equal(elements, pages)
+    changed = np.argwhere(np.any(np.asarray(elements != pool), (1, 2, 3))).ravel()
+    np.testing.assert_array_equal(changed, [0, 3, 4])
+    written = elements[0, :, :, 15] if which == 0 else elements[0, :, 15]
+    np.testing.assert_array_equal(written, new[1])

@@ -4,6 +4,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,7 +16,11 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from malt_jax import mesh as meshes
-from malt_jax.models.attention import Partial, implementation
+from malt_jax.models import llama, lora, paged
+from malt_jax.models.attention import Partial, implementation, writers
+from malt_jax.models.config import LlamaConfig, Rope
+from malt_jax.sampler import Sampling, schedule
+from malt_jax.sampler.programs import Fixed, programs
 
 pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no server what machine this is
@@ -74,6 +79,71 @@ PROGRAMS: dict[str, Callable[[Mesh], Program]] = {
 }
 
 
+def structs(mesh: Mesh, tree: Any, axes: Callable[[int], tuple[str | None, ...]]) -> Any:
+    """Arrays or shapes as shapes on the mesh; `axes(ndim)` are their logical axes."""
+
+    def of(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = meshes.sharding(mesh, x.shape, axes(x.ndim))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
+
+
+def sampling(kind: str, mesh: Mesh) -> Program:
+    """The sampler's own program, in bfloat16 on two layers of Llama-3.1-8B's sizes (a small
+    vocabulary), three adapters stacked: 64 rows, 256 pages a shard."""
+    config = LlamaConfig(4096, 4096, 14336, 2, 32, 8, 128, 8192, 1e-5, Rope(500000.0))
+    shapes = llama.param_shapes(config, jnp.bfloat16)
+    adapter = jax.eval_shape(
+        lambda: lora.stack([lora.init(config, jax.random.key(0), rank=16, alpha=32.0)] * 3)
+    )
+    params, adapter = (
+        jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            tree,
+            meshes.tree_shardings(mesh, tree),
+        )
+        for tree in (shapes, adapter)
+    )
+
+    def rows(ndim: int) -> tuple[str | None, ...]:
+        return ("batch", *[None] * (ndim - 1)) if ndim else ()
+
+    shards, pages, size, columns = paged.shards_of(mesh), 256, 128, 65
+    pool = [
+        (
+            jax.ShapeDtypeStruct((shards, pages, 8, 128, size), jnp.bfloat16),
+            jax.ShapeDtypeStruct((shards, pages, 8, size, 128), jnp.bfloat16),
+        )
+    ] * config.num_layers
+    pool = structs(mesh, pool, lambda _: ("batch", None, "heads", None, None))
+    gates = jax.ShapeDtypeStruct((3, 48), jnp.float32)
+    fixed = Fixed(config, mesh, implementation("tpu"), writers("tpu"), (2,), 0)
+    own = programs("tpu")
+    if kind == "decode":
+        shard = [schedule.Shard(pages)] * shards
+        plan = structs(mesh, schedule.plan(shard, 64, pages, 3, columns, size), rows)
+        draw = partial(own.decode.lower, sampling=Sampling(0.7))
+        return Lowered(draw), [fixed, params, adapter, gates, pool, plan, np.int32(0)]
+    tiles = paged.Tiles(
+        *(np.zeros((shards, 16, *more), np.int32) for more in ([size // 4], [], [], [columns])),
+        np.zeros((), np.int32),
+    )
+    at = jax.ShapeDtypeStruct((shards, 16), jnp.int32)
+    args = [fixed, params, adapter, gates, pool, structs(mesh, tiles, rows)]
+    return own.prefill, [*args, structs(mesh, at, rows)]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Something jitted that is lowered with further arguments."""
+
+    lower: Callable[..., Any]
+
+
+PROGRAMS |= {f"sampler {kind}": partial(sampling, kind) for kind in ("decode", "prefill")}
+
+
 @lru_cache
 def compiled(name: str, program: str) -> str:
     """The optimised program of one chip, as text."""
@@ -99,3 +169,12 @@ def test_pages_are_read_where_they_lie(name: str, program: str):
     for a, b in ((size, tokens), (tokens, size)):
         shape = rf"{kind}\[{pages // 2},{heads},{a},{b}\]"
         assert not re.search(rf" = \(?{shape}\S* (copy|transpose|fusion|pad)\(", text)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_decoding_step_copies_no_pool(name: str):
+    """Written element by element, the pool went into another layout and back at every step."""
+    text = compiled(name, "sampler decode")
+    loop = [line for line in text.splitlines() if "while/body" in line]
+    assert loop
+    assert not [x for x in loop if re.search(r" = \(?bf16\[(1,)?256,4,128,128\]\S* copy", x)]

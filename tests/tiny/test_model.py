@@ -69,15 +69,15 @@ def solutions(model):
     questions = arithmetic.generate(200, 5, "eval")
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), (200, 4))))
     template = corpus.PROMPTS["generator"]
-    requests = [
-        Request(model.tokenizer.prompt(template, {"question": question.text}), key)
-        for question, key in zip(questions, keys, strict=True)
-    ]
-    drawn = sampler(requests, None, max_new_tokens=32, sampling=Sampling())
+    left = iter(
+        Request(model.tokenizer.prompt(template, {"question": q.text}), key, 32, tag=q)
+        for q, key in zip(questions, keys, strict=True)
+    )
+    drawn = sampler.run(lambda: next(left, None), sampling=Sampling())
     return [
-        (question, model.tokenizer.decode(child.tokens))
-        for i, children in drawn
-        for question, child in [(questions[i], child) for child in children]
+        (request.tag, model.tokenizer.decode(child.tokens))
+        for request, children in drawn
+        for child in children
     ]
 
 

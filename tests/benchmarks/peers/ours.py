@@ -1,0 +1,97 @@
+"""malt_jax: any prompts through its sampler, and whole trees through `tree.expand`.
+
+python -m benchmarks.peers.ours DIRECTORY DATA QUESTIONS LIMIT
+"""
+
+import dataclasses
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import workload
+from benchmarks.peers.serving import serve
+from malt_jax import mesh, models, tree
+from malt_jax.models import lora
+from malt_jax.sampler import Request, Sampler, Sampling, Work
+
+ROWS = 128
+RANK = 8
+
+
+class Engine:
+    """The model with its sampler, and the questions whose trees are asked for."""
+
+    def __init__(self, directory: Path, data: Path, questions: int, limit: int):
+        self.work = workload.load(directory, data, questions, limit)
+        self.model = models.load(directory)
+        stops, pad = self.work.tokenizer.stop_ids, self.work.tokenizer.pad_id
+        self.sampler = Sampler(self.model.config, self.model.params, mesh.make(), ROWS, stops, pad)
+
+    def sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """All completions of a request, a list a prompt."""
+        started = time.perf_counter()
+        names = [(str(i), ()) for i in range(len(request["prompts"]))]
+        keys = tree.node_keys(request["seed"], "benchmark", names, request["n"])
+        sampler = dataclasses.replace(self.sampler, stop_ids=tuple(request["stop_ids"]))
+        limit = request["max_new_tokens"]
+        asked = enumerate(zip(request["prompts"], keys, strict=True))
+        left = iter([Request(p, k, limit, tag=i) for i, (p, k) in asked])
+        found = sampler.run(lambda: next(left, None), sampling=Sampling(request["temperature"]))
+        rows = {one.tag: [c.tokens for c in completions] for one, completions in found}
+        completions = [rows[i] for i in range(len(rows))]
+        return {"completions": completions, "seconds": time.perf_counter() - started}
+
+    def expand(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The questions' trees: parents as the driver counts them, and the mean number of rows a
+        decoding step worked on. The seconds include text handling."""
+        team = tree.Team(
+            sampler=self.sampler,
+            tokenizer=self.work.tokenizer,
+            roles=self.work.roles,
+            adapters=self.adapters if request["adapters"] else {},
+            task=self.work.task,
+            sampling=Sampling(self.work.temperature),
+            seed=request["seed"],
+            stream="benchmark",
+        )
+        started, work = time.perf_counter(), Work()
+        trees = [levels for _, levels in tree.expand(team, self.work.questions, work=work)]
+        seconds = time.perf_counter() - started
+        parents = []
+        for levels in trees:
+            for nodes, role in zip(levels, self.work.roles, strict=True):
+                for i in range(0, len(nodes), role.branching):
+                    rows = [node.completion.tokens for node in nodes[i : i + role.branching]]
+                    parents.append((nodes[i].prompt, rows))
+        live = work.decoded / work.steps
+        print(work.summary(), file=sys.stderr, flush=True)
+        return {"parents": parents, "seconds": seconds, "live_rows": live}
+
+    @cached_property
+    def adapters(self) -> dict[str, lora.Adapter]:
+        """One a role, of rank 8; B is drawn as A is, so that they change what is sampled."""
+
+        def drawn(key: jax.Array) -> lora.Adapter:
+            first, second = jax.random.split(key)
+            adapter = lora.init(self.model.config, first, rank=RANK, alpha=RANK / 16)
+            leaves, shape = jax.tree.flatten(adapter)
+            keys = jax.random.split(second, len(leaves))
+            noise = [jax.random.normal(k, x.shape) / 100 for k, x in zip(keys, leaves, strict=True)]
+            return jax.tree.unflatten(shape, [x + e for x, e in zip(leaves, noise, strict=True)])
+
+        keys = jax.random.split(jax.random.key(0), len(self.work.roles))
+        return {role.name: drawn(key) for role, key in zip(self.work.roles, keys, strict=True)}
+
+
+def main() -> None:
+    directory, data, questions, limit = sys.argv[1:]
+    engine = Engine(Path(directory), Path(data), int(questions), int(limit))
+    serve(lambda ask: engine.sample(ask) if "prompts" in ask else engine.expand(ask))
+
+
+if __name__ == "__main__":
+    main()

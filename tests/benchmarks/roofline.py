@@ -1,0 +1,77 @@
+"""The least time a machine could need for a tree, from what must be computed and read at least."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from malt_jax.models.config import LlamaConfig
+
+Parent = tuple[list[int], list[list[int]]]  # a prompt, and the completions of its children
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured: `flops` in FLOP/s of a float32 matmul, `bandwidth` in bytes/s read."""
+
+    flops: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model in numbers: parameters of the layers and of the head, and, a position attended to,
+    FLOPs (over all layers) and bytes of keys and values. Values take 4 bytes."""
+
+    body: int
+    head: int
+    attention_flops: int
+    kv_bytes: int
+
+    @classmethod
+    def of(cls, config: LlamaConfig) -> "Shape":
+        hidden, width = config.hidden_size, config.head_dim
+        projections = hidden * width * (2 * config.num_heads + 2 * config.num_kv_heads)
+        layer = projections + 3 * hidden * config.intermediate_size
+        return cls(
+            body=config.num_layers * layer,
+            head=config.vocab_size * hidden,
+            attention_flops=config.num_layers * 4 * config.num_heads * width,
+            kv_bytes=config.num_layers * 2 * config.num_kv_heads * width * 4,
+        )
+
+
+def ideal_seconds(
+    shape: Shape, machine: Machine, parents: Sequence[Parent], live_rows: float
+) -> float:
+    """A lower bound of the seconds in which `machine` can sample these completions.
+
+    Prefill: each distinct beginning of a prompt is computed once, over all prompts; a position
+    costs 2 FLOPs a layer parameter and attends to itself and those before it; each distinct prompt
+    meets the head once. Decoding: a row of m tokens feeds m - 1 of them back, each through all
+    weights; it takes the longer of the FLOPs at peak and, at full bandwidth, the weights once a
+    step of `live_rows` rows, a parent's prompt once a step of its longest child, and a row's own
+    tokens once each of its steps.
+    """
+    prompts: list[tuple[int, ...]] = sorted({tuple(prompt) for prompt, _ in parents})
+    prefill = 0
+    for before, prompt in zip([(), *prompts[:-1]], prompts, strict=True):
+        new, end = _shared(before, prompt), len(prompt)
+        attended = (end * (end + 1) - new * (new + 1)) // 2
+        prefill += 2 * shape.body * (end - new) + shape.attention_flops * attended
+        prefill += 2 * shape.head
+    fed_back = attended = cached = 0
+    for prompt, rows in parents:
+        steps = [len(row) - 1 for row in rows]
+        own = sum(m * (m + 1) // 2 for m in steps)
+        fed_back += sum(steps)
+        attended += sum(steps) * len(prompt) + own
+        cached += max(steps) * len(prompt) + own
+    weights = shape.body + shape.head
+    flops = 2 * weights * fed_back + shape.attention_flops * attended
+    read = 4 * weights * fed_back / live_rows + shape.kv_bytes * cached
+    return prefill / machine.flops + max(flops / machine.flops, read / machine.bandwidth)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens two prompts share."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

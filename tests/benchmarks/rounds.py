@@ -1,0 +1,180 @@
+"""The measurements: cold start, greedy ids, a forced number of tokens, and rounds of trees."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import engines, workload
+from benchmarks.engines import OURS, Worker
+from benchmarks.roofline import Machine
+from benchmarks.summary import Extra, Row, figures, ratios, roofline
+from benchmarks.weights import Weights, derive
+from benchmarks.workload import Workload
+from malt_jax.models import hf
+
+GREEDY_PROMPTS, GREEDY_TOKENS = 8, 64
+FORCED_PROMPTS, FORCED_TOKENS = 16, 64
+CHILDREN = 3
+
+
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, as the object that --json prints."""
+    started = time.perf_counter()
+    weights = derive(asked.model, asked.envs / "weights")
+    load = partial(workload.load, weights.directory, asked.data, limit=asked.max_new_tokens)
+    work = load(count=asked.questions)
+    bench = Bench(asked, weights, work, workload.first_prompts(load(count=FORCED_PROMPTS)))
+    rows = {name: Row() for group in asked.engines for name in engines.ENGINES[group]}
+    limits = [_measure_machine(asked.envs)]
+    extra = Extra()
+    try:
+        for name, row in rows.items():
+            with _noting(row, name):
+                bench.begin(name, row)
+        for number in range(asked.runs):
+            for name, row in rows.items():
+                if not row.error:
+                    with _noting(row, name):
+                        bench.round(name, row, asked.seed + 1 + number, extra)
+                        _say(f"round {number + 1}: {name} {row.rates[-1]:.1f} useful tokens/s")
+    finally:
+        for row in rows.values():
+            if row.worker:
+                row.worker.close()
+    limits.append(_measure_machine(asked.envs))
+    machine = Machine(*(max(limit[key] for limit in limits) for key in ("flops", "bandwidth")))
+    ours = rows.get(OURS)
+    return {
+        "model": asked.model.name,
+        "questions": asked.questions,
+        "nodes": work.nodes,
+        "runs": asked.runs,
+        "max_new_tokens": asked.max_new_tokens,
+        "temperature": work.temperature,
+        "engines": {
+            name: figures(row, ours, asked.questions, asked.runs) for name, row in rows.items()
+        },
+        "ratios": ratios(rows),
+        **roofline(machine, hf.config(weights.directory), extra, ours),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all engines are given; `probe` are the prompts of greedy and forced sampling."""
+
+    asked: argparse.Namespace
+    weights: Weights
+    work: Workload
+    probe: list[list[int]]
+
+    def begin(self, name: str, row: Row) -> None:
+        """Starts an engine and takes what is measured once."""
+        asked, warm = self.asked, self.work.temperature
+        also = [str(asked.data.resolve()), str(asked.questions), str(asked.max_new_tokens)]
+        [engine] = [group[name] for group in engines.ENGINES.values() if name in group]
+        row.worker = engines.start(
+            name, engine, asked.envs, self.weights, also if name == OURS else []
+        )
+        _say(f"{name}: cold start")
+        self.sample(row, self.probe[:1], CHILDREN, asked.seed, asked.max_new_tokens, warm)
+        row.cold_start_s = time.perf_counter() - row.worker.started
+        _say(f"{name}: greedy ids")
+        probe = self.probe[:GREEDY_PROMPTS]
+        found, _ = self.sample(row, probe, 1, asked.seed, GREEDY_TOKENS, 0.0)
+        row.greedy = [rows[0] for rows in found]
+        _say(f"{name}: forced tokens")
+        for _ in range(2 if name == OURS else 1):  # ours compiles in the first; peers take that out
+            found, seconds = self.sample(
+                row, self.probe, CHILDREN, asked.seed, FORCED_TOKENS, warm, stops=()
+            )
+        count = sum(len(tokens) for rows in found for tokens in rows)
+        if count != FORCED_PROMPTS * CHILDREN * FORCED_TOKENS:
+            raise engines.Failure(f"{FORCED_TOKENS} tokens a row were asked for, {count} came")
+        row.forced = count / seconds
+        if name == OURS:
+            for adapters in (False, True):
+                _say(f"{name}: first tree, which compiles")
+                row.worker.ask({"seed": asked.seed, "adapters": adapters})
+
+    def round(self, name: str, row: Row, seed: int, extra: Extra) -> None:
+        """One engine's trees in one round."""
+        if name == OURS:
+            self._our_round(row, seed, extra)
+            return
+
+        def sample(prompts: list[list[int]], children: int, seed: int) -> Any:
+            limit, temperature = self.asked.max_new_tokens, self.work.temperature
+            return self.sample(row, prompts, children, seed, limit, temperature)
+
+        row.add(*workload.expand(self.work, sample, seed))
+
+    def _our_round(self, row: Row, seed: int, extra: Extra) -> None:
+        assert row.worker is not None
+        for adapters in (True, False):
+            answer = row.worker.ask({"seed": seed, "adapters": adapters})
+            row.peak_rss_bytes = answer["peak_rss_bytes"]
+            parents, seconds = answer["parents"], answer["seconds"]
+            if adapters:
+                extra.adapted.append(workload.useful_tokens(parents) / seconds)
+            else:
+                row.add(parents, seconds)
+                extra.trees.append((parents, seconds, answer["live_rows"]))
+
+    def sample(
+        self,
+        row: Row,
+        prompts: list[list[int]],
+        children: int,
+        seed: int,
+        limit: int,
+        temperature: float,
+        stops: Sequence[int] | None = None,
+    ) -> tuple[list[list[list[int]]], float]:
+        """Completions and the worker's own seconds."""
+        assert row.worker is not None
+        tokenizer = self.work.tokenizer
+        shown = {token for prompt in prompts for token in prompt} | set(tokenizer.stop_ids)
+        answer = row.worker.ask(
+            {
+                "prompts": prompts,
+                "n": children,
+                "max_new_tokens": limit,
+                "temperature": temperature,
+                "stop_ids": tokenizer.stop_ids if stops is None else stops,
+                "pad_id": min(tokenizer.control_ids - shown),
+                "seed": seed,
+            }
+        )
+        row.peak_rss_bytes = answer["peak_rss_bytes"]
+        return answer["completions"], answer["seconds"]
+
+
+@contextmanager
+def _noting(row: Row, name: str) -> Iterator[None]:
+    """Notes an engine's failure as its result."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:  # Failure is a RuntimeError
+        row.error = str(error)
+        _say(f"{name}: failed: {row.error}")
+
+
+def _measure_machine(folder: Path) -> dict[str, Any]:
+    _say("this machine's limits")
+    worker = Worker("hardware", Path(sys.executable), [], folder / "logs" / "hardware.txt")
+    try:
+        return worker.ask({})
+    finally:
+        worker.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
