@@ -118,7 +118,8 @@ class Job:
 
     @cached_property
     def team(self) -> tree.Team:
-        """The untrained team, drawing for collection."""
+        """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
+        is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
         most = max(*self.settings.branching, self.settings.eval.votes)
         sampler = Sampler(
@@ -131,6 +132,11 @@ class Job:
             siblings=min(most, 4),
             kv_gib=sample.kv_gib,
         )
+        texts = [q.text for questions in self.questions.values() for q in questions]
+        longest = max(len(tokenizer.encode(text)) for text in texts)
+        sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
+        for role in self.chain:
+            sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
         return tree.Team(
             sampler=sampler,
             tokenizer=tokenizer,

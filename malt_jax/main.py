@@ -1,8 +1,10 @@
 """The doorway: `python -m malt_jax.main --config=FILE [--stage=NAME] [--config.KEY=VALUE ...]`."""
 
 import logging as std_logging
+import os
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -19,12 +21,20 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     _quiet_libraries()
+    _keep_compiled_programs()
     config = _CONFIG.value.to_dict()
     stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
     try:
         job.run(settings.parse(config), config, stages)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         raise SystemExit(f"malt_jax: {error}") from error
+
+
+def _keep_compiled_programs() -> None:
+    """A second run starts warm. JAX_COMPILATION_CACHE_DIR names another place, or none if empty."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path.home() / ".cache" / "malt_jax" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _quiet_libraries() -> None:

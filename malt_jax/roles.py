@@ -79,16 +79,22 @@ def question_budget(roles: Sequence[Role], hint: str, context: int, tokenizer: T
     Raises ValueError if nothing is left for a question.
     """
     limits = {role.name: role.max_new_tokens for role in roles}
-    left = context
-    for role in roles:
-        blank = prompt_ids(
-            role, Question("", "", ""), hint, dict.fromkeys(limits, ""), limits, tokenizer
-        )
-        seen = sum(limits[name] for name in role.sees if name in limits)
-        left = min(left, context - len(blank) - seen - role.max_new_tokens)
+    sizes = prompt_sizes(roles, hint, tokenizer)
+    left = min(context - sizes[role.name] - role.max_new_tokens for role in roles)
     if left < 1:
         raise ValueError(
             f"config.roles: the prompts and roles.*.max_new_tokens {limits} leave no room "
             f"for a question in the model's context of {context} tokens; lower max_new_tokens"
         )
     return left
+
+
+def prompt_sizes(roles: Sequence[Role], hint: str, tokenizer: Tokenizer) -> dict[str, int]:
+    """The most tokens that each role's prompt may have beside those of the question."""
+    limits = {role.name: role.max_new_tokens for role in roles}
+    blank, empty = Question("", "", ""), dict.fromkeys(limits, "")
+    return {
+        role.name: len(prompt_ids(role, blank, hint, empty, limits, tokenizer))
+        + sum(limits[name] for name in role.sees if name in limits)
+        for role in roles
+    }
