@@ -202,13 +202,13 @@ def copy(source: Pool, target: Pool, from_En: Array, to_En: Array) -> Pool:
     return jax.tree.map(moved, source, target)
 
 
-def resized(pool: Pool, ids_EW: Array) -> Pool:
-    """A pool whose page i is page ids[i] of the old one; ids past its end give any page."""
+def resized(layer: KV, ids_EW: Array) -> KV:
+    """One layer of a pool whose page i is page ids[i] of the old one; ids past its end give any."""
 
     def taken(x: Array) -> Array:
         return jax.vmap(lambda pages, ids: jnp.take(pages, ids, 0, mode="clip"))(x, ids_EW)
 
-    return jax.tree.map(taken, pool)
+    return jax.tree.map(taken, layer)
 
 
 def _sharded(

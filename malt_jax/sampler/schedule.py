@@ -94,10 +94,6 @@ class Shard:
             while group.waiting and len(self.rows) < rows:
                 self.rows.append(Row(group, group.waiting.pop(0)))
 
-    def waiting(self) -> int:
-        """Children without a row."""
-        return sum(len(group.waiting) for group in self.groups)
-
     def grow(self, steps: int, size: int) -> None:
         """Gives every row the pages for its next tokens."""
         for row in self.rows:

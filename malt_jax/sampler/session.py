@@ -44,7 +44,7 @@ class Session:
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
         self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
         self.prompts = self._pool(self.memory.prompts)
-        self.pool = self._pool(_pages(1))
+        self.pool = self._pool(min(_pages(1), self.memory.decode))
         self.held: Request | None = None
         self.opened: list[tuple[int, schedule.Group, Place]] = []
         self.parts: dict[Request, list[Completion | None]] = {}
@@ -214,7 +214,7 @@ class Session:
         used = _pages(max(shard.used for shard in self.shards))
         if top > pages:
             ids = [list(range(pages)) for _ in self.shards]
-            self._resize(_pages(top), ids)
+            self._resize(min(_pages(top), self.memory.decode), ids)
         elif shrink and used <= pages // 2:
             self._resize(used, [shard.compact() for shard in self.shards])
 
@@ -222,7 +222,9 @@ class Session:
         old = np.zeros((len(self.shards), pages), np.int32)
         for e, each in enumerate(ids):
             old[e, : len(each)] = each
-        self.pool = self.programs.resized(self.pool, self._put(old))
+        placed = self._put(old)
+        for i, layer in enumerate(self.pool):  # one at a time: never two whole pools
+            self.pool[i] = self.programs.resized(layer, placed)
 
     def _pairs(self, pairs: Sequence[Sequence[tuple[int, int]]], end: int) -> tuple[Any, Any]:
         """(from, to) pages of all shards, padded to a bucket; `end` is no page."""
