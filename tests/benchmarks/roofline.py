@@ -59,12 +59,12 @@ def ideal_seconds(
         prefill += 2 * shape.body * (end - new) + shape.attention_flops * attended
         prefill += 2 * shape.head
     fed_back = attended = cached = 0
-    for prompt, rows in parents:
+    for start, rows in parents:
         steps = [len(row) - 1 for row in rows]
         own = sum(m * (m + 1) // 2 for m in steps)
         fed_back += sum(steps)
-        attended += sum(steps) * len(prompt) + own
-        cached += max(steps) * len(prompt) + own
+        attended += sum(steps) * len(start) + own
+        cached += max(steps) * len(start) + own
     weights = shape.body + shape.head
     flops = 2 * weights * fed_back + shape.attention_flops * attended
     read = 4 * weights * fed_back / live_rows + shape.kv_bytes * cached
