@@ -99,6 +99,7 @@ def expand(
     distinct = [a for i, a in enumerate(own) if all(a is not b for b in own[:i])]
     adapters = [next(i for i, b in enumerate(distinct) if b is a) for a in own]
     limits = {role.name: role.max_new_tokens for role in team.roles}
+    sizes = list(itertools.accumulate((role.branching for role in team.roles), operator.mul))
     fresh, stack = iter(questions), list[Request]()
 
     def ask(tree: _Tree, path: tuple[int, ...], seen: dict[str, str]) -> Request:
@@ -129,7 +130,7 @@ def expand(
             if len(node.path) < len(team.roles):
                 stack.append(ask(tree, node.path, {**seen, role.name: text}))
         progress(len(completions))
-        if all(len(level) == n for level, n in zip(tree.nodes, _sizes(team.roles), strict=True)):
+        if [len(level) for level in tree.nodes] == sizes:
             yield (
                 tree.question,
                 [[node for _, node in sorted(level.items())] for level in tree.nodes],
@@ -142,10 +143,6 @@ class _Tree:
 
     question: Question
     nodes: list[dict[tuple[int, ...], Node]]
-
-
-def _sizes(roles: Sequence[Role]) -> list[int]:
-    return list(itertools.accumulate((role.branching for role in roles), operator.mul))
 
 
 def node_keys(

@@ -7,7 +7,7 @@ pages by their id, the rest of a page by a copy of it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop
+from heapq import heapify, heappop, heappush
 
 
 @dataclass(eq=False)
@@ -120,8 +120,7 @@ class Prefixes:
                 parent.children.remove(node)
                 self._free.append(node.page)
                 if not parent.children and parent.parent and parent not in self._round:
-                    idle.append((parent.used, parent.page, parent))
-                    heapify(idle)
+                    heappush(idle, (parent.used, parent.page, parent))
         if wanted > len(self._free):
             return None
         taken, self._free = self._free[:wanted], self._free[wanted:]
