@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from malt_jax.models import paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
+from malt_jax.shapes import bucket
 
 _LEAST_ROWS = 16
 """The narrowest decoding pass: below it a step costs what reading the weights does."""
@@ -103,11 +104,8 @@ def pages_needed(prompt: int, max_new_tokens: int, size: int) -> tuple[int, int]
 
 
 def row_sizes(rows: int) -> list[int]:
-    """The widths of a decoding pass: doublings of the least up to all rows."""
-    sizes = [_LEAST_ROWS]
-    while sizes[-1] < rows:
-        sizes.append(sizes[-1] * 2)
-    return [size for size in sizes if size < rows] + [rows]
+    """The widths of a decoding pass, in order: the buckets up to all rows."""
+    return sorted({min(bucket(n, _LEAST_ROWS), rows) for n in range(1, rows + 1)})
 
 
 def prefill_sizes(rows: int, width: int) -> list[int]:

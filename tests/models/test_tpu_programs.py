@@ -122,9 +122,9 @@ def sampling(kind: str, mesh: Mesh) -> Program:
     own = programs("tpu")
     if kind == "decode":
         shard = [schedule.Shard(pages)] * shards
-        plan = structs(mesh, schedule.plan(shard, 64, pages, 3, columns, size), rows)
+        plan = structs(mesh, schedule.plan(shard, 64, (pages, pages), 3, columns, size), rows)
         draw = partial(own.decode.lower, sampling=Sampling(0.7))
-        return Lowered(draw), [fixed, params, adapter, gates, pool, plan, np.int32(0)]
+        return Lowered(draw), [fixed, params, adapter, gates, pool, pool, plan, np.int32(0)]
     tiles = paged.Tiles(
         *(np.zeros((shards, 16, *more), np.int32) for more in ([size // 4], [], [], [columns])),
         np.zeros((), np.int32),
