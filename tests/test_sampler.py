@@ -11,8 +11,17 @@ import small
 from malt_jax import mesh, tree
 from malt_jax.models import llama, lora, paged
 from malt_jax.models.lora import Adapter
-from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work, programs, session, spec
-from malt_jax.shapes import bucket
+from malt_jax.sampler import (
+    Completion,
+    Request,
+    Sampler,
+    Sampling,
+    Work,
+    programs,
+    schedule,
+    session,
+    spec,
+)
 
 STOP = 7
 WARM = Sampling(1.0)
@@ -217,7 +226,7 @@ def test_programs_compiled_are_no_more_than_the_buckets():
         asked.append(Request(prompt, keys, int(rng.integers(2, 60)), tag=i))
     work = Work()
     run(one, asked, work=work)
-    pools = {bucket(pages) for pages in range(1, work.peak_pages + 1)}
+    pools = {schedule.sizes(pages, 1, 10**6)[0] for pages in range(1, work.peak_pages + 1)}
     rows, tiles = spec.row_sizes(100), spec.prefill_sizes(100, 16)
     assert CPU.decode._cache_size() - before[0] <= len(rows) * len(pools)
     assert CPU.prefill._cache_size() - before[1] <= len(tiles)

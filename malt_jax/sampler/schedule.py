@@ -15,7 +15,6 @@ import numpy as np
 from malt_jax.models.paged import Reads
 from malt_jax.sampler.request import Completion, Request
 from malt_jax.sampler.spec import pages_needed
-from malt_jax.shapes import bucket
 
 
 @dataclass(eq=False)
@@ -149,8 +148,8 @@ class Shard:
 
 def sizes(shared: int, own: int, capacity: int) -> tuple[int, int]:
     """Lengths of the two decode pools, of `capacity` pages at most together, that are to hold so
-    many pages each."""
-    first, second = bucket(shared), bucket(own)
+    many pages each. Few lengths: each makes a program, and a spare page costs little."""
+    first, second = (max(64, 1 << (pages - 1).bit_length()) for pages in (shared, own))
     if first + second <= capacity:
         return first, second
     first = min(first, max(capacity - own, 1))
