@@ -225,12 +225,12 @@ def _loss(name: str, model: Model, phase: PhaseSettings) -> Loss:
         sums = jnp.sum(jnp.where(mask, logps, 0.0), -1)
         chosen, rejected = jnp.split(sums, 2)
         ref_chosen, ref_rejected = jnp.split(extra["reference"], 2)
-        return losses.dpo_loss(
-            chosen,
-            rejected,
-            ref_chosen,
-            ref_rejected,
-            beta=phase.beta,
+        lengths = jnp.split(jnp.asarray(batch.completions), 2)
+        pairs = losses.Pairs(chosen, rejected, ref_chosen, ref_rejected, *lengths)
+        return losses.preference_loss(
+            pairs,
+            partial(losses.sigmoid, beta=phase.beta),
+            phase.beta,
             weights=jnp.split(batch.completions > 0, 2)[0],
             denominator=extra["denominator"],
         )
