@@ -89,7 +89,8 @@ def _training(record: Record) -> str:
     if (start := record["started_from"]) is not None:
         lines.append(f"- started from the adapter `{start['path']}` (`{start['hash']}`)")
     for phase in settings["roles"][record["role"]]["train"]:
-        values = {k: v for k, v in settings[phase].items() if k not in _NOT_OF_THE_RESULT}
+        hidden = _NOT_OF_THE_RESULT + (("beta",) if phase == "sft" else ())
+        values = {k: v for k, v in settings[phase].items() if k not in hidden}
         lines.append(f"- {phase}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What leaves the house, and what comes in: adapters with their identity, cards, merged weights."""
+"""What leaves the house, and what comes in: adapters with their cards, merged weights."""
 
 import json
 import os
@@ -12,14 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from exports import PEFTS_SHAPE, TOKENS, drawn, logits, made_elsewhere, recipe, theirs
 from safetensors.numpy import load_file
 from test_settings import change, good
 
 from malt_jax import card, export, models, settings
-from malt_jax.identity import check_identity, identity, tokenizer_hash
-from malt_jax.models import hf, llama, lora
-
-TOKENS = np.random.default_rng(3).integers(0, 90, (2, 11))
+from malt_jax.identity import tokenizer_hash
 
 
 @pytest.fixture(scope="module")
@@ -32,40 +30,11 @@ def model(base) -> models.Model:
     return models.load(base)
 
 
-def recipe(base: Path, **changes) -> settings.Settings:
-    config = change(good(), "model.path", str(base))
-    for key, value in changes.items():
-        change(config, key.replace("__", "."), value)
-    return settings.parse(config)
-
-
-def drawn(model: models.Model, seed: int = 0, rank: int = 8, alpha: float = 16.0) -> lora.Adapter:
-    """An adapter of quickstart's shape with B drawn as well, large enough to show in the logits."""
-    adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
-    return jax.tree.map(
-        lambda x: x + 0.05 * jax.random.normal(jax.random.key(seed), x.shape), adapter
-    )
-
-
-def logits(model: models.Model, adapter: lora.Adapter | None) -> np.ndarray:
-    hidden, _ = llama.forward(model.config, model.params, TOKENS, np.ones_like(TOKENS), adapter)
-    return np.asarray(llama.unembed(model.config, model.params, hidden))
-
-
 def results(workdir: Path, accuracy: float = 0.5) -> None:
     score = {"n": 8, "accuracy": accuracy, "ci95": [0.2, 0.8]}
     found = {"split": {"n": 8}, "k": 3, "systems": {"malt_mv": score}, "paired": [], "seconds": 1.0}
     (workdir / "eval").mkdir(exist_ok=True)
     (workdir / "eval" / "results.json").write_text(json.dumps(found))
-
-
-def theirs(base: Path, adapter: Path | None = None) -> np.ndarray:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    found = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    if adapter is not None:
-        found = pytest.importorskip("peft").PeftModel.from_pretrained(found, adapter)
-    with torch.no_grad():
-        return found.eval()(torch.tensor(TOKENS)).logits.numpy()
 
 
 def test_peft_loads_an_export_onto_the_base_it_names(base, model, tmp_path):
@@ -224,27 +193,6 @@ def test_merging_again_follows_the_adapter(base, model, tmp_path):
     np.testing.assert_allclose(models.load(merged).logits(TOKENS), expected, atol=1e-4, rtol=0)
 
 
-def made_elsewhere(base: Path, directory: Path, dtype: str = "float32", **fields) -> np.ndarray:
-    """A random adapter made and written by PEFT itself; the logits under it."""
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(1)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    shape = {"r": 5, "lora_alpha": 7, "target_modules": ["q_proj", "up_proj"]} | fields
-    wrapped = peft.get_peft_model(loaded, peft.LoraConfig(task_type="CAUSAL_LM", **shape)).eval()
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-            parameter.data = parameter.data.to(getattr(torch, dtype)).float()
-    with torch.no_grad():
-        found = wrapped(torch.tensor(TOKENS)).logits.numpy()
-    wrapped.to(getattr(torch, dtype)).save_pretrained(directory)
-    return found
-
-
-PEFTS_SHAPE = {"lora__rank": 5, "lora__alpha": 7.0, "lora__targets": ("up", "q")}
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_adapter_made_by_peft_is_where_training_starts(base, model, tmp_path, dtype):
     reference = made_elsewhere(base, tmp_path, dtype)
@@ -288,64 +236,6 @@ def test_an_adapter_of_some_layers_is_no_start(base, model, tmp_path):
 def test_a_missing_adapter_is_named(base, model, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere: no such directory"):
         export.load(tmp_path / "nowhere", model)
-
-
-def another_base(directory: Path) -> models.Model:
-    one = small.model(seed=1, scale=4.0)
-    hf.save(directory, one.config, one.params)
-    small.tokenizer().save(directory)
-    return models.load(directory)
-
-
-def another_tokenizer(base: Path, directory: Path) -> models.Model:
-    """The same weights; two letters have changed their ids."""
-    one = models.load(base)
-    hf.save(directory, one.config, one.params)
-    small.tokenizer().save(directory)
-    file = directory / "tokenizer.json"
-    blueprint = json.loads(file.read_text())
-    vocabulary = blueprint["model"]["vocab"]
-    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    file.write_text(json.dumps(blueprint))
-    return models.load(directory)
-
-
-def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_path):
-    """Shapes fit, so that nothing but the record shows it."""
-    export.write(tmp_path, recipe(base), model, "verifier", drawn(model))
-    directory = tmp_path / "export" / "verifier"
-    export.load(directory, model)
-    for other, part in (
-        (another_base(tmp_path / "base"), "base model"),
-        (another_tokenizer(base, tmp_path / "tokenizer"), "tokenizer"),
-    ):
-        message = rf"export/verifier: made for another {part}: {base} \(sha256:\w+\.\.\.\) there, "
-        with pytest.raises(ValueError, match=message) as caught:
-            export.load(directory, other)
-        assert other.source in str(caught.value)
-        assert "config.model.path" in str(caught.value)
-
-
-def test_a_copy_of_the_base_is_the_base(base, model, tmp_path):
-    for file in base.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    here, there = identity(model), identity(models.load(tmp_path))
-    assert here.pop("base") != there.pop("base")
-    assert here == there
-
-
-def test_a_record_that_says_nothing_of_a_base_is_in_order(model, tmp_path):
-    check_identity(tmp_path / "malt.json", model)
-    (tmp_path / "malt.json").write_text(json.dumps({"base_hash": ""}))
-    check_identity(tmp_path / "malt.json", model)
-
-
-def test_a_tokenizers_hash_is_of_its_ids_and_its_control_tokens():
-    first = tokenizer_hash(small.tokenizer())
-    assert first == tokenizer_hash(small.tokenizer.__wrapped__())
-    more = small.tokenizer.__wrapped__()
-    more.fast.add_special_tokens(["a"])
-    assert tokenizer_hash(more) != first
 
 
 def test_the_name_of_the_folder_of_merged_weights_is_no_role(base):
