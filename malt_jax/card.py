@@ -8,6 +8,11 @@ from typing import Any
 
 Record = Mapping[str, Any]
 _NOT_OF_THE_RESULT = ("checkpoint_every", "remat")
+_ADAPTER = ("A LoRA adapter", "peft.PeftModel.from_pretrained(base, PATH)")
+_MERGED = (
+    "A base model with a LoRA adapter merged into its weights",
+    "transformers.AutoModelForCausalLM.from_pretrained(PATH)",
+)
 _PAPER = "https://arxiv.org/abs/2412.01928"
 
 
@@ -32,8 +37,7 @@ def _front_matter(record: Record) -> str:
 
 def _what(record: Record) -> str:
     role, chain = record["role"], record["chain"]
-    kind = "The base with a LoRA adapter merged into its weights" if record["merged"] else "A LoRA"
-    kind += "" if record["merged"] else " adapter"
+    kind, loading = _MERGED if record["merged"] else _ADAPTER
     return (
         f"# {role.capitalize()} of a MALT team\n\n"
         f"{kind}, for step {chain.index(role) + 1} of the chain {' → '.join(chain)}. Trained with "
@@ -41,7 +45,8 @@ def _what(record: Record) -> str:
         "trees of samples are graded, and each role learns from what made the team right.\n\n"
         f"- base: `{record['base']}`, weights `{record['base_hash']}`\n"
         f"- tokenizer: `{record['tokenizer_hash']}`\n"
-        "- `malt.json` holds these, every setting and the package versions"
+        "- `malt.json` holds these, every setting and the package versions\n\n"
+        f"```python\n{loading}\n```"
     )
 
 
