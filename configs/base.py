@@ -35,6 +35,7 @@ def role(prompt: str, max_new_tokens: int, train: tuple[str, ...]) -> ConfigDict
             "branching": 3,  # n: samples a parent
             "max_new_tokens": max_new_tokens,
             "train": train,  # phases in order; () leaves the role at the base model
+            "adapter": "",  # a PEFT directory to train on from, or, if train is (), to evaluate
         }
     )
 

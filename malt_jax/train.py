@@ -14,17 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import checkpoints, losses, optim, shards
+from malt_jax import checkpoints, export, losses, optim, preflight, rundir, shards
 from malt_jax import mesh as meshes
 from malt_jax.batches import Batch, Sequences, pack, plan, take
+from malt_jax.identity import check_identity, identity
 from malt_jax.models import Model, lora
 from malt_jax.models.lora import Adapter, Params
-from malt_jax.models.peft import save_adapter
 from malt_jax.policy import completion_logprobs, sequence_logprobs
 from malt_jax.settings import PhaseSettings, Settings
 
@@ -54,45 +53,39 @@ class Data:
 
 
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
-    """Trains and exports every role's adapter that `export/` does not hold yet."""
+    """Trains and exports every role's adapter that `export/` does not hold yet.
+
+    Raises ValueError before anything is trained for what `preflight.check` finds.
+    """
+    preflight.check(workdir, settings, model)
     for role in settings.chain:
         target = workdir / "export" / role
         if not settings.roles[role].train or target.exists():
             continue
         adapter = train_role(workdir, settings, model, mesh, role)
-        unfinished = target.with_name(f".{role}.tmp")
-        save_adapter(
-            adapter,
-            model.config,
-            unfinished,
-            base=settings.model.path,
-            rank=settings.lora.rank,
-            alpha=settings.lora.alpha,
-            targets=settings.lora.targets,
-        )
-        unfinished.rename(target)
+        export.write(workdir, settings, model, role, adapter)
 
 
 def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:
-    """All phases of one role; a phase without data is skipped with a warning and leaves the
-    adapter as it was."""
+    """All phases of one role, from a fresh adapter or from the one its settings name."""
     seed = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(role.encode()))
     shape = settings.lora
     init = partial(
         lora.init, model.config, rank=shape.rank, alpha=shape.alpha, targets=shape.targets
     )
     shardings = meshes.tree_shardings(mesh, jax.eval_shape(init, seed))
-    adapter = jax.jit(init, out_shardings=shardings)(seed)
+    start = export.starting_adapter(settings, model, role)
+    adapter = (
+        jax.jit(init, out_shardings=shardings)(seed)
+        if start is None
+        else jax.device_put(start, meshes.tree_shardings(mesh, start))
+    )
     for phase in settings.roles[role].train:
-        path = workdir / "datasets" / role / f"{phase}.parquet"
-        if not path.exists():
-            raise ValueError(f"{path}: not there; run --stage=datasets first")
-        rows = shards.read_one(path)
-        if not rows:
-            logging.warning("%s: empty; the %s keeps its adapter from before %s", path, role, phase)
-            continue
+        rows = shards.read_one(workdir / "datasets" / role / f"{phase}.parquet")
         data = _data(phase, rows, model, mesh, adapter, settings.phase(phase).batch)
         directory = workdir / "checkpoints" / role / phase
+        check_identity(directory / "base.json", model)
+        rundir.write_json(directory / "base.json", identity(model))
         adapter = fit(directory, settings, model, mesh, adapter, data, f"{role} {phase}")
     return adapter
 

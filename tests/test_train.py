@@ -12,7 +12,7 @@ import pytest
 import small
 
 from configs.base import get_config
-from malt_jax import checkpoints, datasets, mesh, settings, shards, train
+from malt_jax import checkpoints, datasets, export, mesh, settings, shards, train
 from malt_jax.batches import pack, plan, take
 from malt_jax.losses import token_logprobs
 from malt_jax.models import llama, lora
@@ -198,7 +198,7 @@ def test_checkpoints_hold_no_base_weights(tmp_path):
 def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
     """Killed between the two files of an export, a run took the role for finished."""
     write_data(tmp_path)
-    save = train.save_adapter
+    save = export.save_adapter
 
     def killed(*args, **kwargs):
         save(*args, **kwargs)
@@ -206,21 +206,12 @@ def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "save_adapter", killed)
+        patched.setattr(export, "save_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
             train.run(tmp_path, recipe(), MODEL, mesh.make())
     assert not (tmp_path / "export" / "refiner").exists()
     train.run(tmp_path, recipe(), MODEL, mesh.make())
     assert len(exported(tmp_path)) > 0
-
-
-def test_an_empty_data_set_leaves_the_adapter_as_it_was(tmp_path):
-    write_data(tmp_path)
-    folder = tmp_path / "datasets" / "refiner"
-    shards.write(folder / "dpo.parquet", [], datasets.DPO_SCHEMA)
-    train.run(tmp_path, recipe(), MODEL, mesh.make())
-    assert (tmp_path / "export" / "refiner" / "adapter_model.safetensors").exists()
-    assert not (tmp_path / "checkpoints" / "refiner" / "dpo").exists()
 
 
 def test_missing_data_is_an_error(tmp_path):
