@@ -19,7 +19,7 @@ MAX_LINES = 320
 LAYERS = {
     "doorway": {"main", "job"},
     "story": {"collect", "train", "evaluate", "report", "tiny"},
-    "engine": {"sampler", "batches", "policy", "tree", "datasets"},
+    "engine": {"sampler", "batches", "policy", "steps", "tree", "datasets"},
     "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards"},
     "ground": {
         *("types", "settings", "rundir", "mesh", "shapes"),
