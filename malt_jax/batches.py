@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
-_WINDOW = 16  # optimiser steps among which the examples of a stretch are dealt by length
+_WINDOW = 128  # optimiser steps among which the examples of a stretch are dealt by length
 _ALIGN = 8  # sizes are multiples of it
 
 

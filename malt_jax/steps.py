@@ -61,9 +61,15 @@ def place(mesh: Mesh, batches: Batch, extra: Extra) -> tuple[Batch, Extra]:
 
 
 def training(
-    config: LlamaConfig, tx: optax.GradientTransformation, loss: Loss, *, remat: Remat
+    config: LlamaConfig,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    like: State,
+    *,
+    remat: Remat,
 ) -> Step:
-    """The compiled optimiser step. `state` is donated.
+    """The compiled optimiser step. It takes over (donates) the state it is given, and places the
+    new one as `like`: left to itself XLA places it otherwise and the second step compiles anew.
 
     Metrics are the loss's, and `loss`, `grad_norm` (before clipping), `predicted` and `computed`
     (tokens) and `finite`. Where the loss or the gradient's norm is not finite, `finite` is 0 and
@@ -74,7 +80,9 @@ def training(
         logps = completion_logprobs(config, params, adapter, batch, remat=remat)
         return _with_counts(loss, logps, batch, extra)
 
-    @partial(jax.jit, donate_argnums=1)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+
+    @partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None))
     def step(params: Params, state: State, batches: Batch, extra: Extra) -> tuple[State, Metrics]:
         adapter = state["adapter"]
         gradient = jax.value_and_grad(share, has_aux=True)

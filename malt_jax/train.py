@@ -148,9 +148,10 @@ def fit(
     )
     tx = _optimiser(phase, len(order))
     rate = optim.schedule(phase.learning_rate, len(order), phase.warmup)
-    step = steps.training(model.config, tx, _loss(directory.name, phase), remat=phase.remat)
     saved = checkpoints.manager(directory)
-    done, state = checkpoints.restore(saved, steps.init(tx, adapter, mesh))
+    begun = steps.init(tx, adapter, mesh)
+    step = steps.training(model.config, tx, _loss(directory.name, phase), begun, remat=phase.remat)
+    done, state = checkpoints.restore(saved, begun)
     with (
         _Log(directory / "metrics.jsonl", done) as log,
         tqdm(total=len(order), initial=done, desc=title, unit="step") as bar,
