@@ -44,14 +44,17 @@ def phase(learning_rate: float) -> ConfigDict:
     return ConfigDict(
         {
             "learning_rate": learning_rate,  # peak; ours, the paper gives only multipliers
-            "batch": 8,  # rows (SFT) or pairs (DPO) a micro-batch
+            "batch": 8,  # rows (SFT) or pairs (DPO) of a micro-batch, packed without padding
             "accumulate": 1,  # micro-batches an optimiser step
             "epochs": 2,  # the paper: 1 to 10 by data set size
             "warmup": 0.1,  # fraction of the steps; cosine to 0 after it
             "weight_decay": 0.0,
             "clip_norm": 1.0,
-            "checkpoint_every": 100,  # micro-batches between checkpoints
-            "remat": True,  # recompute activations: less memory for 1.5 times the work
+            "checkpoint_every": 100,  # optimiser steps between checkpoints
+            # What a layer keeps for its backward pass: keep_all, keep_products (the outputs of its
+            # matrix products; the rest is cheap to redo) or keep_inputs (least memory, but half as
+            # much work again).
+            "remat": "keep_products",
         }
     )
 

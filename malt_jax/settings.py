@@ -76,7 +76,7 @@ class PhaseSettings:
     weight_decay: float
     clip_norm: float
     checkpoint_every: int
-    remat: bool
+    remat: Literal["keep_all", "keep_products", "keep_inputs"]
     beta: float = 0.0
 
 

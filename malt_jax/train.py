@@ -4,7 +4,7 @@ SFT policy, which is also DPO's reference (MALT, section 4.3)."""
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,38 +18,35 @@ from jax import Array
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import checkpoints, export, losses, optim, preflight, rundir, shards
+from malt_jax import checkpoints, export, losses, optim, preflight, rundir, shards, steps
 from malt_jax import mesh as meshes
-from malt_jax.batches import Batch, Sequences, pack, plan, take
+from malt_jax.batches import Batch, Examples, Plan, examples, plan, take
 from malt_jax.identity import check_identity, identity
 from malt_jax.models import Model, lora
-from malt_jax.models.lora import Adapter, Params
-from malt_jax.policy import completion_logprobs, sequence_logprobs
+from malt_jax.models.lora import Adapter
+from malt_jax.policy import per_sequence, sequence_logprobs
 from malt_jax.settings import PhaseSettings, Settings
-
-State = dict[str, Any]
-Extra = dict[str, Any]
-Loss = Callable[[Params, Adapter, Batch, Extra], tuple[Array, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
 class Data:
-    """A phase's rows. DPO stacks the chosen completions and then the rejected ones: row i pairs
-    with row i + n.
+    """A phase's examples; for DPO also `reference: float32[N, 2]`, the reference policy's
+    log-probabilities of chosen and rejected (empty for SFT)."""
 
-    `reference: float32[2 n]` holds the reference policy's sequence log-probabilities (empty for
-    SFT).
-    """
-
-    sequences: Sequences
-    rows: int
+    examples: Examples
     reference: np.ndarray
 
-    def batch(self, chosen: np.ndarray) -> tuple[Batch, Extra]:
-        if not len(self.reference):
-            return take(self.sequences, chosen), {}
-        rows = np.concatenate([chosen, np.where(chosen >= 0, chosen + self.rows, -1)])
-        return take(self.sequences, rows), {"reference": self.reference[rows]}
+    def step(self, plan: Plan, i: int, pad_id: int) -> tuple[Batch, steps.Extra]:
+        """The micro-batches of optimiser step `i`, and what the loss needs beside them: its
+        denominator, completion tokens (SFT) or pairs (DPO), and the reference [K, S]."""
+        order = plan.order[i]
+        present = order[order >= 0]
+        tokens, pairs = self.examples.completions[present].sum(), len(present)
+        denominator = pairs if len(self.reference) else tokens
+        extra = {"denominator": np.full(len(order), denominator, np.float32)}
+        if len(self.reference):
+            extra["reference"] = self.reference[order].reshape(len(order), -1)
+        return take(self.examples, plan, i, pad_id), extra
 
 
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
@@ -81,8 +78,8 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         else jax.device_put(start, meshes.tree_shardings(mesh, start))
     )
     for phase in settings.roles[role].train:
-        rows = shards.read_one(workdir / "datasets" / role / f"{phase}.parquet")
-        data = _data(phase, rows, model, mesh, adapter, settings.phase(phase).batch)
+        path = workdir / "datasets" / role / f"{phase}.parquet"
+        data = _data(path, shards.read_one(path), model, mesh, adapter, settings.phase(phase).batch)
         directory = workdir / "checkpoints" / role / phase
         check_identity(directory / "base.json", model)
         rundir.write_json(directory / "base.json", identity(model))
@@ -91,37 +88,30 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
 
 
 def _data(
-    phase: str,
+    path: Path,
     rows: Sequence[dict[str, Any]],
     model: Model,
     mesh: Mesh,
     reference: Adapter,
     batch: int,
 ) -> Data:
-    completions = ["completion"] if phase == "sft" else ["chosen", "rejected"]
-    pairs = [
-        (row["prompt_token_ids"], row[f"{kind}_token_ids"]) for kind in completions for row in rows
-    ]
-    sequences = pack(pairs, model.tokenizer.pad_id, model.config.context)
-    if phase == "sft":
-        return Data(sequences, len(rows), np.zeros(0, np.float32))
-    scores = [
-        sequence_logprobs(
-            model.config, model.params, reference, _put(mesh, take(sequences, chosen))
-        )
-        for chosen in tqdm(
-            np.pad(np.arange(len(pairs)), (0, -len(pairs) % batch), constant_values=-1).reshape(
-                -1, batch
-            ),
-            desc="reference",
-            unit="batch",
-        )
-    ]
-    return Data(sequences, len(rows), np.concatenate(jax.device_get(scores))[: len(pairs)])
-
-
-def _put(mesh: Mesh, tree: Any) -> Any:
-    return jax.tree.map(partial(meshes.put_batch, mesh), tree)
+    kinds = ["completion"] if path.stem == "sft" else ["chosen", "rejected"]
+    data = examples(
+        [row["prompt_token_ids"] for row in rows],
+        [[row[f"{kind}_token_ids"] for kind in kinds] for row in rows],
+        model.config.context,
+        [f"{path}: question {row['question_id']}" for row in rows],
+    )
+    if path.stem == "sft":
+        return Data(data, np.zeros(0, np.float32))
+    once = plan(data, batch=batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh))
+    scores = np.zeros((len(data), 2), np.float32)
+    for i in tqdm(range(len(once)), desc="reference", unit="batch"):
+        batches, _ = steps.place(mesh, take(data, once, i, model.tokenizer.pad_id), {})
+        sums = sequence_logprobs(model.config, model.params, reference, batches)
+        order = once.order[i].reshape(-1)
+        scores[order[order >= 0]] = np.asarray(sums).reshape(-1, 2)[order >= 0]
+    return Data(data, scores)
 
 
 def fit(
@@ -136,63 +126,47 @@ def fit(
     """One phase (its name is the directory's), from `adapter` or from the newest checkpoint in
     `directory`.
 
-    The order of the rows is a function of the seed, so a resumed run takes up at the exact
-    micro-batch. Raises FloatingPointError at the first loss that is not finite; the checkpoint
-    before it stays.
+    The order of the examples is a function of the seed, so a resumed run takes up at the exact
+    step. Raises FloatingPointError at the first step that is not finite; the checkpoint before it
+    stays.
     """
     phase = settings.phase(directory.name)
-    batches = plan(
-        data.rows,
-        phase.batch,
-        phase.accumulate,
-        phase.epochs,
-        [settings.seed, zlib.crc32(title.encode())],
+    order = plan(
+        data.examples,
+        batch=phase.batch,
+        accumulate=phase.accumulate,
+        epochs=phase.epochs,
+        seed=[settings.seed, zlib.crc32(title.encode())],
+        rows=steps.rows(mesh),
     )
-    updates = len(batches) // phase.accumulate
-    tx = _optimiser(phase, updates)
-    rate = optim.schedule(phase.learning_rate, updates, phase.warmup)
-    step = _step(model, tx, _loss(directory.name, model, phase))
-    like = jax.eval_shape(tx.init, adapter)
-    opt_state = jax.jit(tx.init, out_shardings=meshes.tree_shardings(mesh, like))(adapter)
+    tx = _optimiser(phase, len(order))
+    rate = optim.schedule(phase.learning_rate, len(order), phase.warmup)
     saved = checkpoints.manager(directory)
-    done, state = checkpoints.restore(saved, {"adapter": adapter, "opt_state": opt_state})
+    begun = steps.init(tx, adapter, mesh)
+    step = steps.training(model.config, tx, _loss(directory.name, phase), begun, remat=phase.remat)
+    done, state = checkpoints.restore(saved, begun)
     with (
         _Log(directory / "metrics.jsonl", done) as log,
-        tqdm(total=len(batches), initial=done, desc=title, unit="batch") as bar,
+        tqdm(total=len(order), initial=done, desc=title, unit="step") as bar,
     ):
-        for i in range(done, len(batches)):
+        for i in range(done, len(order)):
             started = time.perf_counter()
-            batch, extra = data.batch(batches[i])
-            group = batches[i - i % phase.accumulate :][: phase.accumulate]
-            extra["denominator"] = np.float32(_weight(data, group) / phase.accumulate)
-            state, metrics = step(model.params, state, _put(mesh, batch), extra)
+            batches, extra = data.step(order, i, model.tokenizer.pad_id)
+            state, metrics = step(model.params, state, *steps.place(mesh, batches, extra))
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not np.isfinite(values["loss"]):
+            if not values["finite"]:
                 raise FloatingPointError(
-                    f"{title}: loss {values['loss']} at batch {i}; "
+                    f"{title}: loss {values['loss']} at step {i}; "
                     f"lower config.{directory.name}.learning_rate"
                 )
             seconds = time.perf_counter() - started
-            log.add(
-                {
-                    "step": i + 1,
-                    "lr": float(rate(i // phase.accumulate)),
-                    **values,
-                    "seconds": seconds,
-                }
-            )
+            log.add({"step": i + 1, "lr": float(rate(i)), **values, "seconds": seconds})
             bar.set_postfix(loss=f"{values['loss']:.3f}")
             bar.update()
-            if (i + 1) % phase.checkpoint_every == 0 or i + 1 == len(batches):
+            if (i + 1) % phase.checkpoint_every == 0 or i + 1 == len(order):
                 checkpoints.save(saved, i + 1, state)
     saved.close()
     return state["adapter"]
-
-
-def _weight(data: Data, group: np.ndarray) -> float:
-    """What an optimiser step's loss is a mean over: completion tokens (SFT) or pairs (DPO)."""
-    rows = group[group >= 0]
-    return float(len(rows) if len(data.reference) else data.sequences.completions[rows].sum())
 
 
 def _optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformation:
@@ -204,54 +178,36 @@ def _optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformati
         b1=0.9,
         b2=0.999,
         clip_norm=phase.clip_norm,
-        accumulate=phase.accumulate,
     )
 
 
-def _loss(name: str, model: Model, phase: PhaseSettings) -> Loss:
-    def sft(params: Params, adapter: Adapter, batch: Batch, extra: Extra) -> Any:
-        logps, mask = completion_logprobs(model.config, params, adapter, batch, remat=phase.remat)
-        return losses.sft_loss(logps, mask, denominator=extra["denominator"])
+def _loss(name: str, phase: PhaseSettings) -> steps.Loss:
+    def sft(logps: Array, batch: Batch, extra: steps.Extra) -> tuple[Array, steps.Metrics]:
+        counted = jnp.asarray(batch.sequence < batch.sequences)
+        loss, metrics = losses.sft_loss(logps, counted, denominator=extra["denominator"])
+        return loss, {"nll": loss, "tokens": metrics["tokens"]}
 
-    def dpo(params: Params, adapter: Adapter, batch: Batch, extra: Extra) -> Any:
-        logps, mask = completion_logprobs(model.config, params, adapter, batch, remat=phase.remat)
-        sums = jnp.sum(jnp.where(mask, logps, 0.0), -1)
-        chosen, rejected = jnp.split(sums, 2)
-        ref_chosen, ref_rejected = jnp.split(extra["reference"], 2)
-        lengths = jnp.split(jnp.asarray(batch.completions), 2)
-        pairs = losses.Pairs(chosen, rejected, ref_chosen, ref_rejected, *lengths)
-        return losses.preference_loss(
+    def dpo(logps: Array, batch: Batch, extra: steps.Extra) -> tuple[Array, steps.Metrics]:
+        sums, tokens = per_sequence(logps, batch)
+        chosen, rejected = sums.reshape(-1, 2).T
+        ref_chosen, ref_rejected = extra["reference"].reshape(-1, 2).T
+        pairs = losses.Pairs(chosen, rejected, ref_chosen, ref_rejected, tokens[::2], tokens[1::2])
+        loss, metrics = losses.preference_loss(
             pairs,
             partial(losses.sigmoid, beta=phase.beta),
             phase.beta,
-            weights=jnp.split(batch.completions > 0, 2)[0],
+            weights=tokens[::2],
             denominator=extra["denominator"],
         )
+        many = metrics.pop("pairs")
+        shares = {name: mean * many / extra["denominator"] for name, mean in metrics.items()}
+        return loss, shares | {"pairs": many, "tokens": jnp.sum(tokens)}
 
     return sft if name == "sft" else dpo
 
 
-def _step(model: Model, tx: optax.GradientTransformation, loss: Loss) -> Callable[..., Any]:
-    """The compiled micro-batch: base and adapter are arguments, the state is donated."""
-
-    @partial(jax.jit, donate_argnums=1)
-    def step(
-        params: Params, state: State, batch: Batch, extra: Extra
-    ) -> tuple[State, dict[str, Array]]:
-        (value, metrics), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
-            params, state["adapter"], batch, extra
-        )
-        updates, opt_state = tx.update(grads, state["opt_state"], state["adapter"])
-        adapter = optax.apply_updates(state["adapter"], updates)
-        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
-        metrics |= {"tokens": jnp.sum(batch.completions)}
-        return {"adapter": adapter, "opt_state": opt_state}, metrics
-
-    return step
-
-
 class _Log:
-    """`metrics.jsonl`, a line a micro-batch; lines after the restored step are dropped, they will
+    """`metrics.jsonl`, a line a step; lines after the restored step are dropped, they will
     come again."""
 
     def __init__(self, path: Path, done: int):

@@ -19,7 +19,10 @@ MAX_LINES = 320
 LAYERS = {
     "doorway": {"main", "job"},
     "story": {"collect", "train", "evaluate", "report", "tiny"},
-    "engine": {"sampler", "batches", "policy", "tree", "datasets", "export", "card", "preflight"},
+    "engine": {
+        *("sampler", "batches", "policy", "steps", "tree", "datasets"),
+        *("export", "card", "preflight"),
+    },
     "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"},
     "ground": {
         *("types", "settings", "rundir", "mesh", "shapes"),

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -13,10 +12,7 @@ import small
 
 from configs.base import get_config
 from malt_jax import checkpoints, datasets, export, mesh, settings, shards, train
-from malt_jax.batches import pack, plan, take
-from malt_jax.losses import token_logprobs
-from malt_jax.models import llama, lora
-from malt_jax.policy import completion_logprobs, sequence_logprobs
+from malt_jax.models import lora
 
 MODEL = small.model(scale=4.0)
 
@@ -63,42 +59,6 @@ def exported(workdir: Path) -> bytes:
     return (workdir / "export" / "refiner" / "adapter_model.safetensors").read_bytes()
 
 
-def test_completion_logprobs_equal_those_of_the_full_logits():
-    rows = [([5, 6, 7, 8, 9], [10, 11, 0]), ([20], [21] * 70), ([30, 31], [0])]
-    batch = take(pack(rows, pad_id=3, context=512), np.array([0, 1, 2, -1]))
-    adapter = lora.init(MODEL.config, jax.random.key(1), rank=3, alpha=6.0)
-    adapter = jax.tree.map(lambda x: x + 0.1, adapter)
-    logps, mask = completion_logprobs(MODEL.config, MODEL.params, adapter, batch)
-    assert mask.sum(1).tolist() == [3, 70, 1, 0]
-    for row, (prompt, completion) in enumerate(rows):
-        tokens = np.array([[*prompt, *completion]])
-        hidden, _ = llama.forward(
-            MODEL.config, MODEL.params, tokens, np.ones_like(tokens, bool), adapter
-        )
-        logits = llama.unembed(MODEL.config, MODEL.params, hidden)
-        full = token_logprobs(logits[:, :-1], tokens[:, 1:])[0, len(prompt) - 1 :]
-        np.testing.assert_allclose(logps[row, : len(completion)], full, atol=2e-5)
-    sums = sequence_logprobs(MODEL.config, MODEL.params, adapter, batch)
-    np.testing.assert_allclose(sums, jnp.where(mask, logps, 0).sum(1), rtol=1e-6)
-    assert sums[3] == 0
-
-
-def test_plan_covers_each_epoch_once_and_is_seeded():
-    batches = plan(rows=10, batch=4, accumulate=2, epochs=3, seed=[1, 2])
-    assert batches.shape == (12, 4)
-    for epoch in batches.reshape(3, -1):
-        assert sorted(epoch[epoch >= 0]) == list(range(10))
-        assert (epoch[10:] == -1).all()
-    assert (batches == plan(10, 4, 2, 3, [1, 2])).all()
-    assert (batches != plan(10, 4, 2, 3, [1, 3])).any()
-    assert (batches[:4] != batches[4:8]).any()
-
-
-def test_a_row_beyond_the_context_is_refused():
-    with pytest.raises(ValueError, match="513 tokens"):
-        pack([([1] * 500, [2] * 13)], 0, 512)
-
-
 def test_sft_then_dpo_learn_and_export(tmp_path):
     """SFT's loss falls; DPO starts from the SFT policy, so its first margin is zero, and then
     grows."""
@@ -123,7 +83,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch):
     train.run(whole, recipe(), MODEL, mesh.make())
 
     def kill_after(calls: int):
-        real, count = train._put, iter(range(10**6))
+        real, count = train.steps.place, iter(range(10**6))
 
         def put(*args):
             if next(count) == calls:
@@ -134,7 +94,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch):
 
     for calls in (3, 8):
         with monkeypatch.context() as patched:
-            patched.setattr(train, "_put", kill_after(calls))
+            patched.setattr(train.steps, "place", kill_after(calls))
             with pytest.raises(KeyboardInterrupt):
                 train.run(broken, recipe(), MODEL, mesh.make())
     assert not (broken / "export" / "refiner").exists()
@@ -180,7 +140,7 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         load_file(d / "export" / "refiner" / "adapter_model.safetensors") for d in results
     )
     for name, tensor in one.items():
-        np.testing.assert_allclose(tensor, other[name], atol=2e-5)
+        np.testing.assert_allclose(tensor, other[name], atol=2e-4)  # Adam at a rate of 1e-2
 
 
 def test_checkpoints_hold_no_base_weights(tmp_path):
