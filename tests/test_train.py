@@ -140,7 +140,9 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         load_file(d / "export" / "refiner" / "adapter_model.safetensors") for d in results
     )
     for name, tensor in one.items():
-        np.testing.assert_allclose(tensor, other[name], atol=2e-4)  # Adam at a rate of 1e-2
+        # A tenth of one update at a rate of 1e-2: where a gradient is all but 0, Adam makes as much
+        # of its last bit. `test_steps` holds the gradients themselves to 1e-6.
+        np.testing.assert_allclose(tensor, other[name], atol=1e-3)
 
 
 def test_checkpoints_hold_no_base_weights(tmp_path):
