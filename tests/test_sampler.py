@@ -268,6 +268,14 @@ def test_a_prompt_beyond_the_context_is_refused():
         run(sampler(), [long])
 
 
+def test_memory_that_the_file_cache_holds_counts_as_there(tmp_path):
+    """Counting only what is free, a run after much reading decoded one group at a time."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  24000 kB\nMemFree:  100 kB\nMemAvailable:  20000 kB\n")
+    assert spec.available_bytes(meminfo) == 20000 * 1024
+    assert spec.available_bytes(tmp_path / "none") > 2**20
+
+
 def test_a_budget_too_small_is_refused_and_a_tight_one_is_enough():
     """One group at a time still runs to its end, with the same tokens; its pages never exceed the
     budget."""
