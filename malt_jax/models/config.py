@@ -85,7 +85,7 @@ class LlamaConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
     family: Family = "llama"
-    window: int | None = None  # never below `context`, so that attention need not know it
+    window: int | None = None  # tokens; never below `context`, so attention need not know it
 
     @property
     def qkv_bias(self) -> bool:

@@ -29,6 +29,53 @@ def test_a_field_left_out_means_what_it_does_in_transformers(family):
         assert LlamaConfig.from_hf({"model_type": family} | fields) == LlamaConfig.from_hf(theirs)
 
 
+@pytest.mark.parametrize(
+    ("fields", "context", "theta"),
+    [
+        (  # Qwen2.5-1.5B-Instruct: a window that is switched off
+            {
+                "model_type": "qwen2",
+                "rope_theta": 1e6,
+                "sliding_window": 32_768,
+                "max_window_layers": 21,
+                "use_sliding_window": False,
+            },
+            32_768,
+            1e6,
+        ),
+        (  # Qwen3-0.6B
+            {
+                "model_type": "qwen3",
+                "max_position_embeddings": 40_960,
+                "rope_scaling": None,
+                "rope_theta": 1_000_000,
+                "sliding_window": None,
+            },
+            40_960,
+            1e6,
+        ),
+        (  # Mistral-7B-v0.1
+            {"model_type": "mistral", "max_position_embeddings": 32_768, "sliding_window": 4096},
+            4096,
+            1e4,
+        ),
+        (  # Mistral-7B-Instruct-v0.3
+            {
+                "model_type": "mistral",
+                "max_position_embeddings": 32_768,
+                "rope_theta": 1e6,
+                "sliding_window": None,
+            },
+            32_768,
+            1e6,
+        ),
+    ],
+)
+def test_published_configs_of_the_old_layout(fields, context, theta):
+    found = LlamaConfig.from_hf(fields)
+    assert (found.context, found.rope.theta, found.rope.kind) == (context, theta, "default")
+
+
 def test_what_a_config_of_another_family_says_in_passing_counts_for_nothing():
     """transformers ignores these fields there: no weights belong to them."""
     stray = {"attention_bias": True, "mlp_bias": True}
