@@ -1,5 +1,5 @@
-"""A Llama in flax.nnx. Parameters leave this file as plain pytrees; forward passes are pure
-functions of them.
+"""A Llama, or a family like it (`models.config`), in flax.nnx. Parameters leave this file as plain
+pytrees; forward passes are pure functions of them.
 
 One block serves the full pass and the passes over a paged cache (`models.paged`): what differs is
 only how queries meet keys, so attention is a callable handed down.
@@ -71,15 +71,17 @@ class Norm(nnx.Module):
 
 class Block(nnx.Module):
     def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs):
-        c, attention, mlp = config, config.attention_bias, config.mlp_bias
+        c, bias, mlp = config, config.qkv_bias, config.mlp_bias
         queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
         self.config = config
         self.attn_norm = Norm(c.hidden_size, c.norm_eps, dtype)
         self.mlp_norm = Norm(c.hidden_size, c.norm_eps, dtype)
-        self.q = Linear(c.hidden_size, queries, attention, dtype, rngs)
-        self.k = Linear(c.hidden_size, keys, attention, dtype, rngs)
-        self.v = Linear(c.hidden_size, keys, attention, dtype, rngs)
-        self.o = Linear(queries, c.hidden_size, attention, dtype, rngs)
+        self.q = Linear(c.hidden_size, queries, bias, dtype, rngs)
+        self.k = Linear(c.hidden_size, keys, bias, dtype, rngs)
+        self.v = Linear(c.hidden_size, keys, bias, dtype, rngs)
+        self.o = Linear(queries, c.hidden_size, c.attention_bias, dtype, rngs)
+        self.q_norm = Norm(c.head_dim, c.norm_eps, dtype) if c.qk_norm else None
+        self.k_norm = Norm(c.head_dim, c.norm_eps, dtype) if c.qk_norm else None
         self.gate = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
         self.up = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
         self.down = Linear(c.intermediate_size, c.hidden_size, mlp, dtype, rngs)
@@ -97,6 +99,8 @@ class Block(nnx.Module):
         q = self.q(h, lora.get("q"), scale).reshape(batch, length, c.num_heads, c.head_dim)
         k = self.k(h, lora.get("k"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
         v = self.v(h, lora.get("v"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         attended, kept = attend(_rotate(q, rope), _rotate(k, rope), v)
         x_BTD = x_BTD + self.o(attended.reshape(batch, length, -1), lora.get("o"), scale)
         h = self.mlp_norm(x_BTD)

@@ -165,7 +165,7 @@ def _place(name: str, path: Path) -> tuple[int, str, str]:
     match = _NAME.fullmatch(name)
     targets = {module: target for target, module in _MODULES.items()}
     if match is None or match[2] not in targets:
-        raise ValueError(f"{name} in {path / WEIGHTS}: not a LoRA matrix of a Llama projection")
+        raise ValueError(f"{name} in {path / WEIGHTS}: not a LoRA matrix of a projection")
     return int(match[1]), targets[match[2]], match[3].lower()
 
 
