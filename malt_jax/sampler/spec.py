@@ -115,8 +115,9 @@ def pages_needed(prompt: int, max_new_tokens: int, size: int) -> tuple[int, int]
 
 
 def row_sizes(rows: int) -> list[int]:
-    """The widths of a decoding pass, in order: the buckets up to all rows."""
-    return sorted({min(bucket(n, _LEAST_ROWS), rows) for n in range(1, rows + 1)})
+    """The widths of a decoding pass, in order: the buckets up to all rows. Never one: XLA's product
+    of a single row sums in another order."""
+    return sorted({max(2, min(bucket(n, _LEAST_ROWS), rows)) for n in range(1, rows + 1)})
 
 
 def prefill_sizes(rows: int, width: int) -> list[int]:
