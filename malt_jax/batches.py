@@ -125,15 +125,21 @@ def plan(
     steps, and in a step rows, are about equally long: with one shape for all of them, what the
     longest has more than the others is padding. `rows` is the mesh's number of batch shards.
     """
-    step = batch * accumulate
-    dealt = []
-    for epoch in range(epochs):
-        rng = np.random.default_rng([*seed, epoch])
-        dealt.append(_steps(data.sizes, step, rng))
-    order = _rows(np.concatenate(dealt), data.sizes, accumulate * rows)
+    epochs_steps = [
+        _steps(data.sizes, batch * accumulate, np.random.default_rng([*seed, epoch]))
+        for epoch in range(epochs)
+    ]
+    return arrange(data, np.concatenate(epochs_steps), accumulate, rows)
+
+
+def arrange(data: Examples, steps: np.ndarray, accumulate: int, rows: int) -> Plan:
+    """A plan in which step t has the examples `steps[t]` (int[T, E], -1 for none), laid out in
+    rows of about equal length."""
+    order = _rows(steps, data.sizes, accumulate * rows)
     order = order.reshape(len(order), accumulate, rows, -1)
-    predictions = _total(order, data.completions.sum(1))
-    return Plan(order, _aligned(_total(order, data.sizes).max()), _aligned(predictions.max()))
+    length = _total(order, data.sizes).max()
+    predictions = _total(order, data.completions.sum(1)).max()
+    return Plan(order, _aligned(length), _aligned(predictions))
 
 
 def _steps(sizes: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:

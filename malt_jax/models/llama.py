@@ -20,7 +20,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.models.lora import Adapter, Params
+from malt_jax.models.lora import Adapter, Params, thin_product
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
@@ -53,8 +53,8 @@ class Linear(nnx.Module):
         if self.bias is not None:
             y = y + self.bias[...]
         if lora is not None:
-            low = checkpoint_name(x @ lora["a"].astype(x.dtype), PRODUCT)
-            y = y + (scale * low) @ lora["b"].astype(x.dtype)
+            low = checkpoint_name(thin_product(x, lora["a"].astype(x.dtype)), PRODUCT)
+            y = y + thin_product(scale * low, lora["b"].astype(x.dtype))
         return checkpoint_name(y, PRODUCT)
 
 
