@@ -1,7 +1,7 @@
 """The benchmark's lower bound of time, with figures worked out by hand."""
 
 import pytest
-from benchmarks.roofline import Machine, Shape, ideal_seconds
+from benchmarks.roofline import Machine, Shape, ideal_seconds, ideal_training_seconds
 
 from malt_jax.models.config import LlamaConfig, Rope
 
@@ -31,6 +31,22 @@ def test_a_prompt_asked_twice_is_prefilled_once():
     once = ideal_seconds(SHAPE, machine, [([1, 2], [[3], [3]])], live_rows=1.0)
     assert ideal_seconds(SHAPE, machine, [([1, 2], [[3]])] * 2, live_rows=1.0) == once
     assert once == 2 * 20 + 3 * 3 + 10
+
+
+def test_ideal_training_seconds():
+    # Tokens are 3 + 2 + 1 and 1 + 2, of which 5 are predicted. The first prompt attends to
+    # 1 + 2 + 3 positions, its completions to 4 + 5 and to 4; the second example to 1 + 2 + 3.
+    examples = [([1, 2, 3], [[4, 5], [6]]), ([7], [[8, 9]])]
+    flops = 4 * 10 * 9 + 4 * 5 * 5 + 3 * 3 * (6 + 9 + 4 + 6)
+    machine = Machine(flops=10.0, bandwidth=1e-9)
+    assert ideal_training_seconds(SHAPE, machine, examples) == pytest.approx(flops / 10)
+
+
+def test_a_pair_that_shares_its_prompt_is_cheaper_than_its_rows_apart():
+    machine = Machine(flops=1.0, bandwidth=1.0)
+    pair = ideal_training_seconds(SHAPE, machine, [([1, 2], [[3], [4, 5]])])
+    apart = ideal_training_seconds(SHAPE, machine, [([1, 2], [[3]]), ([1, 2], [[4, 5]])])
+    assert apart - pair == 4 * 10 * 2 + 3 * 3 * (1 + 2)
 
 
 def test_shape_counts_a_small_model_by_hand():

@@ -1,4 +1,4 @@
-"""The engines by name, and a running one as the driver sees it."""
+"""The engines of each benchmark by name, and a running one as the driver sees it."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class Engine:
     also: tuple[str, ...] = ()
 
 
-# The names of --engines, each with the rows it gives.
-ENGINES: dict[str, dict[str, Engine]] = {
+# The names of sampling's --engines, each with the rows it gives.
+SAMPLING: dict[str, dict[str, Engine]] = {
     OURS: {OURS: Engine("ours", None, "directory")},
     "transformers": {
         "transformers_dynamic": Engine(
@@ -43,6 +44,12 @@ ENGINES: dict[str, dict[str, Engine]] = {
     "llama_cpp_f32": {"llama_cpp_f32": Engine("llama_cpp_worker", "llama_cpp", "f32")},
     "llama_cpp_q8_0": {"llama_cpp_q8_0": Engine("llama_cpp_worker", "llama_cpp", "q8_0")},
     "tunix": {"tunix": Engine("tunix_worker", "tunix", "directory")},
+}
+# The names of training's --engines, a row each.
+TRAINING = {
+    OURS: Engine("ours_training", None, "directory"),
+    "trl": Engine("trl_worker", "trl", "directory"),
+    "tunix": Engine("tunix_training", "tunix", "directory"),
 }
 
 
@@ -94,6 +101,42 @@ class Worker:
         self._process.wait()
 
 
+@dataclass
+class Running:
+    """An engine's process and what every benchmark notes of it."""
+
+    worker: Worker | None = None
+    cold_start_s: float | None = None
+    peak_rss_bytes: int | None = None
+    error: str | None = None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The worker's answer; its peak of memory so far is noted."""
+        assert self.worker is not None
+        answer = self.worker.ask(request)
+        self.peak_rss_bytes = answer["peak_rss_bytes"]
+        return answer
+
+    def warmed(self) -> None:
+        """Ends the cold start, which began with the process."""
+        assert self.worker is not None
+        self.cold_start_s = time.perf_counter() - self.worker.started
+
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """Notes an engine's failure as its result."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:  # Failure is a RuntimeError
+            self.error = str(error)
+            say(f"{name}: failed: {self.error}")
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        if self.worker:
+            self.worker.close()
+
+
 def start(row: str, engine: Engine, folder: Path, weights: Weights, also: list[str]) -> Worker:
     """Starts an engine, its environment made first if need be; `also` are further arguments.
 
@@ -103,3 +146,18 @@ def start(row: str, engine: Engine, folder: Path, weights: Weights, also: list[s
     interpreter = environments.python(folder, home) if home else Path(sys.executable)
     arguments = [str(getattr(weights, engine.weights)), *engine.also, *also]
     return Worker(engine.module, interpreter, arguments, folder / "logs" / f"{row}.txt")
+
+
+def measure_machine(folder: Path) -> dict[str, Any]:
+    """This machine's `flops` and `bandwidth`, as `peers.hardware` finds them."""
+    say("this machine's limits")
+    worker = Worker("hardware", Path(sys.executable), [], folder / "logs" / "hardware.txt")
+    try:
+        return worker.ask({})
+    finally:
+        worker.close()
+
+
+def say(text: str) -> None:
+    """A line of progress, beside the result."""
+    print(text, file=sys.stderr, flush=True)

@@ -9,6 +9,10 @@ REQUIREMENTS = {
     "transformers": ("torch==2.13.0", "transformers==5.23.0"),
     # Built from source, for this machine's own instructions.
     "llama_cpp": ("llama-cpp-python==0.3.36",),
+    "trl": (
+        *("torch==2.13.0", "transformers==5.24.0", "trl==1.16.0"),
+        *("peft==0.21.2", "accelerate==1.15.0"),
+    ),
     "tunix": ("google-tunix==0.1.7", "jax==0.10.2", "flax==0.12.8"),
 }
 _BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}

@@ -1,17 +1,14 @@
 """The measurements: cold start, greedy ids, a forced number of tokens, and rounds of trees."""
 
 import argparse
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks import engines, workload
-from benchmarks.engines import OURS, Worker
+from benchmarks.engines import OURS, measure_machine, say
 from benchmarks.roofline import Machine
 from benchmarks.summary import Extra, Row, figures, ratios, roofline
 from benchmarks.weights import Weights, derive
@@ -30,24 +27,23 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     load = partial(workload.load, weights.directory, asked.data, limit=asked.max_new_tokens)
     work = load(count=asked.questions)
     bench = Bench(asked, weights, work, workload.first_prompts(load(count=FORCED_PROMPTS)))
-    rows = {name: Row() for group in asked.engines for name in engines.ENGINES[group]}
-    limits = [_measure_machine(asked.envs)]
+    rows = {name: Row() for group in asked.engines for name in engines.SAMPLING[group]}
+    limits = [measure_machine(asked.envs)]
     extra = Extra()
     try:
         for name, row in rows.items():
-            with _noting(row, name):
+            with row.noting(name):
                 bench.begin(name, row)
         for number in range(asked.runs):
             for name, row in rows.items():
                 if not row.error:
-                    with _noting(row, name):
+                    with row.noting(name):
                         bench.round(name, row, asked.seed + 1 + number, extra)
-                        _say(f"round {number + 1}: {name} {row.rates[-1]:.1f} useful tokens/s")
+                        say(f"round {number + 1}: {name} {row.rates[-1]:.1f} useful tokens/s")
     finally:
         for row in rows.values():
-            if row.worker:
-                row.worker.close()
-    limits.append(_measure_machine(asked.envs))
+            row.close()
+    limits.append(measure_machine(asked.envs))
     machine = Machine(*(max(limit[key] for limit in limits) for key in ("flops", "bandwidth")))
     ours = rows.get(OURS)
     return {
@@ -79,18 +75,18 @@ class Bench:
         """Starts an engine and takes what is measured once."""
         asked, warm = self.asked, self.work.temperature
         also = [str(asked.data.resolve()), str(asked.questions), str(asked.max_new_tokens)]
-        [engine] = [group[name] for group in engines.ENGINES.values() if name in group]
+        [engine] = [group[name] for group in engines.SAMPLING.values() if name in group]
         row.worker = engines.start(
             name, engine, asked.envs, self.weights, also if name == OURS else []
         )
-        _say(f"{name}: cold start")
+        say(f"{name}: cold start")
         self.sample(row, self.probe[:1], CHILDREN, asked.seed, asked.max_new_tokens, warm)
-        row.cold_start_s = time.perf_counter() - row.worker.started
-        _say(f"{name}: greedy ids")
+        row.warmed()
+        say(f"{name}: greedy ids")
         probe = self.probe[:GREEDY_PROMPTS]
         found, _ = self.sample(row, probe, 1, asked.seed, GREEDY_TOKENS, 0.0)
         row.greedy = [rows[0] for rows in found]
-        _say(f"{name}: forced tokens")
+        say(f"{name}: forced tokens")
         for _ in range(2 if name == OURS else 1):  # ours compiles in the first; peers take that out
             found, seconds = self.sample(
                 row, self.probe, CHILDREN, asked.seed, FORCED_TOKENS, warm, stops=()
@@ -101,8 +97,8 @@ class Bench:
         row.forced = count / seconds
         if name == OURS:
             for adapters in (False, True):
-                _say(f"{name}: first tree, which compiles")
-                row.worker.ask({"seed": asked.seed, "adapters": adapters})
+                say(f"{name}: first tree, which compiles")
+                row.ask({"seed": asked.seed, "adapters": adapters})
 
     def round(self, name: str, row: Row, seed: int, extra: Extra) -> None:
         """One engine's trees in one round."""
@@ -117,10 +113,8 @@ class Bench:
         row.add(*workload.expand(self.work, sample, seed))
 
     def _our_round(self, row: Row, seed: int, extra: Extra) -> None:
-        assert row.worker is not None
         for adapters in (True, False):
-            answer = row.worker.ask({"seed": seed, "adapters": adapters})
-            row.peak_rss_bytes = answer["peak_rss_bytes"]
+            answer = row.ask({"seed": seed, "adapters": adapters})
             parents, seconds = answer["parents"], answer["seconds"]
             if adapters:
                 extra.adapted.append(workload.useful_tokens(parents) / seconds)
@@ -139,10 +133,9 @@ class Bench:
         stops: Sequence[int] | None = None,
     ) -> tuple[list[list[list[int]]], float]:
         """Completions and the worker's own seconds."""
-        assert row.worker is not None
         tokenizer = self.work.tokenizer
         shown = {token for prompt in prompts for token in prompt} | set(tokenizer.stop_ids)
-        answer = row.worker.ask(
+        answer = row.ask(
             {
                 "prompts": prompts,
                 "n": children,
@@ -153,28 +146,4 @@ class Bench:
                 "seed": seed,
             }
         )
-        row.peak_rss_bytes = answer["peak_rss_bytes"]
         return answer["completions"], answer["seconds"]
-
-
-@contextmanager
-def _noting(row: Row, name: str) -> Iterator[None]:
-    """Notes an engine's failure as its result."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:  # Failure is a RuntimeError
-        row.error = str(error)
-        _say(f"{name}: failed: {row.error}")
-
-
-def _measure_machine(folder: Path) -> dict[str, Any]:
-    _say("this machine's limits")
-    worker = Worker("hardware", Path(sys.executable), [], folder / "logs" / "hardware.txt")
-    try:
-        return worker.ask({})
-    finally:
-        worker.close()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -12,7 +12,6 @@ charged for text handling. Its first tree, which compiles, is not counted.
 
 import argparse
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -20,12 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from conftest import SMOLLM2_FILE
-
 from benchmarks import report, rounds
-from benchmarks.engines import ENGINES, ROOT
-
-CACHE = Path.home() / ".cache" / "malt_jax"
+from benchmarks.engines import ROOT, SAMPLING
+from benchmarks.weights import CACHE, default_model
 
 
 def arguments() -> argparse.Namespace:
@@ -39,14 +35,14 @@ def arguments() -> argparse.Namespace:
     add("--questions", type=int, default=2, help="trees a run [%(default)s]")
     add("--runs", type=int, default=5, help="rounds over all engines [%(default)s]")
     add("--max_new_tokens", type=int, default=160, help="a node [%(default)s]")
-    add("--engines", default=",".join(ENGINES), help="[%(default)s]")
+    add("--engines", default=",".join(SAMPLING), help="[%(default)s]")
     add("--envs", type=Path, default=CACHE / "benchmarks", help="[%(default)s]")
     add("--seed", type=int, default=0)
     add("--json", action="store_true", help="one JSON object on stdout")
     found = parser.parse_args()
     found.engines = found.engines.split(",")
-    if unknown := set(found.engines) - set(ENGINES):
-        parser.error(f"--engines: {sorted(unknown)} not among {list(ENGINES)}")
+    if unknown := set(found.engines) - set(SAMPLING):
+        parser.error(f"--engines: {sorted(unknown)} not among {list(SAMPLING)}")
     found.model = found.model or default_model()
     for name in ("model", "data"):
         if not getattr(found, name).is_file():
@@ -57,17 +53,11 @@ def arguments() -> argparse.Namespace:
     return found
 
 
-def default_model() -> Path:
-    """The file the tests read."""
-    named = os.environ.get("MALT_SMOLLM2_GGUF")
-    return Path(named) if named else CACHE / SMOLLM2_FILE
-
-
 def main() -> None:
     asked = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers are ended too
     result = rounds.run(asked)
-    print(json.dumps(result) if asked.json else report.text(result))
+    print(json.dumps(result) if asked.json else report.sampling(result))
 
 
 if __name__ == "__main__":

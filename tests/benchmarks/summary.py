@@ -5,24 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import workload
-from benchmarks.engines import ENGINES, OURS, Worker
+from benchmarks.engines import OURS, SAMPLING, Running
 from benchmarks.roofline import Machine, Parent, Shape, ideal_seconds
 from malt_jax.models.config import LlamaConfig
 
 
 @dataclass
-class Row:
+class Row(Running):
     """One engine's figures so far. `rates` are useful tokens a second, one a round."""
 
-    worker: Worker | None = None
-    cold_start_s: float | None = None
     greedy: list[list[int]] | None = None
     forced: float | None = None
     rates: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    peak_rss_bytes: int | None = None
-    error: str | None = None
 
     def add(self, parents: list[Parent], seconds: float) -> None:
         """Counts one round's trees."""
@@ -47,22 +43,28 @@ def figures(row: Row, ours: Row | None, questions: int, runs: int) -> dict[str, 
     rate = row.rates if whole else []
     hourly = [3600 * questions / seconds for seconds in row.seconds] if whole else []
     return {
-        "useful_tokens_per_s": _spread(rate),
-        "questions_per_hour": _spread(hourly),
+        "useful_tokens_per_s": spread(rate),
+        "questions_per_hour": spread(hourly),
         "useful_tokens": row.tokens,
         "seconds": row.seconds,
         "forced_tokens_per_s": row.forced,
         "cold_start_s": row.cold_start_s,
-        "peak_rss_gib": None if row.peak_rss_bytes is None else row.peak_rss_bytes / 2**30,
+        "peak_rss_gib": gib(row.peak_rss_bytes),
         "greedy_agreement": _agreement(ours.greedy if ours else None, row.greedy),
         "error": row.error,
     }
 
 
-def _spread(values: list[float]) -> dict[str, float] | None:
+def spread(values: list[float]) -> dict[str, float] | None:
+    """Median, least and most; None of nothing."""
     if not values:
         return None
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def gib(count: int | None) -> float | None:
+    """Bytes in GiB."""
+    return None if count is None else count / 2**30
 
 
 def _agreement(
@@ -87,16 +89,21 @@ def ratios(rows: dict[str, Row]) -> dict[str, float | None]:
     """Our useful tokens/s over each peer's (of transformers' two rows the better), the median of
     the rounds' ratios."""
 
-    def ratio(group: str) -> float | None:
-        ours = rows.get(OURS, Row())
-        peers = [rows[name] for name in ENGINES[group] if name in rows]
-        whole = [peer for peer in peers if peer.rates and not peer.error]
-        if ours.error or not ours.rates or not whole:
-            return None
-        best = [max(rates) for rates in zip(*(peer.rates for peer in whole), strict=True)]
-        return statistics.median(a / b for a, b in zip(ours.rates, best, strict=True))
+    def best(group: str) -> list[float]:
+        peers = [rows[name] for name in SAMPLING[group] if name in rows]
+        whole = [peer.rates for peer in peers if peer.rates and not peer.error]
+        return [max(rates) for rates in zip(*whole, strict=True)]
 
-    return {group: ratio(group) for group in ENGINES if group != OURS}
+    ours = rows.get(OURS, Row())
+    rates = [] if ours.error else ours.rates
+    return {group: ratio(rates, best(group)) for group in SAMPLING if group != OURS}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float | None:
+    """The median of the rounds' ratios; None where one has no rounds."""
+    if not ours or not theirs:
+        return None
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def roofline(
@@ -112,6 +119,6 @@ def roofline(
     cost = [100 * (1 - b / a) for a, b in zip(plain, extra.adapted, strict=False)]
     return {
         "roofline": {"flops_per_s": machine.flops, "bytes_per_s": machine.bandwidth},
-        "roofline_fraction": _spread(fractions),
-        "adapters_cost_percent": _spread(cost),
+        "roofline_fraction": spread(fractions),
+        "adapters_cost_percent": spread(cost),
     }

@@ -3,16 +3,19 @@
 All but Q8_0 hold the same float32 values: the file's tensors, dequantised.
 """
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import SMOLLM2_FILE
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
 from gguf.quants import dequantize, quantize
 
 from malt_jax import models
 from malt_jax.models import hf
 
+CACHE = Path.home() / ".cache" / "malt_jax"
 _DERIVED = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count", "general.architecture")
 _QUANTISED = ("general.file_type", "general.quantization_version")
 
@@ -24,6 +27,12 @@ class Weights:
     directory: Path
     f32: Path
     q8_0: Path
+
+
+def default_model() -> Path:
+    """The file the tests read."""
+    named = os.environ.get("MALT_SMOLLM2_GGUF")
+    return Path(named) if named else CACHE / SMOLLM2_FILE
 
 
 def derive(source: Path, folder: Path) -> Weights:

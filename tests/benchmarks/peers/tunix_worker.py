@@ -7,18 +7,15 @@ sampler has no way to share one.
     python -m benchmarks.peers.tunix_worker DIRECTORY
 """
 
-import json
 import sys
 import time
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from tunix.generate.sampler import CacheConfig, Sampler  # type: ignore[import-not-found]
-from tunix.models.llama3 import model as llama3  # type: ignore[import-not-found]
-from tunix.models.llama3 import params
 
+from benchmarks.peers import tunix_model
 from benchmarks.peers.serving import cut, evenly, serve
 
 ROWS = 48
@@ -54,26 +51,8 @@ class Engine:
     """The model, and one sampler a cache length and set of stops (a sampler bakes both in)."""
 
     def __init__(self, directory: Path):
-        fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        theta = fields["rope_parameters"]["rope_theta"]
-        config = llama3.ModelConfig(
-            num_layers=fields["num_hidden_layers"],
-            vocab_size=fields["vocab_size"],
-            embed_dim=fields["hidden_size"],
-            hidden_dim=fields["intermediate_size"],
-            num_heads=fields["num_attention_heads"],
-            head_dim=fields["head_dim"],
-            num_kv_heads=fields["num_key_value_heads"],
-            rope_theta=theta,
-            norm_eps=fields["rms_norm_eps"],
-            weight_tying=fields["tie_word_embeddings"],
-        )
-        # tunix 0.1.7 leaves config.rope_theta unused and rotates by its default of 1,000,000.
-        llama3.apply_rope = partial(llama3.apply_rope, rope_theta=theta)
-        self.config = config
-        self.model = params.create_model_from_safe_tensors(
-            str(directory), config, dtype=jnp.float32
-        )
+        self.model = tunix_model.load(directory)
+        self.config = self.model.config
         self.sampler = cache(self._sampler)
         self.warm: set[tuple[Any, ...]] = set()
 
