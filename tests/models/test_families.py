@@ -86,7 +86,8 @@ def test_what_a_config_of_another_family_says_in_passing_counts_for_nothing():
 
 @pytest.mark.parametrize("padding", [0, 4])
 def test_a_mistral_ends_with_its_window_and_not_a_token_sooner(tiny_llama, tmp_path, padding):
-    """The sixteenth token still sees the first; the seventeenth does so in full attention only."""
+    """The sixteenth token still sees the first; the seventeenth would in full attention only, and
+    is refused."""
     model = tiny_llama(model_type="mistral", sliding_window=16)
     model.save_pretrained(tmp_path)
     ours = load(tmp_path)
@@ -97,9 +98,11 @@ def test_a_mistral_ends_with_its_window_and_not_a_token_sooner(tiny_llama, tmp_p
     with torch.no_grad():
         padded = {"attention_mask": torch.tensor(mask.astype(np.int64)), "position_ids": positions}
         theirs = model(torch.tensor(tokens), **padded).logits.numpy()[0]
-    apart = np.abs(np.asarray(ours.logits(tokens, mask))[0] - theirs).max(-1)[padding:]
-    assert apart[:16].max() < 1e-4
-    assert apart[16:].min() > 1e-2
+    end = padding + 16
+    got = np.asarray(ours.logits(tokens[:, :end], mask[:, :end]))[0]
+    np.testing.assert_allclose(got[padding:], theirs[padding:end], atol=1e-4)
+    with pytest.raises(ValueError, match="sliding window of 16"):
+        ours.logits(tokens[:, : end + 1], mask[:, : end + 1])
 
 
 SEES_ALL: list[dict[str, Any]] = [
