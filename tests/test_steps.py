@@ -15,7 +15,7 @@ from malt_jax.batches import examples, plan, take
 from malt_jax.models import lora
 
 MODEL = small.model(scale=2.0)
-MESH = mesh.make(data=1)
+MESH = mesh.make()
 RNG = np.random.default_rng(0)
 LENGTHS = [(4, 3), (9, 20), (2, 1), (14, 8), (5, 30), (7, 2), (11, 11), (3, 5)]
 DATA = examples(
