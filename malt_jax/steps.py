@@ -34,6 +34,10 @@ Loss = Callable[[Array, Batch, Extra], tuple[Array, Metrics]]
 Step = Callable[[Params, State, Batch, Extra], tuple[State, Metrics]]
 Evaluate = Callable[[Params, Adapter, Batch, Extra], Metrics]
 
+# XLA's CPU compiler takes the barriers of `jax.checkpoint` out and then finds that what is to be
+# recomputed is there already: it would keep everything, whatever `remat` says.
+_CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 
 def init(tx: optax.GradientTransformation, adapter: Adapter, mesh: Mesh) -> State:
     """The state before the first step. Compiled with shardings: an eager `tx.init` would leave its
@@ -81,8 +85,9 @@ def training(
         return _with_counts(loss, logps, batch, extra)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    options = _CPU_OPTIONS if jax.default_backend() == "cpu" else {}
 
-    @partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None))
+    @partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None), compiler_options=options)
     def step(params: Params, state: State, batches: Batch, extra: Extra) -> tuple[State, Metrics]:
         adapter = state["adapter"]
         gradient = jax.value_and_grad(share, has_aux=True)

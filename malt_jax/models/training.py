@@ -78,23 +78,25 @@ def branch_attention(example_RL: Array, branch_RL: Array, tile: int = 0) -> Atte
             return jnp.pad(x, widths, constant_values=value) if more else x
 
         example, branch = padded(example_RL, 1, -1), padded(branch_RL, 1)
-        return _attention(padded(q, 3), padded(k, 2), padded(v, 2), example, branch, size)[
-            :, :, :, :length
-        ]
+        places = (example, branch, _first_tiles(example, size))
+        out = _attention(padded(q, 3), padded(k, 2), padded(v, 2), places, size)
+        return out[:, :, :, :length]
 
     return attend
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attention(q: Array, k: Array, v: Array, example: Array, branch: Array, size: int) -> Array:
+Places = tuple[Array, Array, Array]
+"""Example and branch int32[R, L] of every token, and the first tile each query tile looks at."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attention(q: Array, k: Array, v: Array, places: Places, size: int) -> Array:
     """q [R, K, G, L, H], already scaled, k and v [R, K, L, H] -> [R, K, G, L, H]."""
-    return _forward(q, k, v, example, branch, size)[0]
+    return _forward(q, k, v, places, size)[0]
 
 
-def _forward(
-    q: Array, k: Array, v: Array, example: Array, branch: Array, size: int
-) -> tuple[Array, Any]:
-    first = _first_tiles(example, size)
+def _forward(q: Array, k: Array, v: Array, places: Places, size: int) -> tuple[Array, Any]:
+    example, branch, first = places
 
     def query_tile(_: None, i: Array) -> tuple[None, tuple[Array, Array]]:
         queries = _queries(q, i, size)
@@ -119,12 +121,11 @@ def _forward(
 
     _, (out, lse) = jax.lax.scan(query_tile, None, jnp.arange(len(first)))
     out, lse = (checkpoint_name(x, llama.PRODUCT) for x in (_row(out, q.shape), lse))
-    return out, (q, k, v, example, branch, out, lse)
+    return out, (q, k, v, places, out, lse)
 
 
 def _backward(size: int, kept: Any, grad: Array) -> tuple[Array | None, ...]:
-    q, k, v, example, branch, out, lse = kept
-    first = _first_tiles(example, size)
+    q, k, v, (example, branch, first), out, lse = kept
     inner = jnp.sum(out.astype(jnp.float32) * grad, -1, keepdims=True)
 
     def query_tile(sums: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
@@ -146,7 +147,7 @@ def _backward(size: int, kept: Any, grad: Array) -> tuple[Array | None, ...]:
 
     zeros = jnp.zeros(k.shape, jnp.float32)
     (dk, dv), dq = jax.lax.scan(query_tile, (zeros, zeros), jnp.arange(len(first)))
-    return _row(dq, q.shape), dk.astype(k.dtype), dv.astype(v.dtype), None, None
+    return _row(dq, q.shape), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
 _attention.defvjp(_forward, _backward)
