@@ -18,7 +18,7 @@ from malt_jax.tokenizer import Tokenizer
 
 PHASES = ("sft", "dpo")
 BATCH = 8  # rows or pairs an optimiser step
-TOLERANCE = 1e-3  # of the first step's loss and log-probabilities, relative
+TOLERANCE = 1e-3  # most that a first step may differ from ours, see `figures`
 
 
 @dataclass
@@ -134,6 +134,7 @@ def figures(row: Row, ours: Row, tokens: int, runs: int) -> dict[str, Any]:
     of their own.
     """
     losses = row.first.get("losses", [None])
+    differs = difference(ours.first, row.first)
     return {
         "tokens_per_s": spread(_rates(row, tokens)) if len(row.seconds) == runs else None,
         "seconds": row.seconds,
@@ -143,7 +144,8 @@ def figures(row: Row, ours: Row, tokens: int, runs: int) -> dict[str, Any]:
         "first_logps": row.first.get("logps"),
         "epoch_loss": sum(row.losses) / len(row.losses) if row.losses else None,
         "parameters": row.first.get("parameters"),
-        "differs": difference(ours.first, row.first),
+        "differs": differs,
+        "agrees": None if differs is None else differs <= TOLERANCE,
         "error": row.error,
     }
 

@@ -83,6 +83,8 @@ def training(result: Mapping[str, Any]) -> str:
             )
             if row["error"]:
                 lines.append(f"    failed: {row['error']}")
+            if row["agrees"] is False:
+                lines.append("    does other work than malt_jax: its figures compare nothing")
     return "\n".join(lines)
 
 
