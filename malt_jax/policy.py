@@ -122,3 +122,51 @@ def _logits(hidden: Array, head: Array, target: Array, i: Array) -> tuple[Array,
     states, targets = (_slice(x, i * _CHUNK, _CHUNK, 1) for x in (hidden, target))
     logits = jnp.einsum("rpd,vd->rpv", states, head, preferred_element_type=jnp.float32)
     return logits, targets
+
+
+@partial(jax.jit, static_argnames="config")
+def completion_kl(
+    config: LlamaConfig,
+    params: Params,
+    adapter: Adapter | None,
+    reference: Adapter | None,
+    batches: Batch,
+) -> Array:
+    """KL(policy || reference) of the next-token distributions in front of every completion token,
+    in nats, exact over the vocabulary: float32[K, R, P] of K micro-batches; places of padding say
+    nothing.
+
+    The two policies are one base under two adapters. Logits exist for a chunk of positions at a
+    time.
+    """
+    head = params["embed" if config.tied else "head"]
+
+    def one(batch: Batch) -> Array:
+        used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
+        more = -batch.source.shape[1] % _CHUNK
+        ours, theirs = (
+            jnp.pad(_predicting(config, params, which, batch), ((0, 0), (0, more), (0, 0)))
+            for which in (adapter, reference)
+        )
+        target = jnp.zeros(ours.shape[:2], jnp.int32)
+
+        def chunk(i: Array, kl: Array) -> Array:
+            ours_C, theirs_C = (
+                jax.nn.log_softmax(_logits(hidden, head, target, i)[0]) for hidden in (ours, theirs)
+            )
+            part = jnp.sum(jnp.exp(ours_C) * (ours_C - theirs_C), -1)
+            return _update(kl, part, i * _CHUNK, 1)
+
+        kl = jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
+        return kl[:, : batch.source.shape[1]]
+
+    return jax.lax.map(one, batches)
+
+
+def _predicting(
+    config: LlamaConfig, params: Params, adapter: Adapter | None, batch: Batch
+) -> Array:
+    """The hidden states that predict the batch's targets: [R, P, D]."""
+    fields = (batch.tokens, batch.positions, batch.example, batch.branch)
+    hidden = training.hidden_states(config, params, adapter, *map(jnp.asarray, fields))
+    return jnp.take_along_axis(hidden, batch.source[..., None], 1)

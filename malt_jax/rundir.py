@@ -47,11 +47,14 @@ _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sample.rows", ()),
     ("sample.kv_gib", ()),
     ("eval.*", ("eval",)),
+    ("wandb", ()),
+    ("*.max_nonfinite", ()),
     ("roles.*.train", _FROM_A_ROLES_TRAINING),
     ("roles.*.adapter", _FROM_A_ROLES_TRAINING),
     ("lora.*", _FROM_TRAINING),
     ("sft.*", _FROM_TRAINING),
     ("dpo.*", _FROM_TRAINING),
+    ("kto.*", _FROM_TRAINING),
     ("credit.max_*", _FROM_DATASETS),
     ("*", _FROM_TREES),  # sampling, prompts, data, seed, model, labels
 )

@@ -22,8 +22,10 @@ LAYERS = {
     "engine": {
         *("sampler", "batches", "policy", "steps", "tree", "datasets"),
         *("export", "card", "preflight"),
+        *("objectives", "feed", "heldout", "fit"),
     },
-    "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"},
+    "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"}
+    | {"metrics", "flops"},
     "ground": {
         *("types", "settings", "rundir", "mesh", "shapes"),
         *("credit", "losses", "optim", "stats"),

@@ -1,6 +1,7 @@
 """Training: exact log-probabilities, exact resumption, and adapters that learn."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +12,31 @@ import pytest
 import small
 
 from configs.base import get_config
-from malt_jax import checkpoints, datasets, export, mesh, settings, shards, train
+from malt_jax import checkpoints, datasets, export, fit, mesh, settings, shards, train
 from malt_jax.models import lora
 
 MODEL = small.model(scale=4.0)
 
 
-def recipe(**phase) -> settings.Settings:
+def recipe(train: tuple[str, ...] = ("sft", "dpo"), **phase) -> settings.Settings:
     config = get_config()
     config.model.path, config.data.task = "random", "arithmetic"
     config.chain = ("refiner",)
     config.roles.refiner.prompt = "{question}"
     config.lora.rank = 4
+    config.roles.refiner.train = train
     parsed = settings.parse(config.to_dict())
-    small_phase = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2} | phase
+    every = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2}
+    every |= {"held_out": 0.0} | phase
     return replace(
-        parsed, sft=replace(parsed.sft, **small_phase), dpo=replace(parsed.dpo, **small_phase)
+        parsed, **{name: replace(parsed.phase(name), **every) for name in settings.PHASES}
     )
 
 
 def write_data(workdir: Path, n: int = 10) -> None:
     rng = np.random.default_rng(0)
     encode = small.tokenizer().encode
-    sft, dpo = [], []
+    sft, dpo, kto = [], [], []
     for i in range(n):
         a, b = rng.integers(1, 50, 2)
         prompt, good, bad = f"{a}+{b}", f"={a + b}", f"={a - b}."
@@ -45,9 +48,13 @@ def write_data(workdir: Path, n: int = 10) -> None:
             | {"chosen": good, "rejected": bad, "values": [1.0, 0.0]}
             | {"chosen_token_ids": ids["good"], "rejected_token_ids": ids["bad"]}
         )
+        text, label = (bad, False) if i % 3 else (good, True)
+        row = {"completion": text, "completion_token_ids": [*encode(text), 0]}
+        kto.append(common | row | {"label": label, "value": float(label)})
     folder = workdir / "datasets" / "refiner"
     shards.write(folder / "sft.parquet", sft, datasets.SFT_SCHEMA)
     shards.write(folder / "dpo.parquet", dpo, datasets.DPO_SCHEMA)
+    shards.write(folder / "kto.parquet", kto, datasets.KTO_SCHEMA)
 
 
 def metrics(workdir: Path, phase: str) -> list[dict]:
@@ -74,55 +81,78 @@ def test_sft_then_dpo_learn_and_export(tmp_path):
     assert (tmp_path / "export" / "refiner" / "adapter_config.json").exists()
 
 
-def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch):
-    """Killed in the middle of an epoch of SFT and again in DPO; 3 batches an epoch, checkpoints
-    every 2, so the kill is between two checkpoints."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for directory in (whole, broken):
-        write_data(directory)
-    train.run(whole, recipe(), MODEL, mesh.make())
+HELD_OUT = {"held_out": 0.3, "eval_every": 2, "checkpoint_every": 3, "epochs": 3}  # 6 steps
+TIMES = ("seconds", "tokens_per_second", "flops_per_second", "peak_share")
 
-    def kill_after(calls: int):
-        real, count = train.steps.place, iter(range(10**6))
 
-        def put(*args):
-            if next(count) == calls:
-                raise KeyboardInterrupt
-            return real(*args)
+def untimed(workdir: Path, phase: str) -> list[dict]:
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in metrics(workdir, phase)]
 
-        return put
 
-    for calls in (3, 8):
+def best(workdir: Path, phase: str) -> list[str]:
+    return sorted(p.name for p in (workdir / "checkpoints" / "refiner" / phase / "best").iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole")
+    write_data(workdir)
+    train.run(workdir, recipe(**HELD_OUT), MODEL, mesh.make())
+    return workdir
+
+
+def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
+    """Killed in the middle of an epoch of SFT and twice in DPO, after an evaluation that no
+    checkpoint followed: metrics, held-out losses, which adapter was best, and the export."""
+    write_data(tmp_path)
+
+    def kill_after(steps: int):
+        real, count = fit._figures, iter(range(1, 10**6))
+
+        def figures(*args):
+            row = real(*args)
+
+            def dying(*args):
+                if next(count) > steps:
+                    raise KeyboardInterrupt
+                return row(*args)
+
+            return dying
+
+        return figures
+
+    for steps in (4, 7, 0):
         with monkeypatch.context() as patched:
-            patched.setattr(train.steps, "place", kill_after(calls))
+            patched.setattr(fit, "_figures", kill_after(steps))
             with pytest.raises(KeyboardInterrupt):
-                train.run(broken, recipe(), MODEL, mesh.make())
-    assert not (broken / "export" / "refiner").exists()
-    train.run(broken, recipe(), MODEL, mesh.make())
-    assert exported(whole) == exported(broken)
+                train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert not (tmp_path / "export" / "refiner").exists()
+    train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert exported(whole) == exported(tmp_path)
     for phase in ("sft", "dpo"):
-        one, other = metrics(whole, phase), metrics(broken, phase)
-        assert [(r["step"], r["loss"]) for r in one] == [(r["step"], r["loss"]) for r in other]
+        assert untimed(whole, phase) == untimed(tmp_path, phase)
+        assert best(whole, phase) == best(tmp_path, phase)
+        evaluations = [row for row in untimed(whole, phase) if row.get("eval")]
+        assert [row["step"] for row in evaluations] == [2, 4, 6]
+        assert str(min(evaluations, key=lambda row: row["loss"])["step"]) in best(whole, phase)
 
 
-def test_resuming_without_the_optimiser_state_would_show(tmp_path, monkeypatch):
+def test_resuming_without_the_optimiser_state_would_show(whole, tmp_path, monkeypatch):
     """The control of the test above: a fresh optimiser on resume changes the export."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for directory in (whole, broken):
-        write_data(directory)
-    train.run(whole, recipe(), MODEL, mesh.make())
-    train.run(broken, recipe(), MODEL, mesh.make())
-    restore = train.checkpoints.restore
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    restore = checkpoints.restore
 
     def forgetful(saved, like):
         step, state = restore(saved, like)
         return step - 2, state | {"opt_state": like["opt_state"]}
 
-    (broken / "export" / "refiner").rename(broken / "old")
-    monkeypatch.setattr(train.checkpoints, "restore", forgetful)
-    monkeypatch.setattr(train.checkpoints, "save", lambda *args: None)
-    train.run(broken, recipe(), MODEL, mesh.make())
-    assert exported(whole) != exported(broken)
+    (tmp_path / "export" / "refiner").rename(tmp_path / "old")
+    monkeypatch.setattr(checkpoints, "restore", forgetful)
+    monkeypatch.setattr(checkpoints, "save", lambda *args: None)
+    monkeypatch.setattr(fit, "_best", lambda phase, last: last)
+    train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert exported(whole) != exported(tmp_path)
 
 
 def test_accumulation_equals_a_larger_batch(tmp_path):
@@ -145,16 +175,15 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         np.testing.assert_allclose(tensor, other[name], atol=1e-3)
 
 
-def test_checkpoints_hold_no_base_weights(tmp_path):
-    """Adapter and two moments, and nothing else."""
-    write_data(tmp_path)
-    train.run(tmp_path, recipe(), MODEL, mesh.make())
-    saved = checkpoints.manager(tmp_path / "checkpoints" / "refiner" / "dpo")
-    stored = jax.tree.leaves(saved.restore(saved.latest_step(), args=ocp.args.StandardRestore()))
-    saved.close()
+def test_checkpoints_hold_no_base_weights(whole):
+    """Adapter and two moments, and nothing else; of the best, the adapter alone."""
+    folder = whole / "checkpoints" / "refiner" / "dpo"
     adapter = jax.tree.leaves(lora.init(MODEL.config, jax.random.key(0), rank=4, alpha=8.0))
-    arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
-    assert arrays == sorted(leaf.shape for leaf in 3 * adapter)
+    for path, copies in ((folder / "6", 3), (folder / "best" / best(whole, "dpo")[-1], 1)):
+        with ocp.StandardCheckpointer() as orbax:
+            stored = jax.tree.leaves(orbax.restore(path))
+        arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
+        assert arrays == sorted(leaf.shape for leaf in copies * adapter)
 
 
 def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
@@ -179,9 +208,3 @@ def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
 def test_missing_data_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"refiner/sft.parquet: not there; run --stage=datasets"):
         train.run(tmp_path, recipe(), MODEL, mesh.make())
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    write_data(tmp_path)
-    with pytest.raises(FloatingPointError, match=r"refiner sft: loss .* config.sft.learning_rate"):
-        train.run(tmp_path, recipe(learning_rate=1e30), MODEL, mesh.make())
