@@ -24,12 +24,15 @@ def recipe(train: tuple[str, ...] = ("sft", "dpo"), **phase) -> settings.Setting
     config.chain = ("refiner",)
     config.roles.refiner.prompt = "{question}"
     config.lora.rank = 4
-    config.roles.refiner.train = train
     parsed = settings.parse(config.to_dict())
+    # Not through the config, which allows DPO only after SFT.
+    roles = {"refiner": replace(parsed.roles["refiner"], train=train)}
     every = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2}
     every |= {"held_out": 0.0} | phase
     return replace(
-        parsed, **{name: replace(parsed.phase(name), **every) for name in settings.PHASES}
+        parsed,
+        roles=roles,
+        **{name: replace(parsed.phase(name), **every) for name in settings.PHASES},
     )
 
 
