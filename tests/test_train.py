@@ -162,10 +162,10 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
     """1 x 8 equals 4 x 2 though the rows have different lengths: the mean is over the step's
     tokens."""
     results = []
-    for batch, accumulate in ((8, 1), (2, 4)):
-        directory = tmp_path / str(batch)
+    for split in ({"batch": 8, "accumulate": 1}, {"batch": 2, "accumulate": 4}):
+        directory = tmp_path / str(split["batch"])
         write_data(directory, n=16)
-        train.run(directory, recipe(batch=batch, accumulate=accumulate), MODEL, mesh.make())
+        train.run(directory, recipe(**split, learning_rate=1e-3), MODEL, mesh.make())
         results.append(directory)
     from safetensors.numpy import load_file
 

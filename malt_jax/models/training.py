@@ -155,9 +155,11 @@ _attention.defvjp(_forward, _backward)
 
 def _first_tiles(example: Array, size: int) -> Array:
     """The first tile that any row's query tile looks at: int32[L / B]. It is the one in which the
-    example of the query tile's first token starts."""
-    starts = jnp.argmax(example[:, :, None] == example[:, None, ::size], axis=1)
-    return jnp.min(starts, axis=0) // size
+    example of the query tile's first token starts; padding looks no further than its own tile."""
+    heads = example[:, None, ::size]
+    starts = jnp.argmax(example[:, :, None] == heads, axis=1)
+    own = jnp.arange(0, example.shape[1], size)
+    return jnp.min(jnp.where(heads[:, 0] < 0, own, starts), axis=0) // size
 
 
 def _queries(x: Array, i: Array, size: int) -> Array:
