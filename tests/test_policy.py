@@ -47,6 +47,12 @@ def full(adapter, tokens):
     return token_logprobs(logits[:, :-1], tokens[:, 1:])
 
 
+@jax.jit
+def scored(adapter, batch):
+    logps = completion_logprobs(MODEL.config, MODEL.params, adapter, batch)
+    return logps, *per_sequence(logps, batch)
+
+
 def alone(adapter, prompt, completion):
     """Log-probabilities of one completion in a row of its own."""
     row = [*prompt, *completion]
@@ -57,8 +63,7 @@ def alone(adapter, prompt, completion):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_packed_log_probabilities_equal_those_of_each_sequence_alone(rows):
     batch, order, branches = batch_of(ROWS, rows)
-    logps = completion_logprobs(MODEL.config, MODEL.params, adapter(), batch)
-    sums, counts = per_sequence(logps, batch)
+    logps, sums, counts = scored(adapter(), batch)
     for place, i in enumerate(order):
         for c in range(branches):
             sequence = place * branches + c

@@ -41,8 +41,8 @@ def test_values_and_gradients_equal_the_dense_ones(tile):
         return attend(q, k, v)[0]
 
     real = jnp.asarray(EXAMPLE >= 0)[..., None, None]
-    got, got_pull = jax.vjp(tiled, Q, K, V)
-    want, want_pull = jax.vjp(dense, Q, K, V)
+    got, got_pull = jax.vjp(jax.jit(tiled), Q, K, V)
+    want, want_pull = jax.vjp(jax.jit(dense), Q, K, V)
     np.testing.assert_allclose(got * real, want * real, atol=2e-6)
     for one, other in zip(got_pull(GRAD * real), want_pull(GRAD * real), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
@@ -51,7 +51,7 @@ def test_values_and_gradients_equal_the_dense_ones(tile):
 def test_bfloat16_keeps_its_type_and_sums_in_float32():
     attend = branch_attention(jnp.asarray(EXAMPLE), jnp.asarray(BRANCH), 16)
     narrow = [x.astype(jnp.bfloat16) for x in (Q, K, V)]
-    out, pull = jax.vjp(lambda q, k, v: attend(q, k, v)[0], *narrow)
+    out, pull = jax.vjp(jax.jit(lambda q, k, v: attend(q, k, v)[0]), *narrow)
     assert {x.dtype for x in (out, *pull(out))} == {jnp.dtype(jnp.bfloat16)}
     want = dense(*(x.astype(jnp.float32) for x in narrow))
     difference = np.abs(out.astype(jnp.float32) - want)
@@ -64,7 +64,7 @@ def test_tiles_before_the_example_are_not_met():
     example = jnp.repeat(jnp.arange(2), jnp.array([32, 13]))[None]
     attend = branch_attention(example, jnp.zeros_like(example), 16)
     bad = V[:1].at[:, :32].set(jnp.nan)
-    out, _ = attend(Q[:1], K[:1], bad)
+    out, _ = jax.jit(attend)(Q[:1], K[:1], bad)
     assert np.isnan(out[:, :32]).all()
     assert np.isfinite(out[:, 32:]).all()
 
