@@ -134,9 +134,10 @@ def damage(path: Path) -> str:
 
 def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection[Any]]) -> None:
     path = directory / str(step)
-    with ocp.StandardCheckpointer() as orbax:
-        orbax.save(path, state, force=True)
-        orbax.wait_until_finished()
+    # Not Orbax's asynchronous one: this thread is the background already, and that one's threads
+    # outlive an error, the process with them, until they time out.
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+        orbax.save(path, args=ocp.args.StandardSave(state), force=True)
     rundir.write_json(
         path / MANIFEST,
         {
