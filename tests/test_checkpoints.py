@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -138,12 +139,15 @@ def test_old_steps_go_once_the_new_one_is_whole_and_a_damaged_one_is_replaced(tm
 
 
 def test_saving_takes_a_copy_and_errors_come_out(tmp_path):
-    """The caller's next step may take over the buffers; a full disk must not pass unseen."""
+    """The caller's next step may take over the buffers; a full disk must not pass unseen, and no
+    thread is left that keeps the process from ending (Orbax's asynchronous saving left three)."""
     mine = state(7)
     with checkpoints.opened(tmp_path) as store:
         checkpoints.save(store, 1, mine, lambda: [1])
         mine["adapter"]["a"].delete()
     assert restored(tmp_path)[0] == 1
     (tmp_path / "best").write_text("a file where a folder should be")
+    before = set(threading.enumerate())
     with pytest.raises(OSError, match="best"), checkpoints.opened(tmp_path / "best") as store:
         checkpoints.save(store, 1, state(1), lambda: [1])
+    assert not [t for t in set(threading.enumerate()) - before if not t.daemon]
