@@ -138,16 +138,39 @@ def test_old_steps_go_once_the_new_one_is_whole_and_a_damaged_one_is_replaced(tm
     assert not checkpoints.damage(tmp_path / "2")
 
 
-def test_saving_takes_a_copy_and_errors_come_out(tmp_path):
-    """The caller's next step may take over the buffers; a full disk must not pass unseen, and no
-    thread is left that keeps the process from ending (Orbax's asynchronous saving left three)."""
+def test_saving_takes_a_copy(tmp_path):
+    """The caller's next step may take over the buffers."""
     mine = state(7)
     with checkpoints.opened(tmp_path) as store:
         checkpoints.save(store, 1, mine, lambda: [1])
         mine["adapter"]["a"].delete()
     assert restored(tmp_path)[0] == 1
+
+
+def test_a_failed_save_leaves_no_thread_behind(tmp_path):
+    """Orbax's asynchronous saving left three that kept the process from ending."""
     (tmp_path / "best").write_text("a file where a folder should be")
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="best"), checkpoints.opened(tmp_path / "best") as store:
         checkpoints.save(store, 1, state(1), lambda: [1])
     assert not [t for t in set(threading.enumerate()) - before if not t.daemon]
+
+
+def test_an_error_of_the_background_comes_out(tmp_path, monkeypatch):
+    """A full disk passed unseen until the end of a phase, or beyond it."""
+
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints.rundir, "write_json", full)
+    with pytest.raises(OSError, match="disk full"):
+        saved(tmp_path / "once", 1)
+
+    def many() -> None:
+        with checkpoints.opened(tmp_path) as store:
+            for step in range(1, 20):
+                checkpoints.save(store, step, state(step), lambda: [])
+                assert step < 10, "ten saves, and no word of the first"
+
+    with pytest.raises(OSError, match="disk full"):
+        many()

@@ -149,12 +149,18 @@ def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_pat
     assert metrics(tmp_path, "sft") == rows
 
 
-def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_on(tmp_path):
+def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_on(
+    tmp_path, caplog
+):
+    """In one compilation of the step and one of the evaluation."""
     write_data(tmp_path)
     settings = replace(
-        recipe(("dpo",)), dpo=dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=8)
+        recipe(("dpo",)), dpo=dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4)
     )
-    train.run(tmp_path, settings, MODEL, mesh.make())
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        train.run(tmp_path, settings, MODEL, mesh.make())
+    for program in ("step", "evaluate", "completion_kl"):
+        assert caplog.text.count(f"Compiling jit({program})") == 1
     rows = metrics(tmp_path, "dpo")
     last = next(row for row in reversed(rows) if row.get("eval"))
     assert last["kl"] > 0
