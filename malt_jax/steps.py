@@ -85,7 +85,9 @@ def training(
         return _with_counts(loss, logps, batch, extra)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    options = _CPU_OPTIONS if jax.default_backend() == "cpu" else {}
+    # The devices that the state lies on: a program for others may be compiled where there are none.
+    [platform] = {d.platform for s in jax.tree.leaves(shardings) for d in s.device_set}
+    options = _CPU_OPTIONS if platform == "cpu" else {}
 
     @partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None), compiler_options=options)
     def step(params: Params, state: State, batches: Batch, extra: Extra) -> tuple[State, Metrics]:
