@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Record = Mapping[str, Any]
-_NOT_OF_THE_RESULT = ("checkpoint_every", "remat")
+_NOT_OF_THE_RESULT = ("checkpoint_every", "max_nonfinite", "remat")
 _ADAPTER = ("A LoRA adapter", "peft.PeftModel.from_pretrained(base, PATH)")
 _MERGED = (
     "A base model with a LoRA adapter merged into its weights",
@@ -94,8 +94,7 @@ def _training(record: Record) -> str:
     if (start := record["started_from"]) is not None:
         lines.append(f"- started from the adapter `{start['path']}` (`{start['hash']}`)")
     for phase in settings["roles"][record["role"]]["train"]:
-        hidden = _NOT_OF_THE_RESULT + (("beta",) if phase == "sft" else ())
-        values = {k: v for k, v in settings[phase].items() if k not in hidden}
+        values = {k: v for k, v in settings[phase].items() if k not in _NOT_OF_THE_RESULT}
         lines.append(f"- {phase}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
     return "\n".join(lines)
 
