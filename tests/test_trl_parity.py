@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import small
 
-from malt_jax import losses, mesh, optim, steps
+from configs.base import get_config
+from malt_jax import mesh, objectives, optim, settings, steps
 from malt_jax.batches import arrange, examples, take
 from malt_jax.models import lora
 from malt_jax.models.peft import load_adapter, save_adapter
-from malt_jax.policy import per_sequence, sequence_logprobs
+from malt_jax.policy import sequence_logprobs
 
 trl = pytest.importorskip("trl", reason="parity with TRL's trainers needs trl and torch")
 STEPS, ROWS, PEAK, BETA = 20, 12, 3e-3, 0.2
@@ -109,20 +110,6 @@ def sequences(batch, kind: str):
     )
 
 
-def sft(logps, batch, extra):
-    counted = batch.sequence < batch.sequences
-    return losses.sft_loss(logps, counted, denominator=extra["denominator"])
-
-
-def dpo(logps, batch, extra):
-    sums, tokens = per_sequence(logps, batch)
-    policy, reference = (x.reshape(-1, 2).T for x in (sums, extra["reference"]))
-    weights = tokens.reshape(-1, 2)[:, 0]
-    return losses.dpo_loss(
-        *policy, *reference, BETA, weights=weights, denominator=extra["denominator"]
-    )
-
-
 def ours(rows, kind: str, batch: int, accumulate: int):
     """The same steps: step i has the examples that TRL's sequential sampler gives it."""
     prompts, completions = zip(*rows, strict=True)
@@ -131,20 +118,24 @@ def ours(rows, kind: str, batch: int, accumulate: int):
     order = arrange(
         data, np.arange(STEPS * step_rows).reshape(STEPS, -1) % len(rows), accumulate, rows=1
     )
-    devices = mesh.make(data=1)
+    config = get_config()
+    config.dpo.beta, config.data.task, config.model.path = BETA, "gsm8k", "random"
+    phase, devices = settings.parse(config.to_dict()).phase(kind), mesh.make(data=1)
+    reference = np.zeros((len(rows), 0 if kind == "sft" else 2), np.float32)
+    if kind == "dpo":
+        once = arrange(data, np.arange(len(rows))[None], 1, rows=1)
+        sums = sequence_logprobs(MODEL.config, MODEL.params, start(), take(data, once, 0, 3))
+        reference[once.order.reshape(-1)] = np.asarray(sums).reshape(-1, 2)
     tx = optim.adamw(PEAK, STEPS, **RECIPE)
     state = steps.init(tx, jax.tree.map(jax.numpy.array, start()), devices)
-    step = steps.training(
-        MODEL.config, tx, sft if kind == "sft" else dpo, state, remat="keep_products"
-    )
+    loss = objectives.loss(phase)
+    step = steps.training(MODEL.config, tx, loss, state, remat="keep_products")
     values = []
     for i in range(STEPS):
         batches = take(data, order, i, pad_id=3)
-        present = order.order[i][order.order[i] >= 0]
-        count = len(present) if kind == "dpo" else data.completions[present].sum()
-        extra = {"denominator": np.full(accumulate, count, np.float32)}
-        if kind == "dpo":
-            extra["reference"] = sequence_logprobs(MODEL.config, MODEL.params, start(), batches)
+        extra = objectives.extra(
+            phase, order.order[i], data.completions, reference, np.ones(len(rows), bool)
+        )
         state, metrics = step(MODEL.params, state, *steps.place(devices, batches, extra))
         values.append(float(metrics["loss"]))
     return values, state["adapter"]
