@@ -1,8 +1,9 @@
 """TRL with PEFT: `SFTTrainer` and `DPOTrainer` on torch, one epoch a request.
 
 Batches are of examples of like length, as the trainers' `group_by_length` makes them of a large
-data set (of a small one it makes worse ones). DPO's reference log-probabilities are computed before
-training.
+data set (of a small one it makes worse ones). SFT's `padding_free` took 1.3 times the CPU seconds:
+its one row attends, masked, to all 8 examples. DPO's reference log-probabilities are computed
+before training.
 
     python -m benchmarks.peers.trl_worker DIRECTORY JOB.json
 """
@@ -100,7 +101,7 @@ class Engine:
             task_type="CAUSAL_LM",
         )
         make, config, row = (
-            (SFTTrainer, SFTConfig(**settings, loss_type=SFT_LOSS), sft_row)
+            (SFTTrainer, SFTConfig(**settings), sft_row)
             if job.phase == "sft"
             else (
                 IdsDPOTrainer,
@@ -116,9 +117,6 @@ class Engine:
             peft_config=adapter,
             callbacks=[self.clock],
         )
-
-
-SFT_LOSS = "chunked_nll"
 
 
 def sft_row(example: Example) -> dict[str, list[int]]:
