@@ -35,6 +35,7 @@ def role(prompt: str, max_new_tokens: int, train: tuple[str, ...]) -> ConfigDict
             "branching": 3,  # n: samples a parent
             "max_new_tokens": max_new_tokens,
             "train": train,  # phases in order; () leaves the role at the base model
+            "adapter": "",  # a PEFT directory to train on from, or, if train is (), to evaluate
         }
     )
 
@@ -43,14 +44,21 @@ def phase(learning_rate: float) -> ConfigDict:
     return ConfigDict(
         {
             "learning_rate": learning_rate,  # peak; ours, the paper gives only multipliers
-            "batch": 8,  # rows (SFT) or pairs (DPO) a micro-batch
+            "batch": 8,  # rows (SFT, KTO) or pairs (DPO) of a micro-batch, packed
             "accumulate": 1,  # micro-batches an optimiser step
             "epochs": 2,  # the paper: 1 to 10 by data set size
             "warmup": 0.1,  # fraction of the steps; cosine to 0 after it
             "weight_decay": 0.0,
             "clip_norm": 1.0,
-            "checkpoint_every": 100,  # micro-batches between checkpoints
-            "remat": True,  # recompute activations: less memory for 1.5 times the work
+            "held_out": 0.1,  # share of questions not trained on; the same ones in every phase
+            "eval_every": 20,  # optimiser steps between held-out evaluations; the best is kept
+            "patience": 0,  # evaluations without a better one that end the phase; 0: never
+            "max_nonfinite": 3,  # steps with a loss or gradient not finite that end the run
+            "checkpoint_every": 100,  # optimiser steps between checkpoints
+            # What a layer keeps for its backward pass: keep_all, keep_products (the outputs of its
+            # matrix products; the rest is cheap to redo) or keep_inputs (least memory, but half as
+            # much work again).
+            "remat": "keep_products",
         }
     )
 
@@ -107,6 +115,15 @@ def get_config() -> ConfigDict:
     c.sft = phase(2e-4)
     c.dpo = phase(5e-5)
     c.dpo.beta = 0.2
+    c.dpo.loss = "sigmoid"  # or ipo, hinge, robust, sigmoid_norm (averaged over tokens)
+    c.dpo.label_smoothing = 0.0  # of robust: the share of labels taken to be flipped
+    c.dpo.rpo_alpha = 0.0  # weight of an added SFT term on the chosen; 0: off
+    c.kto = phase(5e-5)  # on single labelled samples; not in the paper
+    c.kto.batch = 16  # its reference point is a mean over the batch
+    c.kto.beta = 0.1
+    c.kto.desirable = 1.0  # weights of the two labels, to balance their numbers
+    c.kto.undesirable = 1.0
+    c.wandb = ""  # a Weights & Biases project to log training to as well; "": none
     c.eval = ConfigDict(
         {
             "systems": ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),

@@ -36,9 +36,9 @@ def get_config() -> ConfigDict:
     c.lora.alpha = 16.0
     c.sft.learning_rate = 1.5e-3
     c.sft.batch = 32
-    c.sft.remat = False
+    c.sft.remat = "keep_all"
     c.dpo.learning_rate = 1e-4  # 1e-3 over-optimises: the refiner forgets how to write an answer
     c.dpo.batch = 32
     c.dpo.epochs = 1
-    c.dpo.remat = False
+    c.dpo.remat = "keep_all"
     return c

@@ -1,42 +1,162 @@
-"""Checkpoints of one role's phase: adapter, optimiser state and step, through Orbax; never a copy
-of the base."""
+"""Checkpoints through Orbax, each with a manifest of its files by which damage is found: adapters
+and optimiser state, never a copy of the base.
 
+They are written in the background, in the order of the calls. A step counts once its manifest is
+there, which is written last and whole.
+"""
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
+
+from malt_jax import rundir
+from malt_jax.identity import file_hash
+
+MANIFEST = "manifest.json"
+_WAITING = 2  # copies of a state that may wait for the disk
 
 
-def manager(directory: Path, keep: int = 2) -> ocp.CheckpointManager:
-    """A manager of `directory`, which holds the last `keep` steps; each commits whole or not at
-    all."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+@dataclass(frozen=True)
+class Store:
+    """A directory of checkpoints, `STEP/` each, and the thread that writes them."""
+
+    directory: Path
+    writer: ThreadPoolExecutor
+    pending: deque[Future[None]] = field(default_factory=deque)
+
+    def folder(self, name: str) -> "Store":
+        """A store in a folder of this one, written by the same thread."""
+        return replace(self, directory=self.directory / name)
 
 
-def save(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Writes `state` (a pytree of arrays) as the checkpoint of `step`, in the background."""
-    # A copy: the caller's next step may take over the buffers while they are being written.
-    checkpoints.save(step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
+@contextmanager
+def opened(directory: Path) -> Iterator[Store]:
+    """The store of `directory`. On leaving, what is being written is finished."""
+    for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):  # of a run that was killed
+        shutil.rmtree(unfinished)
+    with ThreadPoolExecutor(1) as writer:
+        store = Store(directory.absolute(), writer)
+        yield store
+        _settle(store, 0)
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[int, Any]:
-    """The newest (step, state), shaped and sharded like `like`; (0, like) where there is none.
+def save(store: Store, step: int, state: Any, keep: Callable[[], Collection[Any]]) -> None:
+    """Writes `state` (a pytree of arrays) as the checkpoint of `step` in the background, in place
+    of one that is there, and then removes the steps that are not in `keep()`, asked for then.
 
-    Raises ValueError naming the directory if the checkpoint does not fit `like` or cannot be read.
+    Raises what went wrong with an earlier one. Waits only if the disk is two checkpoints behind.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        return 0, like
+    _settle(store, _WAITING)
+    # A copy: the caller's next step may take over the buffers while they are being written.
+    copy = jax.tree.map(jnp.copy, state)
+    store.pending.append(store.writer.submit(_write, store.directory, step, copy, keep))
+
+
+def restore(store: Store, like: Any) -> tuple[int, Any]:
+    """The newest undamaged (step, state), shaped and sharded like `like`; (0, like) where there is
+    no step.
+
+    Steps with a file damaged, cut short or missing are passed over with a warning. Raises
+    ValueError naming the directory if no step is whole, or if the one that is does not fit `like`.
+    """
+    found = sorted(steps(store), reverse=True)
+    for step in found:
+        path = store.directory / str(step)
+        if fault := damage(path):
+            logging.warning("%s; this checkpoint is passed over", fault)
+            continue
+        return step, load(path, like)
+    if found:
+        raise ValueError(
+            f"{store.directory}: every checkpoint is damaged ({fault}); delete the directory, the "
+            "phase then starts from its beginning"
+        )
+    return 0, like
+
+
+def load(path: Path, like: Any) -> Any:
+    """The state of one checkpoint, shaped and sharded like `like`. Raises ValueError naming the
+    file if it is damaged, or the directory if it does not fit."""
+    remedy = f"delete {path.parent}, what it holds is then made again"
+    if fault := damage(path):
+        raise ValueError(f"{fault}; {remedy}")
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
     try:
-        return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+        with ocp.StandardCheckpointer() as orbax:
+            return orbax.restore(path, abstract)
     except Exception as error:
-        raise ValueError(
-            f"{checkpoints.directory / str(step)}: does not restore ({error}); if the "
-            "files are damaged delete this step, training then goes on from the one before"
-        ) from error
+        raise ValueError(f"{path}: does not fit these settings ({error}); {remedy}") from error
+
+
+def steps(store: Store) -> list[int]:
+    """The steps in a store, whole or not."""
+    names = [path.name for path in store.directory.glob("[0-9]*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint's files, by its manifest, in words that name the file; empty
+    if nothing is."""
+    manifest = path / MANIFEST
+    if not manifest.exists():
+        return f"{manifest}: missing, so the checkpoint was not finished"
+    try:
+        content = json.loads(manifest.read_bytes())
+        files = {str(name): (int(row["size"]), row["sha256"]) for name, row in content.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return f"{manifest}: damaged ({error})"
+    for name, (size, digest) in files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{file}: missing"
+        if file.stat().st_size != size:
+            return f"{file}: {file.stat().st_size} bytes, not the {size} that were written"
+        if file_hash(file) != f"sha256:{digest}":
+            return f"{file}: damaged, its bytes are not those that were written"
+    # A manifest whose damage took names out of it would leave those files unread.
+    if files.keys() != _files(path).keys():
+        return f"{manifest}: damaged, it does not name every file"
+    return ""
+
+
+def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection[Any]]) -> None:
+    path = directory / str(step)
+    # Not Orbax's asynchronous one: this thread is the background already, and that one's threads
+    # outlive an error, the process with them, until they time out.
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+        orbax.save(path, args=ocp.args.StandardSave(state), force=True)
+    rundir.write_json(
+        path / MANIFEST,
+        {
+            name: {"size": file.stat().st_size, "sha256": file_hash(file).removeprefix("sha256:")}
+            for name, file in _files(path).items()
+        },
+    )
+    kept = keep()
+    for other in directory.iterdir():
+        if other.name.isdigit() and int(other.name) not in kept:
+            shutil.rmtree(other)
+
+
+def _files(path: Path) -> dict[str, Path]:
+    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
+    return {name: file for name, file in found.items() if file.is_file() and name != MANIFEST}
+
+
+def _settle(store: Store, most: int) -> None:
+    """Waits until at most `most` checkpoints are still to be written."""
+    while len(store.pending) > most:
+        store.pending.popleft().result()

@@ -1,8 +1,9 @@
 """From labelled trees to training data: positives for SFT, same-parent pairs for DPO (MALT,
-section 4.3).
+section 4.3), and every node with its label for KTO (arXiv 2402.01306).
 
-The files load in TRL unchanged (prompt/completion and preference form). Training reads the token
-id columns beside the texts, so that what is trained on is what was sampled, to the token.
+The files load in TRL unchanged (prompt/completion, preference and unpaired preference form).
+Training reads the token id columns beside the texts, so that what is trained on is what was
+sampled, to the token.
 """
 
 from collections import Counter
@@ -41,6 +42,17 @@ DPO_SCHEMA = pa.schema(
         ("rejected_token_ids", _IDS),
     ]
 )
+KTO_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("label", pa.bool_()),
+        ("value", pa.float32()),
+        ("question_id", pa.string()),
+        ("prompt_token_ids", _IDS),
+        ("completion_token_ids", _IDS),
+    ]
+)
 Row = dict[str, Any]
 
 
@@ -50,6 +62,7 @@ class Harvest:
 
     sft: list[Row] = field(default_factory=list)
     dpo: list[Row] = field(default_factory=list)
+    kto: list[Row] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     positives: int = 0
     parents: int = 0
@@ -58,8 +71,8 @@ class Harvest:
 
 
 def run(workdir: Path, settings: Settings) -> dict[str, Any]:
-    """Writes `datasets/ROLE/{sft,dpo}.parquet` and `datasets/yield.json` from `trees/`; returns
-    the yield.
+    """Writes `datasets/ROLE/{sft,dpo,kto}.parquet` and `datasets/yield.json` from `trees/`;
+    returns the yield.
 
     Raises ValueError if there are no trees.
     """
@@ -75,16 +88,18 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     for role, harvest in harvests.items():
         shards.write(directory / role / "sft.parquet", harvest.sft, SFT_SCHEMA)
         shards.write(directory / role / "dpo.parquet", harvest.dpo, DPO_SCHEMA)
+        shards.write(directory / role / "kto.parquet", _alternated(harvest.kto), KTO_SCHEMA)
     summary = {role: _summary(harvest) for role, harvest in harvests.items()}
     rundir.write_json(directory / "yield.json", summary)
     for role, counts in summary.items():
         logging.info(
-            "%s: %d of %d positive, %d rows for SFT, %d pairs for DPO",
+            "%s: %d of %d positive, %d rows for SFT, %d pairs for DPO, %d rows for KTO",
             role,
             counts["positives"],
             counts["nodes"],
             counts["sft_rows"],
             counts["pairs"],
+            counts["kto_rows"],
         )
     return summary
 
@@ -109,7 +124,8 @@ def gather(harvest: Harvest, siblings: Sequence[Row], settings: CreditSettings) 
     harvest.contrasts += bool(positives and negatives)
     kept = positives[: settings.max_positives_per_parent]
     harvest.dropped["positives over the cap"] += len(positives) - len(kept)
-    harvest.sft += [_positive(row) for row in kept]
+    harvest.sft += [_columns(row, SFT_SCHEMA) for row in kept]
+    harvest.kto += [_columns(row, KTO_SCHEMA) for row in distinct]
     pairs = [(good, bad) for good in positives for bad in negatives]
     # The widest gap first; ties keep the order of the samples. Under a cap, spread over the
     # chosen ones.
@@ -152,8 +168,20 @@ def _spread(pairs: list[tuple[Row, Row]], cap: int) -> list[tuple[Row, Row]]:
     return [pair for _, _, pair in sorted(ranked, key=lambda item: item[:2])[:cap]]
 
 
-def _positive(row: Row) -> Row:
-    return {name: row[name] for name in SFT_SCHEMA.names}
+def _alternated(rows: Sequence[Row]) -> list[Row]:
+    """A row of every question in turn, as long as there are any. KTO measures the distance to the
+    reference on completions of other prompts; TRL takes the next row's, and a sibling's is no such
+    completion."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for row in rows:
+        ranked.append((turns[row["question_id"]], row))
+        turns[row["question_id"]] += 1
+    return [row for _, row in sorted(ranked, key=lambda item: item[0])]
+
+
+def _columns(row: Row, schema: pa.Schema) -> Row:
+    return {name: row[name] for name in schema.names}
 
 
 def _pair(good: Row, bad: Row) -> Row:
@@ -178,6 +206,7 @@ def _summary(harvest: Harvest) -> Row:
         "parents": harvest.parents,
         "parents_with_contrast": harvest.contrasts,
         "pairs": len(harvest.dpo),
+        "kto_rows": len(harvest.kto),
         "value_histogram": {
             "edges": [round(e, 6) for e in edges.tolist()],
             "counts": counts.tolist(),

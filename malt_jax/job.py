@@ -18,6 +18,7 @@ from malt_jax import (
     collect,
     datasets,
     evaluate,
+    export,
     mesh,
     models,
     report,
@@ -27,13 +28,14 @@ from malt_jax import (
     train,
     tree,
 )
+from malt_jax.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
-from malt_jax.models.peft import load_adapter
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.settings import Settings
 from malt_jax.types import Question
 
 STAGES = ("collect", "datasets", "train", "evaluate", "report")
+ON_REQUEST = ("merge",)
 
 
 @dataclass(frozen=True)
@@ -149,19 +151,30 @@ class Job:
         )
 
     def adapters(self) -> dict[str, Adapter | None]:
-        """The exported adapters of the trained roles, on the devices.
+        """The adapters of the roles that have one, on the devices: the exported ones of trained
+        roles, and of the others what `config.roles.ROLE.adapter` names.
 
-        Raises ValueError if a role that is to be trained has none.
+        Raises ValueError if a role that is to be trained has none, and if one was made for
+        another base.
         """
         found: dict[str, Adapter | None] = {}
         for role in self.settings.chain:
+            path = Path(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:
                 path = self.directory / "export" / role
                 if not path.exists():
                     raise ValueError(f"{path}: not there; run --stage=train first")
-                adapter = load_adapter(path, self.model.config)
+            if path != Path():
+                adapter = export.load(path, self.model)
                 found[role] = jax.device_put(adapter, mesh.tree_shardings(self.mesh, adapter))
         return found
+
+    def claim_base(self) -> None:
+        """Notes the model's identity in `config.json`. Raises ValueError, and notes nothing, if
+        what was sampled here came from another base or tokenizer."""
+        if any((self.directory / name).exists() for name in ("trees", "eval")):
+            check_identity(self.directory / "config.json", self.model)
+        rundir.note(self.directory, **identity(self.model))
 
 
 def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
@@ -184,13 +197,18 @@ def _run_stage(stage: str, job: Job) -> None:
     directory, settings = job.directory, job.settings
     match stage:
         case "collect":
+            job.claim_base()
             collect.run(directory, settings, job.team, job.questions["train"])
-            rundir.note(directory, base_hash=job.model.content_hash)
         case "datasets":
             datasets.run(directory, settings)
         case "train":
+            job.claim_base()
             train.run(directory, settings, job.model, job.mesh)
         case "evaluate":
+            job.claim_base()
             evaluate.run(directory, settings, job.team, job.adapters(), job.questions["eval"])
+            export.refresh(directory, settings)
+        case "merge":
+            export.merge(directory, settings, job.model)
         case "report":
             logging.info("open %s", report.write(directory).absolute().as_uri())

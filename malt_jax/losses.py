@@ -1,10 +1,54 @@
-"""The training losses as pure functions of log-probabilities: (loss, metrics)."""
+"""The training losses as pure functions of log-probabilities.
+
+A preference loss is a function Pairs -> float32[B], a loss a pair; its settings (beta and the like)
+are keywords, bound with functools.partial. `sft_loss`, `preference_loss` and `kto_loss` reduce to
+(loss, metrics).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 Metrics = dict[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pairs:
+    """A chosen and a rejected completion a row, for the same prompt.
+
+    `chosen, rejected: float32[B]`, log pi(y | x) summed over the completion's tokens; `ref_chosen,
+    ref_rejected: float32[B]`, the same under the frozen reference policy; `chosen_tokens,
+    rejected_tokens: int32[B]`, how many tokens that were, the end token included.
+    """
+
+    chosen: Array
+    rejected: Array
+    ref_chosen: Array
+    ref_rejected: Array
+    chosen_tokens: Array
+    rejected_tokens: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Unpaired:
+    """A completion a row and whether it is desirable.
+
+    `completion, ref_completion: float32[B]`, log-probabilities summed over tokens as in `Pairs`;
+    `label: bool[B]`.
+    """
+
+    completion: Array
+    ref_completion: Array
+    label: Array
+
+
+PairLoss = Callable[[Pairs], Array]
 
 
 def token_logprobs(logits: Array, targets: Array) -> Array:
@@ -52,45 +96,214 @@ def sft_loss(
     return loss, {"nll": nll, "tokens": tokens}
 
 
-def dpo_loss(
-    chosen: Array,
-    rejected: Array,
-    ref_chosen: Array,
-    ref_rejected: Array,
-    beta: float | Array = 0.2,
+def _log_ratio(pairs: Pairs) -> Array:
+    """h = log(pi(y_w) / ref(y_w)) - log(pi(y_l) / ref(y_l)), float32[B]."""
+    return (pairs.chosen - pairs.ref_chosen) - (pairs.rejected - pairs.ref_rejected)
+
+
+def sigmoid(pairs: Pairs, *, beta: float) -> Array:
+    """L = -log sigmoid(beta h), h the log-ratio of chosen to rejected against the reference.
+
+    Source: DPO, arXiv 2305.18290, equation 7. TRL's `sigmoid`.
+    """
+    return -jax.nn.log_sigmoid(beta * _log_ratio(pairs))
+
+
+def hinge(pairs: Pairs, *, beta: float) -> Array:
+    """L = max(0, 1 - beta h): no more pull once the margin is 1.
+
+    Source: SLiC-HF, arXiv 2305.10425; with a reference, RSO, arXiv 2309.06657. TRL's `hinge`.
+    """
+    return jax.nn.relu(1 - beta * _log_ratio(pairs))
+
+
+def ipo(pairs: Pairs, *, beta: float) -> Array:
+    """L = (h - 1 / (2 beta))^2 with h of log-probabilities averaged over tokens, as TRL has it.
+
+    Regresses to a finite margin, so certain preferences do not run away. The paper writes
+    sequence log-probabilities; TRL's `ipo` divides by the number of completion tokens, and says
+    that the authors did so too. Its beta is the paper's tau.
+
+    Source: arXiv 2310.12036, equation 17.
+    """
+    return (_log_ratio(per_token(pairs)) - 1 / (2 * beta)) ** 2
+
+
+def robust(pairs: Pairs, *, beta: float, noise: float) -> Array:
+    """`sigmoid` for labels of which a share `noise` is flipped: unbiased for the clean loss.
+
+    L = [(1 - e) l(h) - e l(-h)] / (1 - 2 e), l `sigmoid`'s loss and e = `noise`, in [0, 0.5).
+    May be negative. Raises ValueError for `noise` outside that range.
+
+    Source: arXiv 2403.00409. TRL's `robust`, where e is `label_smoothing`.
+    """
+    if not 0 <= noise < 0.5:
+        raise ValueError(f"noise is {noise}; the share of flipped labels must be in [0, 0.5)")
+    margin = beta * _log_ratio(pairs)
+    kept, flipped = -jax.nn.log_sigmoid(margin), -jax.nn.log_sigmoid(-margin)
+    return ((1 - noise) * kept - noise * flipped) / (1 - 2 * noise)
+
+
+def per_token(pairs: Pairs) -> Pairs:
+    """The pairs with log-probabilities averaged over tokens, as completions of one token each.
+
+    A completion without tokens keeps its sum.
+    """
+    chosen = jnp.maximum(pairs.chosen_tokens, 1)
+    rejected = jnp.maximum(pairs.rejected_tokens, 1)
+    return Pairs(
+        pairs.chosen / chosen,
+        pairs.rejected / rejected,
+        pairs.ref_chosen / chosen,
+        pairs.ref_rejected / rejected,
+        jnp.ones_like(chosen),
+        jnp.ones_like(rejected),
+    )
+
+
+def length_normalised(pairs: Pairs, *, loss: PairLoss) -> Array:
+    """`loss` of log-probabilities averaged over tokens, so that a long completion weighs no more.
+
+    Source: Tulu 3, arXiv 2411.15124, where `loss` is `sigmoid`. That is TRL's `sigmoid_norm`.
+    """
+    return loss(per_token(pairs))
+
+
+def rpo(
+    pairs: Pairs, *, loss: PairLoss, alpha: float, tokens: Array | float | None = None
+) -> Array:
+    """`loss` + alpha NLL(chosen) / tokens: an SFT term that keeps the chosen likely.
+
+    Args:
+        tokens: None divides by the chosen completion's own tokens, so that pairs weigh the same;
+            that is the paper's. The mean number of chosen tokens a pair, over the optimiser step,
+            makes it a mean over tokens: that is TRL's (`rpo_alpha` in older versions, loss_type
+            ["sigmoid", "sft"] with loss_weights [1, alpha] in newer ones).
+
+    Source: arXiv 2404.19733, equation 1.
+    """
+    own = jnp.maximum(pairs.chosen_tokens, 1)
+    return loss(pairs) - alpha * pairs.chosen / (own if tokens is None else tokens)
+
+
+def preference_loss(
+    pairs: Pairs,
+    loss: PairLoss,
+    beta: float,
     *,
     weights: Array | None = None,
     denominator: Array | float | None = None,
 ) -> tuple[Array, Metrics]:
-    """L = -E log sigmoid(r(y_w) - r(y_l)), implicit reward r(y) = beta log(pi(y|x) / ref(y|x)).
+    """The mean of a preference loss over pairs, and what the policy makes of them.
 
     Args:
-        chosen, rejected: float32[B], log pi(y | x), summed over the completion's tokens.
-        ref_chosen, ref_rejected: float32[B], the same under the frozen reference policy.
-        beta: strength of the pull towards the reference; 0.2 in MALT.
+        loss: one of this module's, its settings bound.
+        beta: scale of the implicit reward r(y) = beta log(pi(y | x) / ref(y | x)) in the metrics,
+            of whole completions for every loss, as in TRL.
         weights: [B], 1 for rows of data, 0 for rows of padding.
         denominator: divides the sum in place of the number of rows, as in `sft_loss`.
 
     Returns:
-        The loss, and as means over rows `accuracy` (share with r(y_w) > r(y_l)), `margin`
-        (r(y_w) - r(y_l)), `chosen_reward` and `rejected_reward`; `pairs`, the number of rows.
-        Rows of padding may hold anything. No rows give 0.
-
-    Source: Rafailov et al., arXiv 2305.18290, equation 7.
+        The loss, and as means over rows `accuracy` (share with r(y_w) > r(y_l); a tie is no win),
+        `margin` (r(y_w) - r(y_l)), `chosen_reward`, `rejected_reward`, `chosen_logp` and
+        `rejected_logp`; `pairs`, the number of rows. Rows of padding may hold anything. No rows
+        give 0.
     """
-    counted = jnp.ones(chosen.shape, bool) if weights is None else weights > 0
-    pairs = jnp.sum(counted).astype(jnp.float32)
-    # Padding is cleared here, not after the logarithm, or its NaN would reach the gradient.
-    chosen_reward = jnp.where(counted, beta * (chosen - ref_chosen), 0.0)
-    rejected_reward = jnp.where(counted, beta * (rejected - ref_rejected), 0.0)
-    margin = chosen_reward - rejected_reward
-    losses = jnp.where(counted, -jax.nn.log_sigmoid(margin), 0.0)
-    rows = jnp.maximum(pairs, 1.0)
+    counted = jnp.ones(pairs.chosen.shape, bool) if weights is None else weights > 0
+    pairs = _cleared(pairs, counted)
+    rows = jnp.sum(counted).astype(jnp.float32)
+    total = jnp.sum(jnp.where(counted, loss(pairs), 0.0))
+    chosen_reward = beta * (pairs.chosen - pairs.ref_chosen)
+    rejected_reward = beta * (pairs.rejected - pairs.ref_rejected)
     metrics = {
-        "accuracy": jnp.sum(margin > 0) / rows,
-        "margin": jnp.sum(margin) / rows,
-        "chosen_reward": jnp.sum(chosen_reward) / rows,
-        "rejected_reward": jnp.sum(rejected_reward) / rows,
-        "pairs": pairs,
+        "accuracy": _mean(chosen_reward > rejected_reward, counted),
+        "margin": _mean(chosen_reward - rejected_reward, counted),
+        "chosen_reward": _mean(chosen_reward, counted),
+        "rejected_reward": _mean(rejected_reward, counted),
+        "chosen_logp": _mean(pairs.chosen, counted),
+        "rejected_logp": _mean(pairs.rejected, counted),
+        "pairs": rows,
     }
-    return jnp.sum(losses) / (rows if denominator is None else denominator), metrics
+    return total / (jnp.maximum(rows, 1.0) if denominator is None else denominator), metrics
+
+
+def kl_reference(mismatched: Array, ref_mismatched: Array, weights: Array | None = None) -> Array:
+    """KTO's reference point z0 = max(0, mean log(pi(y' | x) / ref(y' | x))), without a gradient.
+
+    Args:
+        mismatched, ref_mismatched: float32[B], log-probabilities, summed over tokens, of
+            completions y' each under another row's prompt x. TRL shifts the completions of a
+            micro-batch by one row. Of the rows of a whole optimiser step, or accumulation changes
+            the loss.
+        weights: [B], 1 for rows of data, 0 for rows of padding.
+
+    Returns:
+        float32[], at least 0; 0 without rows.
+
+    Source: KTO, arXiv 2402.01306.
+    """
+    counted = jnp.ones(mismatched.shape, bool) if weights is None else weights > 0
+    ratio = jnp.where(counted, mismatched - ref_mismatched, 0.0)
+    return jax.lax.stop_gradient(jnp.maximum(_mean(ratio, counted), 0.0))
+
+
+def kto_loss(
+    rows: Unpaired,
+    kl: Array | float,
+    beta: float,
+    *,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    weights: Array | None = None,
+    denominator: Array | float | None = None,
+) -> tuple[Array, Metrics]:
+    """L = E w_y (1 - sigmoid(s beta (log(pi / ref) - z0))), s = 1 where desirable and -1 elsewhere.
+
+    Args:
+        kl: z0, of `kl_reference`; its gradient is stopped here too.
+        desirable_weight, undesirable_weight: w_y of the two labels, to balance their numbers.
+        weights: [B], 1 for rows of data, 0 for rows of padding.
+        denominator: divides the sum in place of the number of rows, as in `sft_loss`.
+
+    Returns:
+        The loss; `chosen_reward` and `rejected_reward` (means of beta log(pi / ref) over desirable
+        and undesirable rows), `margin` (their difference), `chosen_logp` and `rejected_logp`, the
+        `kl` used, and `desirable` and `undesirable`, the numbers of rows. A mean of no rows is 0.
+        Rows of padding may hold anything.
+
+    Source: KTO, arXiv 2402.01306. TRL's `kto`.
+    """
+    counted = jnp.ones(rows.completion.shape, bool) if weights is None else weights > 0
+    rows = _cleared(rows, counted)
+    label = rows.label.astype(bool)
+    kl = jax.lax.stop_gradient(jnp.asarray(kl, jnp.float32))
+    ratio = rows.completion - rows.ref_completion
+    # 1 - sigmoid(x) as sigmoid(-x): near 0 the difference would round away.
+    losses = jnp.where(
+        label,
+        desirable_weight * jax.nn.sigmoid(-beta * (ratio - kl)),
+        undesirable_weight * jax.nn.sigmoid(beta * (ratio - kl)),
+    )
+    total = jnp.sum(jnp.where(counted, losses, 0.0))
+    chosen, rejected = counted & label, counted & ~label
+    metrics = {
+        "chosen_reward": _mean(beta * ratio, chosen),
+        "rejected_reward": _mean(beta * ratio, rejected),
+        "chosen_logp": _mean(rows.completion, chosen),
+        "rejected_logp": _mean(rows.completion, rejected),
+        "kl": kl,
+        "desirable": jnp.sum(chosen).astype(jnp.float32),
+        "undesirable": jnp.sum(rejected).astype(jnp.float32),
+    }
+    metrics["margin"] = metrics["chosen_reward"] - metrics["rejected_reward"]
+    count = jnp.maximum(jnp.sum(counted).astype(jnp.float32), 1.0)
+    return total / (count if denominator is None else denominator), metrics
+
+
+def _cleared(rows: Any, counted: Array) -> Any:
+    """Zeros where a row is padding: before any loss, or its NaN would reach the gradient."""
+    return jax.tree.map(lambda x: jnp.where(counted, x, jnp.zeros_like(x)), rows)
+
+
+def _mean(values: Array, counted: Array) -> Array:
+    return jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(jnp.sum(counted), 1)

@@ -12,7 +12,10 @@ from malt_jax import job, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
-    "stage", "all", ["all", *job.STAGES], "One stage of the job, or all of them in order."
+    "stage",
+    "all",
+    ["all", *job.STAGES, *job.ON_REQUEST],
+    "One stage of the job, or all of them in order (but for merge, which only runs on request).",
 )
 
 

@@ -1,4 +1,4 @@
-"""The optimiser of every stage: AdamW with warm-up, cosine decay, clipping and accumulation."""
+"""The optimiser of every stage: AdamW with warm-up, cosine decay and clipping."""
 
 import optax
 
@@ -40,21 +40,14 @@ def adamw(
     b1: float,
     b2: float,
     clip_norm: float,
-    accumulate: int = 1,
 ) -> optax.GradientTransformation:
     """AdamW on gradients clipped to a global norm, at the rates of `schedule`.
-
-    With `accumulate` = K the gradients of K calls are averaged, then clipped, and every K-th call
-    updates the parameters; the other calls return zeros. `steps` counts these updates, not the
-    calls. If the number of calls is no multiple of K, the last ones never take effect (they wait in
-    the state for a next call), so the caller fills up the last group, with zero weights if need be.
 
     Args:
         peak_lr, steps, warmup: see `schedule`.
         weight_decay: decoupled, times the learning rate, on every parameter.
         b1, b2: decay of the first and second moments; epsilon is 1e-8.
         clip_norm: largest global L2 norm that reaches Adam, above 0.
-        accumulate: micro-batches an update, at least 1.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -63,12 +56,7 @@ def adamw(
     """
     if clip_norm <= 0:
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
-    if accumulate < 1:
-        raise ValueError(f"accumulate must be at least 1, got {accumulate}")
-    optimiser = optax.chain(
+    return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(schedule(peak_lr, steps, warmup), b1, b2, weight_decay=weight_decay),
     )
-    if accumulate == 1:
-        return optimiser
-    return optax.MultiSteps(optimiser, accumulate).gradient_transformation()

@@ -2,6 +2,7 @@
 of."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,14 @@ from jax import Array
 
 from malt_jax.batches import Batch
 from malt_jax.losses import token_logprobs
-from malt_jax.models import llama
+from malt_jax.models import training
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
+from malt_jax.models.training import Remat
 
-_CHUNK = 64  # positions whose logits exist at a time
+_CHUNK = 128  # predictions of a row whose logits exist at a time
+_slice = jax.lax.dynamic_slice_in_dim
+_update = jax.lax.dynamic_update_slice_in_dim
 
 
 def completion_logprobs(
@@ -22,39 +26,147 @@ def completion_logprobs(
     adapter: Adapter | None,
     batch: Batch,
     *,
-    remat: bool = False,
-) -> tuple[Array, Array]:
-    """Log-probabilities float32[B, W] of the completions' tokens, and their mask bool[B, W].
+    remat: Remat = "keep_all",
+) -> Array:
+    """Log-probabilities float32[R, P] of the batch's targets; places of padding say nothing.
 
-    Only hidden states that predict a completion token meet the head, a chunk of positions at a
-    time and recomputed in the backward pass: no array is [tokens, vocabulary].
+    Differentiable in the adapter; the base gets no gradient from the head, which is frozen.
     """
-    tokens = jnp.asarray(batch.tokens)
-    ends = batch.prompts + batch.completions
-    hidden, _ = llama.forward(
-        config, params, tokens, jnp.arange(tokens.shape[1]) < ends[:, None], adapter, remat=remat
+    tokens, positions = jnp.asarray(batch.tokens), jnp.asarray(batch.positions)
+    example, branch = jnp.asarray(batch.example), jnp.asarray(batch.branch)
+    hidden = training.hidden_states(
+        config, params, adapter, tokens, positions, example, branch, remat=remat
     )
-    offsets = jnp.arange(batch.width + (-batch.width % _CHUNK))
-    places = jnp.minimum(batch.prompts[:, None] + offsets, tokens.shape[1] - 1)
-    targets = jnp.take_along_axis(tokens, places, 1)
-    hidden = jnp.take_along_axis(hidden, places[..., None] - 1, 1)
+    hidden = jnp.take_along_axis(hidden, batch.source[..., None], 1)
+    used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
+    more = -hidden.shape[1] % _CHUNK
+    hidden = jnp.pad(hidden, ((0, 0), (0, more), (0, 0)))
+    target = jnp.pad(jnp.asarray(batch.target), ((0, 0), (0, more)))
+    head = params["embed" if config.tied else "head"]
+    return _score(hidden, head, target, used)[:, : batch.target.shape[1]]
 
-    @jax.checkpoint
-    def score(chunk: tuple[Array, Array]) -> Array:
-        return token_logprobs(llama.unembed(config, params, chunk[0]), chunk[1])
 
-    def chunked(x: Array) -> Array:
-        return x.reshape(x.shape[0], -1, _CHUNK, *x.shape[2:]).swapaxes(0, 1)
-
-    logps = jax.lax.map(score, (chunked(hidden), chunked(targets)))
-    logps = logps.swapaxes(0, 1).reshape(tokens.shape[0], -1)[:, : batch.width]
-    return logps, offsets[: batch.width] < batch.completions[:, None]
+def per_sequence(logps: Array, batch: Batch) -> tuple[Array, Array]:
+    """float32[S] sums of [R, P] log-probabilities over each completion, and int32[S] its tokens (0
+    where there is no completion)."""
+    ids, places = batch.sequence.reshape(-1), batch.sequences + 1
+    sums = jax.ops.segment_sum(logps.reshape(-1), ids, places)[:-1]
+    return sums, jax.ops.segment_sum(jnp.ones(ids.shape, jnp.int32), ids, places)[:-1]
 
 
 @partial(jax.jit, static_argnames="config")
 def sequence_logprobs(
+    config: LlamaConfig, params: Params, adapter: Adapter | None, batches: Batch
+) -> Array:
+    """log pi(completion | prompt), summed over tokens, of K micro-batches: float32[K, S] (0 where
+    there is no completion)."""
+
+    def sums(batch: Batch) -> Array:
+        return per_sequence(completion_logprobs(config, params, adapter, batch), batch)[0]
+
+    return jax.lax.map(sums, batches)
+
+
+@jax.custom_vjp
+def _score(hidden: Array, head: Array, target: Array, used: Array) -> Array:
+    """log p(target) float32[R, P] from hidden [R, P, D] and a frozen head [V, D]. Only the first
+    `used` places are computed; the others are 0."""
+
+    def chunk(i: Array, logps: Array) -> Array:
+        logits, targets = _logits(hidden, head, target, i)
+        return _update(logps, token_logprobs(logits, targets), i * _CHUNK, 1)
+
+    return jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
+
+
+def _score_forward(
+    hidden: Array, head: Array, target: Array, used: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """Beside log p(y) its gradient to the hidden state, W[y] - sum_v p_v W_v: the head being
+    frozen, that vector is all that the backward pass needs of the logits."""
+
+    def chunk(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        logps, pulls = sums
+        logits, targets = _logits(hidden, head, target, i)
+        lse = jax.nn.logsumexp(logits, -1, keepdims=True)
+        logp = jnp.take_along_axis(logits, targets[..., None], -1) - lse
+        mean = jnp.einsum(
+            "rpv,vd->rpd",
+            jnp.exp(logits - lse).astype(head.dtype),
+            head,
+            preferred_element_type=jnp.float32,
+        )
+        pull = (head[targets] - mean).astype(hidden.dtype)
+        at = i * _CHUNK
+        return _update(logps, logp[..., 0], at, 1), _update(pulls, pull, at, 1)
+
+    start = (jnp.zeros(target.shape, jnp.float32), jnp.zeros_like(hidden))
+    logps, pulls = jax.lax.fori_loop(0, _chunks(used), chunk, start)
+    return logps, (pulls, head)
+
+
+def _score_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Any, ...]:
+    pulls, _ = kept
+    return (grad[..., None] * pulls).astype(pulls.dtype), None, None, None
+
+
+_score.defvjp(_score_forward, _score_backward)
+
+
+def _chunks(used: Array) -> Array:
+    return (used + _CHUNK - 1) // _CHUNK
+
+
+def _logits(hidden: Array, head: Array, target: Array, i: Array) -> tuple[Array, Array]:
+    """Chunk `i`'s logits float32[R, C, V] and targets int32[R, C]."""
+    states, targets = (_slice(x, i * _CHUNK, _CHUNK, 1) for x in (hidden, target))
+    logits = jnp.einsum("rpd,vd->rpv", states, head, preferred_element_type=jnp.float32)
+    return logits, targets
+
+
+@partial(jax.jit, static_argnames="config")
+def completion_kl(
+    config: LlamaConfig,
+    params: Params,
+    adapter: Adapter | None,
+    reference: Adapter | None,
+    batches: Batch,
+) -> Array:
+    """KL(policy || reference) of the next-token distributions in front of every completion token,
+    in nats, exact over the vocabulary: float32[K, R, P] of K micro-batches; places of padding say
+    nothing.
+
+    The two policies are one base under two adapters. Logits exist for a chunk of positions at a
+    time.
+    """
+    head = params["embed" if config.tied else "head"]
+
+    def one(batch: Batch) -> Array:
+        used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
+        more = -batch.source.shape[1] % _CHUNK
+        ours, theirs = (
+            jnp.pad(_predicting(config, params, which, batch), ((0, 0), (0, more), (0, 0)))
+            for which in (adapter, reference)
+        )
+        target = jnp.zeros(ours.shape[:2], jnp.int32)
+
+        def chunk(i: Array, kl: Array) -> Array:
+            ours_C, theirs_C = (
+                jax.nn.log_softmax(_logits(hidden, head, target, i)[0]) for hidden in (ours, theirs)
+            )
+            part = jnp.sum(jnp.exp(ours_C) * (ours_C - theirs_C), -1)
+            return _update(kl, part, i * _CHUNK, 1)
+
+        kl = jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
+        return kl[:, : batch.source.shape[1]]
+
+    return jax.lax.map(one, batches)
+
+
+def _predicting(
     config: LlamaConfig, params: Params, adapter: Adapter | None, batch: Batch
 ) -> Array:
-    """log pi(completion | prompt), summed over tokens: float32[B] (0 for padding)."""
-    logps, mask = completion_logprobs(config, params, adapter, batch)
-    return jnp.sum(jnp.where(mask, logps, 0.0), -1)
+    """The hidden states that predict the batch's targets: [R, P, D]."""
+    fields = (batch.tokens, batch.positions, batch.example, batch.branch)
+    hidden = training.hidden_states(config, params, adapter, *map(jnp.asarray, fields))
+    return jnp.take_along_axis(hidden, batch.source[..., None], 1)

@@ -5,14 +5,17 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
+from absl import logging
 
 _PACKAGES = (
     "malt-jax",
@@ -26,24 +29,47 @@ _PACKAGES = (
 )
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json` (settings, command, versions, machine), or checks the one that is there.
+# The outputs that a key shapes, directly or through one another: while one of them exists, another
+# value would contradict it and is refused. The first pattern that fits counts; {role} is the key's
+# own.
+_FROM_TREES = ("trees", "datasets", "checkpoints", "export", "eval")
+_FROM_DATASETS = ("datasets", "checkpoints", "export", "eval/malt")
+_FROM_TRAINING = ("checkpoints", "export", "eval/malt")
+_FROM_A_ROLES_TRAINING = (
+    "checkpoints/{role}",
+    "export/{role}",
+    "export/merged/{role}",
+    "eval/malt",
+)
+_BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("workdir", ()),
+    ("mesh.*", ()),
+    ("sample.rows", ()),
+    ("sample.kv_gib", ()),
+    ("eval.*", ("eval",)),
+    ("wandb", ()),
+    ("*.max_nonfinite", ()),
+    ("roles.*.train", _FROM_A_ROLES_TRAINING),
+    ("roles.*.adapter", _FROM_A_ROLES_TRAINING),
+    ("lora.*", _FROM_TRAINING),
+    ("sft.*", _FROM_TRAINING),
+    ("dpo.*", _FROM_TRAINING),
+    ("kto.*", _FROM_TRAINING),
+    ("credit.max_*", _FROM_DATASETS),
+    ("*", _FROM_TREES),  # sampling, prompts, data, seed, model, labels
+)
 
-    Raises ValueError with the differing keys if the directory holds results of other settings.
+
+def claim(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json` (settings, command, versions, machine), or compares with the one there.
+
+    Changed settings that no output depends on yet are taken over; the old values stay in the
+    file's `changes`. Raises ValueError with the keys, both values and the directories that depend
+    on them where there are such outputs; nothing is written then.
     """
     path, resolved = workdir / "config.json", json.loads(json.dumps(config))
     if path.exists():
-        old, new = _flat(json.loads(path.read_text())["config"]), _flat(resolved)
-        changed = [
-            f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
-        if changed:
-            raise ValueError(
-                "\n".join([f"{workdir} holds results of other settings:", *changed])
-                + "\nname another --config.workdir, or give the old settings again"
-            )
+        _take_over(path, resolved)
         return
     workdir.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
@@ -51,14 +77,67 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
         path,
         {
             "config": resolved,
-            "command": shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]]),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "command": _command(),
+            "versions": versions(),
             "platform": f"{platform.platform()}, {jax.device_count()} x {device.device_kind}",
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "started": _now(),
             "base_hash": "",
+            "changes": [],
         },
     )
+
+
+def _take_over(path: Path, resolved: dict[str, Any]) -> None:
+    """Makes `resolved` the settings of a work directory that has others, if nothing speaks against
+    it."""
+    record = json.loads(path.read_text())
+    old, new = _flat(record["config"]), _flat(resolved)
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    refused, bound_by = [], set()
+    for key in changed:
+        if found := [name for name in _bound_by(key) if _holds_files(path.parent / name)]:
+            bound_by |= set(found)
+            refused.append(
+                f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now "
+                f"(bound by {', '.join(f'{name}/' for name in found)})"
+            )
+    if refused:
+        raise ValueError(
+            "\n".join([f"{path.parent} holds results of other settings:", *refused])
+            + "\nname another --config.workdir, give the old settings again, or delete "
+            + ", ".join(str(path.parent / name) for name in sorted(bound_by))
+        )
+    if changed:
+        values = {key: {"old": old.get(key), "new": new.get(key)} for key in changed}
+        change = {"date": _now(), "command": _command(), "config": values}
+        changes = [*record.get("changes", []), change]
+        write_json(path, record | {"config": resolved, "changes": changes})
+        for key in changed:
+            logging.info("config.%s: %r, before %r", key, new.get(key), old.get(key))
+
+
+def _bound_by(key: str) -> list[str]:
+    """The outputs that depend on a key, as paths below the work directory."""
+    names = next(names for pattern, names in _BOUND_BY if fnmatchcase(key, pattern))
+    return [name.format(role=key.split(".")[1]) if "{role}" in name else name for name in names]
+
+
+def _holds_files(directory: Path) -> bool:
+    return any(path.is_file() for path in directory.rglob("*"))
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | found
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def note(workdir: Path, **facts: Any) -> None:
@@ -83,6 +162,23 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextmanager
+def directory_whole(path: Path) -> Iterator[Path]:
+    """A directory that appears at `path` whole or not at all: filled as another, synced, renamed.
+
+    What stands at `path` is replaced at the end, not before.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    temporary.mkdir(parents=True)
+    yield temporary
+    for file in temporary.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.rename(path)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PHASES = ("sft", "dpo")
+PHASES = ("sft", "dpo", "kto")
 SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv")
 
 
@@ -38,6 +38,7 @@ class RoleSettings:
     branching: int
     max_new_tokens: int
     train: tuple[str, ...]
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,27 @@ class PhaseSettings:
     warmup: float
     weight_decay: float
     clip_norm: float
+    held_out: float
+    eval_every: int
+    patience: int
+    max_nonfinite: int
     checkpoint_every: int
-    remat: bool
-    beta: float = 0.0
+    remat: Literal["keep_all", "keep_products", "keep_inputs"]
+
+
+@dataclass(frozen=True)
+class DpoSettings(PhaseSettings):
+    beta: float
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"]
+    label_smoothing: float
+    rpo_alpha: float
+
+
+@dataclass(frozen=True)
+class KtoSettings(PhaseSettings):
+    beta: float
+    desirable: float
+    undesirable: float
 
 
 @dataclass(frozen=True)
@@ -105,13 +124,16 @@ class Settings:
     credit: CreditSettings
     lora: LoraSettings
     sft: PhaseSettings
-    dpo: PhaseSettings
+    dpo: DpoSettings
+    kto: KtoSettings
+    wandb: str
     eval: EvalSettings
     mesh: MeshSettings
 
     def phase(self, name: str) -> PhaseSettings:
-        """The settings of a training phase, "sft" or "dpo"."""
-        return self.sft if name == "sft" else self.dpo
+        """The settings of a training phase, one of `PHASES`."""
+        phases: dict[str, PhaseSettings] = {"sft": self.sft, "dpo": self.dpo, "kto": self.kto}
+        return phases[name]
 
     @property
     def branching(self) -> tuple[int, ...]:
@@ -204,6 +226,26 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ("lora.alpha", s.lora.alpha > 0, "must be positive"),
         ("lora.targets", bool(s.lora.targets), "empty; name at least one projection"),
         ("dpo.beta", s.dpo.beta > 0, "must be positive"),
+        ("dpo.rpo_alpha", s.dpo.rpo_alpha >= 0, "must not be negative (0 is off)"),
+        (
+            "dpo.label_smoothing",
+            0 <= s.dpo.label_smoothing < 0.5,
+            "is the share of flipped labels, in [0, 0.5)",
+        ),
+        (
+            "dpo.label_smoothing",
+            s.dpo.label_smoothing == 0 or s.dpo.loss == "robust",
+            "only config.dpo.loss='robust' takes it; give 0 or that loss",
+        ),
+        ("kto.beta", s.kto.beta > 0, "must be positive"),
+        ("kto.desirable", s.kto.desirable > 0, "must be positive"),
+        ("kto.undesirable", s.kto.undesirable > 0, "must be positive"),
+        (
+            "kto.accumulate",
+            s.kto.accumulate == 1,
+            "must be 1: KTO's reference point is a mean over the whole optimiser step; raise "
+            "config.kto.batch instead",
+        ),
         ("eval.votes", s.eval.votes > 0, "must be positive"),
         ("eval.resamples", s.eval.resamples > 0, "must be positive"),
         ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
@@ -217,6 +259,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
     for name, role in s.roles.items():
         key = f"roles.{name}"
         rules += [
+            (key, name != "merged", "a folder of export/ has that name; choose another"),
             (f"{key}.branching", role.branching > 0, "must be positive"),
             (f"{key}.max_new_tokens", role.max_new_tokens > 0, "must be positive"),
             (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),
@@ -238,6 +281,10 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             (f"{phase}.warmup", 0 <= p.warmup < 1, "is a fraction of the steps, in [0, 1)"),
             (f"{phase}.weight_decay", p.weight_decay >= 0, "must not be negative"),
             (f"{phase}.clip_norm", p.clip_norm > 0, "must be positive"),
+            (f"{phase}.held_out", 0 <= p.held_out < 1, "is a share of questions, in [0, 1)"),
+            (f"{phase}.eval_every", p.eval_every > 0, "must be positive"),
+            (f"{phase}.patience", p.patience >= 0, "must not be negative (0 is off)"),
+            (f"{phase}.max_nonfinite", p.max_nonfinite > 0, "must be positive"),
             (f"{phase}.checkpoint_every", p.checkpoint_every > 0, "must be positive"),
         ]
     for axis in ("data", "fsdp", "tensor"):

@@ -19,8 +19,13 @@ MAX_LINES = 320
 LAYERS = {
     "doorway": {"main", "job"},
     "story": {"collect", "train", "evaluate", "report", "tiny"},
-    "engine": {"sampler", "batches", "policy", "tree", "datasets"},
-    "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards"},
+    "engine": {
+        *("sampler", "batches", "policy", "steps", "tree", "datasets"),
+        *("export", "card", "preflight"),
+        *("objectives", "feed", "heldout", "fit"),
+    },
+    "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"}
+    | {"metrics", "flops"},
     "ground": {
         *("types", "settings", "rundir", "mesh", "shapes"),
         *("credit", "losses", "optim", "stats"),

@@ -1,8 +1,12 @@
-"""From planted trees to SFT rows and DPO pairs."""
+"""From planted trees to SFT rows, DPO pairs and KTO rows."""
 
 import json
+from collections import Counter
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from malt_jax import datasets, shards
 from malt_jax.datasets import Harvest, gather
@@ -68,6 +72,60 @@ def test_identical_texts_are_dropped():
     assert harvest([node(" ", 1.0)]).dropped["empty"] == 1
 
 
+def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
+    """Neither contrast nor caps matter; a value of exactly a half is undesirable."""
+    siblings = [node("a", 1.0), node("a", 1.0), node("b", 0.5), node("c", 0.0), node(" ", 0.0)]
+    found = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
+    assert [(row["completion"], row["label"], row["value"]) for row in found.kto] == [
+        ("a", True, 1.0),
+        ("b", False, 0.5),
+        ("c", False, 0.0),
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.sampled_from([0, 0.5, 1.0]))),
+        max_size=4,
+    ),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_no_node_is_lost_silently(families, most_positives, most_pairs):
+    """What is not in a file is counted as dropped, by the reason."""
+    found = Harvest()
+    for i, family in enumerate(families):
+        siblings = [node(text, value, (i, 0, 0)) for text, value in family]
+        gather(found, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
+    reasons = ("empty", "same text, both labels", "repeated text")
+    dropped = sum(found.dropped[reason] for reason in reasons)
+    assert len(found.kto) + dropped == sum(map(len, families))
+    desirable = sum(row["label"] for row in found.kto)
+    assert len(found.sft) + found.dropped["positives over the cap"] == desirable
+    labels = Counter((row["prompt"], row["label"]) for row in found.kto)
+    possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
+    assert len(found.dpo) + found.dropped["pairs over the cap"] == possible
+
+
+def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
+    """TRL reads the file in order and pairs a prompt with its neighbour's completion to measure
+    the distance to the reference; in the order of the trees that was a sibling's."""
+    rows = [
+        node(f"{question}{i}{j}", float(j), (i, j), question=question)
+        for question in "pqr"
+        for i in range(2)
+        for j in range(3 - (question == "r"))
+    ]
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    summary = datasets.run(tmp_path, Chain())
+    kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
+    assert {row["completion"] for row in kto} == {row["completion"] for row in rows}
+    assert summary["refiner"]["kto_rows"] == len(kto) == 16
+    assert all(a["question_id"] != b["question_id"] for a, b in pairwise(kto))
+    assert [row["completion"] for row in kto[:4]] == ["p00", "q00", "r00", "p01"]
+    assert kto[3]["completion_token_ids"] == [ord(c) for c in "p01"]
+
+
 def test_caps_keep_the_widest_gap_and_spread_the_chosen():
     siblings = [node("a", 1.0), node("b", 0.7), node("c", 0.3), node("d", 0.0)]
     assert pairs(harvest(siblings, pairs=1)) == [("a", "d")]
@@ -126,6 +184,7 @@ def test_the_files_load_with_hugging_face_datasets(tmp_path):
     for name, columns in (
         ("datasets/refiner/sft.parquet", {"prompt", "completion", "value"}),
         ("datasets/refiner/dpo.parquet", {"prompt", "chosen", "rejected"}),
+        ("datasets/refiner/kto.parquet", {"prompt", "completion", "label", "value"}),
         ("trees/shard-00000.parquet", {"question_id", "path", "value"}),
     ):
         table = load_dataset("parquet", data_files=str(tmp_path / name), cache_dir=str(tmp_path))

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import small
+from exports import another_base, drawn, made_elsewhere
 from test_settings import change, good
 
-from malt_jax import job, roles, settings
+from malt_jax import export, job, roles, rundir, settings
 from malt_jax.types import Question
 
 
@@ -82,6 +84,62 @@ def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
     one = a_job(tmp_path, roles__refiner__max_new_tokens=600)
     with pytest.raises(ValueError, match=r"leave no room for a question in the model's context"):
         _ = one.questions
+
+
+def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
+    """Nothing is trained here; the trained team is the base with PEFT's adapter for one role."""
+    changes = {f"roles.{name}.train": () for name in ("generator", "verifier", "refiner")}
+    changes |= {f"roles.{name}.max_new_tokens": 8 for name in ("generator", "verifier", "refiner")}
+    changes |= {"workdir": str(tmp_path / "run"), "model.path": str(small.save(tmp_path / "base"))}
+    changes |= {"roles.verifier.adapter": str(tmp_path / "peft"), "data.eval_questions": 2}
+    changes |= {"sample.rows": 6, "eval.resamples": 10}
+    made_elsewhere(tmp_path / "base", tmp_path / "peft")
+    config = good()
+    for key, value in changes.items():
+        change(config, key, value)
+    job.run(settings.parse(config), config, ["evaluate"])
+    rows = pq.read_table(tmp_path / "run" / "eval" / "predictions.parquet").to_pylist()
+    texts = {
+        (system, role): [
+            r["completion"] for r in rows if (r["system"], r["role"]) == (system, role)
+        ]
+        for system in ("ma", "malt")
+        for role in ("generator", "verifier")
+    }
+    assert len(texts["ma", "generator"]) == 6
+    assert texts["ma", "generator"] == texts["malt", "generator"]
+    assert all(
+        a != b for a, b in zip(texts["ma", "verifier"], texts["malt", "verifier"], strict=True)
+    )
+
+
+def test_an_export_of_another_base_is_not_evaluated(tmp_path):
+    one = a_job(tmp_path, roles__generator__train=(), roles__refiner__train=())
+    with pytest.raises(ValueError, match=r"export/verifier: not there; run --stage=train first"):
+        one.adapters()
+    export.write(tmp_path, one.settings, one.model, "verifier", drawn(one.model))
+    assert set(one.adapters()) == {"verifier"}
+    one.__dict__["model"] = another_base(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"export/verifier: made for another base model"):
+        one.adapters()
+
+
+def test_trees_of_another_base_are_not_gone_on_with(tmp_path):
+    """The hash in config.json was overwritten, and old and new trees were mixed."""
+    one = a_job(tmp_path)
+    rundir.claim(tmp_path, good())
+    one.claim_base()
+    there = json.loads((tmp_path / "config.json").read_text())
+    assert there["base_hash"] == one.model.content_hash
+    one.__dict__["model"] = another_base(tmp_path / "other")
+    (tmp_path / "trees").mkdir()
+    with pytest.raises(ValueError, match="made for another base model"):
+        one.claim_base()
+    assert json.loads((tmp_path / "config.json").read_text()) == there
+    (tmp_path / "trees").rmdir()
+    one.claim_base()
+    again = json.loads((tmp_path / "config.json").read_text())
+    assert again["base_hash"] == one.model.content_hash != there["base_hash"]
 
 
 def test_weights_are_placed_by_the_table(tmp_path):

@@ -3,6 +3,7 @@ started again."""
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,10 +23,7 @@ def command(workdir: Path, model: Path, *flags: str) -> list[str]:
         "model.path": model,
         "data.train_questions": 6,
         "data.eval_questions": 4,
-        "roles.generator.max_new_tokens": 12,
-        "roles.verifier.max_new_tokens": 12,
-        "roles.refiner.max_new_tokens": 12,
-        "sample.rows": 12,
+        "sample.rows": 24,
         "sample.questions_per_shard": 2,
         "credit.threshold": 0.0,
         "sft.epochs": 1,
@@ -48,8 +46,9 @@ def run(*args, **kwargs) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return small.save(tmp_path_factory.mktemp("model"))
+def model() -> Path:
+    """The quickstart's: it answers rightly often enough that every role has something to learn."""
+    return ROOT / "malt_jax" / "tiny" / "model"
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +76,21 @@ def test_the_job_leaves_the_contracts_files(whole):
         "report/report.md",
     ):
         assert (whole / name).stat().st_size > 0, name
-    record = json.loads((whole / "config.json").read_text())
-    assert record["config"]["data"]["train_questions"] == 6
-    assert record["base_hash"].startswith("sha256:")
-    assert record["versions"]["jax"]
+    recorded = json.loads((whole / "config.json").read_text())
+    assert recorded["config"]["data"]["train_questions"] == 6
+    assert recorded["base_hash"].startswith("sha256:")
+    assert recorded["versions"]["jax"]
     assert len(nodes(whole)) == 6 * 39
     results = json.loads((whole / "eval" / "results.json").read_text())
     assert set(results["systems"]) == {"sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"}
     assert all(score["n"] == 4 for score in results["systems"].values())
     exported = {path.name for path in (whole / "export").iterdir()}
     assert exported == {"generator", "verifier", "refiner"}
+    for role in exported:
+        record = json.loads((whole / "export" / role / "malt.json").read_text())
+        assert record["results"]["systems"] == results["systems"]
+        base = json.loads((whole / "checkpoints" / role / "sft" / "base.json").read_text())
+        assert base["base_hash"] == record["base_hash"] == recorded["base_hash"]
 
 
 def test_a_finished_run_does_nothing_again(whole, model):
@@ -136,6 +140,32 @@ def test_bad_input_is_refused_with_its_name(whole, model, flags, message):
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_merged_weights_come_on_request_only(whole, model):
+    assert not (whole / "export" / "merged").exists()
+    done = run(whole, model, "--stage=merge")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for role in ("generator", "verifier", "refiner"):
+        assert (whole / "export" / "merged" / role / "model.safetensors").stat().st_size > 0
+
+
+def test_a_run_without_anything_to_learn_says_what_to_do_and_that_works(tmp_path):
+    """Random weights answer nothing rightly. What the refusal proposes, given as it stands, lets
+    the same work directory go on."""
+    workdir, silent = tmp_path / "run", small.save(tmp_path / "model")
+    short = [f"--config.roles.{r}.max_new_tokens=8" for r in ("generator", "verifier", "refiner")]
+    done = run(workdir, silent, *short)
+    assert done.returncode != 0
+    assert done.stderr.count(".parquet: empty") == 5
+    assert not (workdir / "export").exists()
+    proposed = next(line for line in done.stderr.splitlines() if ".train=" in line)
+    done = run(workdir, silent, *short, *shlex.split(proposed))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not (workdir / "export").exists()
+    assert (workdir / "report" / "index.html").exists()
+    (change,) = json.loads((workdir / "config.json").read_text())["changes"]
+    assert change["config"]["roles.verifier.train"] == {"old": ["sft", "dpo"], "new": []}
 
 
 def test_a_stage_without_the_one_before_it_says_so(model, tmp_path):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,14 +40,44 @@ tokens = [n.completion.tokens for q in test_tree.QUESTIONS for ns in found[q.id]
 print(json.dumps({"tokens": tokens, "losses": losses, "specs": len(spread)}))
 """
 
+STEPS = """
+import json
+import jax, numpy as np
+import test_steps as t
+from malt_jax import mesh, steps
+from malt_jax.batches import plan, take
 
-def run(devices: int, sizes: dict[str, int], workdir: Path) -> dict:
+def losses(sizes):
+    count = int(np.prod(sizes))
+    t.MESH = jax.make_mesh(sizes, mesh.AXES, devices=jax.devices()[:count],
+                           axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    params = jax.device_put(t.MODEL.params, mesh.tree_shardings(t.MESH, t.MODEL.params))
+    t.fresh.cache_clear()
+    state = t.start()
+    step = steps.training(t.MODEL.config, t.TX, t.sft, state, remat="keep_products")
+    order = plan(t.DATA, batch=4, accumulate=2, epochs=3, seed=[0], rows=steps.rows(t.MESH))
+    found = []
+    for i in range(len(order)):
+        extra = {"denominator": t.DATA.completions.sum(), "factor": 1.0}
+        extra = {name: np.full(2, value, np.float32) for name, value in extra.items()}
+        batches, extra = steps.place(t.MESH, take(t.DATA, order, i, pad_id=3), extra)
+        assert len(batches.tokens.sharding.device_set) == count
+        state, metrics = step(params, state, batches, extra)
+        found += [float(metrics["loss"]), float(metrics["grad_norm"])]
+    return found
+
+print(json.dumps([losses(s) for s in
+                  [(1, 1, 1), (2, 1, 1), (4, 1, 1), (1, 2, 2), (8, 1, 1), (2, 2, 2)]]))
+"""
+
+
+def run(devices: int, sizes: dict[str, int], workdir: Path, program: str = PROGRAM) -> Any:
     here = Path(__file__).parent
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PATH": "/usr/bin:/bin"}
     environment["PYTHONPATH"] = f"{here}:{here.parent}"
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(sizes), str(workdir)],
+        [sys.executable, "-c", program, json.dumps(sizes), str(workdir)],
         capture_output=True,
         text=True,
         env=environment,
@@ -64,6 +95,15 @@ def test_eight_devices_agree_with_one(tmp_path):
     assert eight["specs"] > 2, "the parameters are not spread over the mesh"
     assert one["tokens"] == eight["tokens"]
     np.testing.assert_allclose(one["losses"], eight["losses"], atol=1e-5)
+
+
+def test_one_two_four_and_eight_devices_take_the_same_steps(tmp_path):
+    """Losses and gradient norms of three steps of two micro-batches, rows spread over the devices,
+    weights whole or split."""
+    one, *others = run(8, {}, tmp_path, STEPS)
+    assert len(one) == 6
+    for other in others:
+        np.testing.assert_allclose(other, one, rtol=1e-5)
 
 
 def test_every_parameter_and_adapter_leaf_has_logical_axes():

@@ -1,4 +1,4 @@
-"""The optimiser's first steps by hand, its schedule, and accumulation against one large batch."""
+"""The optimiser's first steps by hand, and its schedule."""
 
 import math
 from typing import Any
@@ -89,44 +89,8 @@ def test_one_step_is_taken_at_the_peak():
     assert float(run(optimiser, jnp.array(1.0), [jnp.array(2.0)])[0]) == pytest.approx(0.9)
 
 
-def test_eight_micro_batches_of_one_equal_one_batch_of_eight():
-    """The mean gradient is below the clipping norm at the first of three updates, then above."""
-    rng = np.random.default_rng(0)
-    inputs, targets = rng.normal(size=(3, 8, 4)), rng.normal(size=(3, 8))
-    start = jnp.asarray(rng.normal(size=4), jnp.float32)
-    settings = {**PLAIN, "weight_decay": 0.1, "clip_norm": 4.0, "warmup": 0.4}
-
-    def train(accumulate):
-        optimiser = adamw(0.1, 3, **settings, accumulate=accumulate)
-        w, state, history = start, optimiser.init(start), []
-
-        @jax.jit
-        def step(w, state, x, y):
-            gradient = jax.grad(lambda w: jnp.mean((x @ w - y) ** 2))(w)
-            updates, state = optimiser.update(gradient, state, w)
-            return optax.apply_updates(w, updates), state
-
-        for x, y in zip(inputs, targets, strict=True):
-            for part in np.split(np.arange(8), accumulate):
-                w, state = step(w, state, x[part], y[part])
-            history.append(w)
-        return np.array(history)
-
-    whole = train(1)
-    assert np.abs(np.diff(whole, axis=0)).min() > 1e-4
-    np.testing.assert_allclose(train(8), whole, rtol=1e-5)
-    np.testing.assert_allclose(train(4), whole, rtol=1e-5)
-
-
-def test_a_last_group_that_is_not_full_changes_nothing():
-    """Five calls with three an update: one update, then two that wait."""
-    optimiser = adamw(0.1, 2, **PLAIN, accumulate=3)
-    history = run(optimiser, jnp.array(1.0), [jnp.array(1.0)] * 5)
-    np.testing.assert_allclose(history, [1.0, 1.0, 0.9, 0.9, 0.9], rtol=1e-6)
-
-
 @pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"warmup": 1.0}, {"warmup": -0.1}, {"clip_norm": 0.0}, {"accumulate": 0}]
+    "bad", [{"steps": 0}, {"warmup": 1.0}, {"warmup": -0.1}, {"clip_norm": 0.0}]
 )
 def test_impossible_settings_are_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

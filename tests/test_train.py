@@ -1,43 +1,45 @@
 """Training: exact log-probabilities, exact resumption, and adapters that learn."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import small
 
 from configs.base import get_config
-from malt_jax import checkpoints, datasets, mesh, settings, shards, train
-from malt_jax.batches import pack, plan, take
-from malt_jax.losses import token_logprobs
-from malt_jax.models import llama, lora
-from malt_jax.policy import completion_logprobs, sequence_logprobs
+from malt_jax import checkpoints, datasets, export, fit, mesh, settings, shards, train
+from malt_jax.models import lora
 
 MODEL = small.model(scale=4.0)
 
 
-def recipe(**phase) -> settings.Settings:
+def recipe(train: tuple[str, ...] = ("sft", "dpo"), **phase) -> settings.Settings:
     config = get_config()
     config.model.path, config.data.task = "random", "arithmetic"
     config.chain = ("refiner",)
     config.roles.refiner.prompt = "{question}"
     config.lora.rank = 4
     parsed = settings.parse(config.to_dict())
-    small_phase = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2} | phase
+    # Not through the config, which allows DPO only after SFT.
+    roles = {"refiner": replace(parsed.roles["refiner"], train=train)}
+    every = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2}
+    every |= {"held_out": 0.0} | phase
     return replace(
-        parsed, sft=replace(parsed.sft, **small_phase), dpo=replace(parsed.dpo, **small_phase)
+        parsed,
+        roles=roles,
+        **{name: replace(parsed.phase(name), **every) for name in settings.PHASES},
     )
 
 
 def write_data(workdir: Path, n: int = 10) -> None:
     rng = np.random.default_rng(0)
     encode = small.tokenizer().encode
-    sft, dpo = [], []
+    sft, dpo, kto = [], [], []
     for i in range(n):
         a, b = rng.integers(1, 50, 2)
         prompt, good, bad = f"{a}+{b}", f"={a + b}", f"={a - b}."
@@ -49,9 +51,13 @@ def write_data(workdir: Path, n: int = 10) -> None:
             | {"chosen": good, "rejected": bad, "values": [1.0, 0.0]}
             | {"chosen_token_ids": ids["good"], "rejected_token_ids": ids["bad"]}
         )
+        text, label = (bad, False) if i % 3 else (good, True)
+        row = {"completion": text, "completion_token_ids": [*encode(text), 0]}
+        kto.append(common | row | {"label": label, "value": float(label)})
     folder = workdir / "datasets" / "refiner"
     shards.write(folder / "sft.parquet", sft, datasets.SFT_SCHEMA)
     shards.write(folder / "dpo.parquet", dpo, datasets.DPO_SCHEMA)
+    shards.write(folder / "kto.parquet", kto, datasets.KTO_SCHEMA)
 
 
 def metrics(workdir: Path, phase: str) -> list[dict]:
@@ -61,42 +67,6 @@ def metrics(workdir: Path, phase: str) -> list[dict]:
 
 def exported(workdir: Path) -> bytes:
     return (workdir / "export" / "refiner" / "adapter_model.safetensors").read_bytes()
-
-
-def test_completion_logprobs_equal_those_of_the_full_logits():
-    rows = [([5, 6, 7, 8, 9], [10, 11, 0]), ([20], [21] * 70), ([30, 31], [0])]
-    batch = take(pack(rows, pad_id=3, context=512), np.array([0, 1, 2, -1]))
-    adapter = lora.init(MODEL.config, jax.random.key(1), rank=3, alpha=6.0)
-    adapter = jax.tree.map(lambda x: x + 0.1, adapter)
-    logps, mask = completion_logprobs(MODEL.config, MODEL.params, adapter, batch)
-    assert mask.sum(1).tolist() == [3, 70, 1, 0]
-    for row, (prompt, completion) in enumerate(rows):
-        tokens = np.array([[*prompt, *completion]])
-        hidden, _ = llama.forward(
-            MODEL.config, MODEL.params, tokens, np.ones_like(tokens, bool), adapter
-        )
-        logits = llama.unembed(MODEL.config, MODEL.params, hidden)
-        full = token_logprobs(logits[:, :-1], tokens[:, 1:])[0, len(prompt) - 1 :]
-        np.testing.assert_allclose(logps[row, : len(completion)], full, atol=2e-5)
-    sums = sequence_logprobs(MODEL.config, MODEL.params, adapter, batch)
-    np.testing.assert_allclose(sums, jnp.where(mask, logps, 0).sum(1), rtol=1e-6)
-    assert sums[3] == 0
-
-
-def test_plan_covers_each_epoch_once_and_is_seeded():
-    batches = plan(rows=10, batch=4, accumulate=2, epochs=3, seed=[1, 2])
-    assert batches.shape == (12, 4)
-    for epoch in batches.reshape(3, -1):
-        assert sorted(epoch[epoch >= 0]) == list(range(10))
-        assert (epoch[10:] == -1).all()
-    assert (batches == plan(10, 4, 2, 3, [1, 2])).all()
-    assert (batches != plan(10, 4, 2, 3, [1, 3])).any()
-    assert (batches[:4] != batches[4:8]).any()
-
-
-def test_a_row_beyond_the_context_is_refused():
-    with pytest.raises(ValueError, match="513 tokens"):
-        pack([([1] * 500, [2] * 13)], 0, 512)
 
 
 def test_sft_then_dpo_learn_and_export(tmp_path):
@@ -114,65 +84,88 @@ def test_sft_then_dpo_learn_and_export(tmp_path):
     assert (tmp_path / "export" / "refiner" / "adapter_config.json").exists()
 
 
-def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch):
-    """Killed in the middle of an epoch of SFT and again in DPO; 3 batches an epoch, checkpoints
-    every 2, so the kill is between two checkpoints."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for directory in (whole, broken):
-        write_data(directory)
-    train.run(whole, recipe(), MODEL, mesh.make())
+HELD_OUT = {"held_out": 0.3, "eval_every": 2, "checkpoint_every": 3, "epochs": 3}  # 6 steps
+TIMES = ("seconds", "tokens_per_second", "flops_per_second", "peak_share")
 
-    def kill_after(calls: int):
-        real, count = train._put, iter(range(10**6))
 
-        def put(*args):
-            if next(count) == calls:
-                raise KeyboardInterrupt
-            return real(*args)
+def untimed(workdir: Path, phase: str) -> list[dict]:
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in metrics(workdir, phase)]
 
-        return put
 
-    for calls in (3, 8):
+def best(workdir: Path, phase: str) -> list[str]:
+    return sorted(p.name for p in (workdir / "checkpoints" / "refiner" / phase / "best").iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole")
+    write_data(workdir)
+    train.run(workdir, recipe(**HELD_OUT), MODEL, mesh.make())
+    return workdir
+
+
+def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
+    """Killed in the middle of an epoch of SFT and twice in DPO, after an evaluation that no
+    checkpoint followed: metrics, held-out losses, which adapter was best, and the export."""
+    write_data(tmp_path)
+
+    def kill_after(steps: int):
+        real, count = fit._figures, iter(range(1, 10**6))
+
+        def figures(*args):
+            row = real(*args)
+
+            def dying(*args):
+                if next(count) > steps:
+                    raise KeyboardInterrupt
+                return row(*args)
+
+            return dying
+
+        return figures
+
+    for steps in (4, 7, 0):
         with monkeypatch.context() as patched:
-            patched.setattr(train, "_put", kill_after(calls))
+            patched.setattr(fit, "_figures", kill_after(steps))
             with pytest.raises(KeyboardInterrupt):
-                train.run(broken, recipe(), MODEL, mesh.make())
-    assert not (broken / "export" / "refiner").exists()
-    train.run(broken, recipe(), MODEL, mesh.make())
-    assert exported(whole) == exported(broken)
+                train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert not (tmp_path / "export" / "refiner").exists()
+    train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert exported(whole) == exported(tmp_path)
     for phase in ("sft", "dpo"):
-        one, other = metrics(whole, phase), metrics(broken, phase)
-        assert [(r["step"], r["loss"]) for r in one] == [(r["step"], r["loss"]) for r in other]
+        assert untimed(whole, phase) == untimed(tmp_path, phase)
+        assert best(whole, phase) == best(tmp_path, phase)
+        evaluations = [row for row in untimed(whole, phase) if row.get("eval")]
+        assert [row["step"] for row in evaluations] == [2, 4, 6]
+        assert str(min(evaluations, key=lambda row: row["loss"])["step"]) in best(whole, phase)
 
 
-def test_resuming_without_the_optimiser_state_would_show(tmp_path, monkeypatch):
+def test_resuming_without_the_optimiser_state_would_show(whole, tmp_path, monkeypatch):
     """The control of the test above: a fresh optimiser on resume changes the export."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for directory in (whole, broken):
-        write_data(directory)
-    train.run(whole, recipe(), MODEL, mesh.make())
-    train.run(broken, recipe(), MODEL, mesh.make())
-    restore = train.checkpoints.restore
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    restore = checkpoints.restore
 
     def forgetful(saved, like):
         step, state = restore(saved, like)
         return step - 2, state | {"opt_state": like["opt_state"]}
 
-    (broken / "export" / "refiner").rename(broken / "old")
-    monkeypatch.setattr(train.checkpoints, "restore", forgetful)
-    monkeypatch.setattr(train.checkpoints, "save", lambda *args: None)
-    train.run(broken, recipe(), MODEL, mesh.make())
-    assert exported(whole) != exported(broken)
+    (tmp_path / "export" / "refiner").rename(tmp_path / "old")
+    monkeypatch.setattr(checkpoints, "restore", forgetful)
+    monkeypatch.setattr(checkpoints, "save", lambda *args: None)
+    monkeypatch.setattr(fit, "_best", lambda phase, last: last)
+    train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
+    assert exported(whole) != exported(tmp_path)
 
 
 def test_accumulation_equals_a_larger_batch(tmp_path):
     """1 x 8 equals 4 x 2 though the rows have different lengths: the mean is over the step's
     tokens."""
     results = []
-    for batch, accumulate in ((8, 1), (2, 4)):
-        directory = tmp_path / str(batch)
+    for split in ({"batch": 8, "accumulate": 1}, {"batch": 2, "accumulate": 4}):
+        directory = tmp_path / str(split["batch"])
         write_data(directory, n=16)
-        train.run(directory, recipe(batch=batch, accumulate=accumulate), MODEL, mesh.make())
+        train.run(directory, recipe(**split, learning_rate=1e-3), MODEL, mesh.make())
         results.append(directory)
     from safetensors.numpy import load_file
 
@@ -180,25 +173,26 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         load_file(d / "export" / "refiner" / "adapter_model.safetensors") for d in results
     )
     for name, tensor in one.items():
-        np.testing.assert_allclose(tensor, other[name], atol=2e-5)
+        # A tenth of one update at a rate of 1e-2: where a gradient is all but 0, Adam makes as much
+        # of its last bit. `test_steps` holds the gradients themselves to 1e-6.
+        np.testing.assert_allclose(tensor, other[name], atol=1e-3)
 
 
-def test_checkpoints_hold_no_base_weights(tmp_path):
-    """Adapter and two moments, and nothing else."""
-    write_data(tmp_path)
-    train.run(tmp_path, recipe(), MODEL, mesh.make())
-    saved = checkpoints.manager(tmp_path / "checkpoints" / "refiner" / "dpo")
-    stored = jax.tree.leaves(saved.restore(saved.latest_step(), args=ocp.args.StandardRestore()))
-    saved.close()
+def test_checkpoints_hold_no_base_weights(whole):
+    """Adapter and two moments, and nothing else; of the best, the adapter alone."""
+    folder = whole / "checkpoints" / "refiner" / "dpo"
     adapter = jax.tree.leaves(lora.init(MODEL.config, jax.random.key(0), rank=4, alpha=8.0))
-    arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
-    assert arrays == sorted(leaf.shape for leaf in 3 * adapter)
+    for path, copies in ((folder / "6", 3), (folder / "best" / best(whole, "dpo")[-1], 1)):
+        with ocp.StandardCheckpointer() as orbax:
+            stored = jax.tree.leaves(orbax.restore(path))
+        arrays = sorted(leaf.shape for leaf in stored if leaf.shape)
+        assert arrays == sorted(leaf.shape for leaf in copies * adapter)
 
 
 def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
     """Killed between the two files of an export, a run took the role for finished."""
     write_data(tmp_path)
-    save = train.save_adapter
+    save = export.save_adapter
 
     def killed(*args, **kwargs):
         save(*args, **kwargs)
@@ -206,7 +200,7 @@ def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "save_adapter", killed)
+        patched.setattr(export, "save_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
             train.run(tmp_path, recipe(), MODEL, mesh.make())
     assert not (tmp_path / "export" / "refiner").exists()
@@ -214,21 +208,6 @@ def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
     assert len(exported(tmp_path)) > 0
 
 
-def test_an_empty_data_set_leaves_the_adapter_as_it_was(tmp_path):
-    write_data(tmp_path)
-    folder = tmp_path / "datasets" / "refiner"
-    shards.write(folder / "dpo.parquet", [], datasets.DPO_SCHEMA)
-    train.run(tmp_path, recipe(), MODEL, mesh.make())
-    assert (tmp_path / "export" / "refiner" / "adapter_model.safetensors").exists()
-    assert not (tmp_path / "checkpoints" / "refiner" / "dpo").exists()
-
-
 def test_missing_data_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"refiner/sft.parquet: not there; run --stage=datasets"):
         train.run(tmp_path, recipe(), MODEL, mesh.make())
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    write_data(tmp_path)
-    with pytest.raises(FloatingPointError, match=r"refiner sft: loss .* config.sft.learning_rate"):
-        train.run(tmp_path, recipe(learning_rate=1e30), MODEL, mesh.make())

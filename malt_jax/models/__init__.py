@@ -61,7 +61,8 @@ class Model:
         """Next-token logits float32[B, T, V] for int32[B, T] tokens.
 
         `mask` bool[B, T] is true on real tokens (padding on either side); without it all are real.
-        Raises ValueError for tokens of another shape or outside the vocabulary.
+        Raises ValueError for tokens of another shape or outside the vocabulary, and for a row
+        beyond the model's sliding window if it has one.
         """
         tokens = np.asarray(tokens)
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
@@ -73,6 +74,11 @@ class Model:
         real = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask, bool)
         if real.shape != tokens.shape:
             raise ValueError(f"mask: shape {real.shape} differs from tokens' {tokens.shape}")
+        if self.config.window and real.sum(-1).max(initial=0) > self.config.context:
+            raise ValueError(
+                f"tokens: a row is longer than the sliding window of {self.config.context}, inside "
+                "which alone this port's full attention is the model's"
+            )
         return _logits(self.config, self.params, tokens.astype(np.int32), real)
 
 

@@ -1,4 +1,5 @@
-"""GGUF files of the Llama architecture: config, tokenizer, and weights dequantised one by one."""
+"""GGUF files of the architectures llama, qwen2 and qwen3: config, tokenizer, and weights
+dequantised one by one."""
 
 import re
 from functools import partial
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGUFReader, ReaderTensor, TokenType
 from gguf.quants import dequantize
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from malt_jax.models import llama
@@ -17,6 +18,7 @@ from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.weights import EMBED, HEAD, LAYER_NAMES, Stored
 from malt_jax.tokenizer import Tokenizer
 
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
 ROPE_FACTORS = "rope_freqs.weight"
 _LAYER_PARTS = {
     "attn_norm": "attn_norm",
@@ -25,6 +27,8 @@ _LAYER_PARTS = {
     "attn_k": "k",
     "attn_v": "v",
     "attn_output": "o",
+    "attn_q_norm": "q_norm",
+    "attn_k_norm": "k_norm",
     "ffn_gate": "gate",
     "ffn_up": "up",
     "ffn_down": "down",
@@ -48,26 +52,29 @@ def open_file(file: Path) -> GGUFReader:
 
 def config(reader: GGUFReader) -> LlamaConfig:
     """The model's shape. Raises ValueError naming the metadata key the port cannot honour."""
-    if (architecture := _value(reader, "general.architecture")) != "llama":
-        raise ValueError(f"{_path(reader)}: general.architecture: {architecture!r} is not 'llama'")
+    if (arch := _architecture(reader)) not in ARCHITECTURES:
+        raise ValueError(
+            f"{_path(reader)}: general.architecture: {arch!r} is not one of {ARCHITECTURES}"
+        )
     for key in _UNSUPPORTED:
-        if _value(reader, f"llama.{key}"):
-            raise ValueError(f"{_path(reader)}: llama.{key} is not supported")
+        if _value(reader, f"{arch}.{key}"):
+            raise ValueError(f"{_path(reader)}: {arch}.{key} is not supported")
     names = {tensor.name: tensor for tensor in reader.tensors}
     if "token_embd.weight" not in names:
         raise ValueError(f"{_path(reader)}: token_embd.weight is missing")
-    heads = _needed(reader, "llama.attention.head_count")
-    hidden = _needed(reader, "llama.embedding_length")
+    heads = _needed(reader, f"{arch}.attention.head_count")
+    hidden = _needed(reader, f"{arch}.embedding_length")
     fields = {
+        "model_type": arch,
         "vocab_size": int(names["token_embd.weight"].shape[1]),
         "hidden_size": hidden,
-        "intermediate_size": _needed(reader, "llama.feed_forward_length"),
-        "num_hidden_layers": _needed(reader, "llama.block_count"),
+        "intermediate_size": _needed(reader, f"{arch}.feed_forward_length"),
+        "num_hidden_layers": _needed(reader, f"{arch}.block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": _value(reader, "llama.attention.head_count_kv", heads),
-        "head_dim": _value(reader, "llama.attention.key_length", hidden // heads),
-        "max_position_embeddings": _needed(reader, "llama.context_length"),
-        "rms_norm_eps": _needed(reader, "llama.attention.layer_norm_rms_epsilon"),
+        "num_key_value_heads": _value(reader, f"{arch}.attention.head_count_kv", heads),
+        "head_dim": _value(reader, f"{arch}.attention.key_length", hidden // heads),
+        "max_position_embeddings": _needed(reader, f"{arch}.context_length"),
+        "rms_norm_eps": _needed(reader, f"{arch}.attention.layer_norm_rms_epsilon"),
         "rope_parameters": _rope_fields(reader),
         "tie_word_embeddings": "output.weight" not in names,
         "attention_bias": "blk.0.attn_q.bias" in names,
@@ -77,7 +84,7 @@ def config(reader: GGUFReader) -> LlamaConfig:
         found = LlamaConfig.from_hf(fields)
     except ValueError as error:
         raise ValueError(f"{_path(reader)}: {error}") from None
-    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+    for key in (f"{arch}.attention.value_length", f"{arch}.rope.dimension_count"):
         if (size := _value(reader, key, found.head_dim)) != found.head_dim:
             raise ValueError(
                 f"{_path(reader)}: {key}: {size} differs from the head size {found.head_dim}"
@@ -89,8 +96,10 @@ def config(reader: GGUFReader) -> LlamaConfig:
 
 def tensors(reader: GGUFReader) -> dict[str, Stored]:
     """Lists the tensors under their Hugging Face names; reads nothing yet."""
-    heads = _needed(reader, "llama.attention.head_count")
-    kv_heads = _value(reader, "llama.attention.head_count_kv", heads)
+    arch = _architecture(reader)
+    heads = _needed(reader, f"{arch}.attention.head_count")
+    kv_heads = _value(reader, f"{arch}.attention.head_count_kv", heads)
+    interleaved = {"attn_q": heads, "attn_k": kv_heads} if arch == "llama" else {}
     size = _path(reader).stat().st_size
     found = {}
     for tensor in reader.tensors:
@@ -98,7 +107,7 @@ def tensors(reader: GGUFReader) -> dict[str, Stored]:
             continue
         if tensor.data_offset + tensor.n_bytes > size:
             raise ValueError(f"{_path(reader)}: {tensor.name} reaches beyond the end of the file")
-        permuted = {"attn_q": heads, "attn_k": kv_heads}.get(tensor.name.split(".")[-2])
+        permuted = interleaved.get(tensor.name.split(".")[-2])
         shape = tuple(int(n) for n in reversed(tensor.shape))
         found[_hf_name(tensor.name)] = Stored(
             _path(reader), shape, partial(_read, _path(reader), tensor, shape, permuted)
@@ -125,7 +134,8 @@ def _read(
 
 
 def _unpermuted(array: np.ndarray, heads: int) -> np.ndarray:
-    """GGUF interleaves the halves of a head that rotary embeddings pair; here they lie apart."""
+    """GGUF's Llama interleaves the halves of a head that rotary embeddings pair; here they lie
+    apart."""
     paired = array.reshape(heads, -1, 2, *array.shape[1:])
     return paired.swapaxes(1, 2).reshape(array.shape)
 
@@ -139,16 +149,17 @@ def _hf_name(name: str) -> str:
 
 
 def _rope_fields(reader: GGUFReader) -> dict[str, Any]:
-    theta = _value(reader, "llama.rope.freq_base", 10_000.0)
-    kind = _value(reader, "llama.rope.scaling.type", "none")
+    arch = _architecture(reader)
+    theta = _value(reader, f"{arch}.rope.freq_base", 10_000.0)
+    kind = _value(reader, f"{arch}.rope.scaling.type", "none")
     if ROPE_FACTORS in {tensor.name for tensor in reader.tensors}:
         return {"rope_type": "llama3", "rope_theta": theta, **_llama3_fields(_factors(reader))}
     if kind == "linear":
-        factor = _needed(reader, "llama.rope.scaling.factor")
+        factor = _needed(reader, f"{arch}.rope.scaling.factor")
         return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
     if kind != "none":
         raise ValueError(
-            f"{_path(reader)}: llama.rope.scaling.type: {kind!r} is not 'none' or 'linear'"
+            f"{_path(reader)}: {arch}.rope.scaling.type: {kind!r} is not 'none' or 'linear'"
         )
     return {"rope_type": "default", "rope_theta": theta}
 
@@ -184,10 +195,11 @@ def _check_factors(reader: GGUFReader, found: LlamaConfig) -> None:
 
 
 _GPT2_SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-_LLAMA3_SPLIT = Regex(
+_LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_BYTE_SPLITS = {"llama-bpe": _LLAMA3_SPLIT, "qwen2": _LLAMA3_SPLIT.replace("{1,3}", "")}
 
 
 def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer | None:
@@ -196,8 +208,8 @@ def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer | None:
     if kind == "smollm":
         digits = pre_tokenizers.Digits(individual_digits=True)
         return pre_tokenizers.Sequence([digits, _GPT2_SPLIT])
-    if kind == "llama-bpe":
-        split = pre_tokenizers.Split(_LLAMA3_SPLIT, behavior="isolated")
+    if kind in _BYTE_SPLITS:
+        split = pre_tokenizers.Split(Regex(_BYTE_SPLITS[kind]), behavior="isolated")
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return pre_tokenizers.Sequence([split, byte_level])
     return None
@@ -218,7 +230,7 @@ def tokenizer(reader: GGUFReader) -> Tokenizer:
     if pre_tokenizer is None:
         raise ValueError(
             f"{_path(reader)}: tokenizer.ggml.pre: {kind!r} is not one of 'gpt-2', 'smollm',"
-            " 'llama-bpe'; use the Hugging Face directory"
+            " 'llama-bpe', 'qwen2'; use the Hugging Face directory"
         )
     tokens: list[str] = _needed(reader, "tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ", 1)) for merge in _needed(reader, "tokenizer.ggml.merges")]
@@ -226,6 +238,8 @@ def tokenizer(reader: GGUFReader) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
     # Llama 3 takes a piece that is a token as it stands, before any merging.
     fast = FastTokenizer(models.BPE(vocabulary, merges, ignore_merges=kind == "llama-bpe"))
+    if kind == "qwen2":
+        fast.normalizer = normalizers.NFC()
     fast.pre_tokenizer = pre_tokenizer
     fast.decoder = decoders.ByteLevel()
     fast.add_special_tokens(_added(tokens, types, TokenType.CONTROL))
@@ -249,6 +263,11 @@ def _added(tokens: list[str], types: list[int], wanted: TokenType) -> list[Added
         for token, kind in zip(tokens, types, strict=True)
         if kind == wanted
     ]
+
+
+def _architecture(reader: GGUFReader) -> str:
+    """What the names of the model's own metadata begin with."""
+    return str(_value(reader, "general.architecture"))
 
 
 def _path(reader: GGUFReader) -> Path:

@@ -44,7 +44,7 @@ def refuse_remote_code(config: dict[str, Any], path: Path) -> None:
     if config.get("auto_map"):
         raise ValueError(
             f"{path}: auto_map asks to run code that comes with the weights (trust_remote_code),"
-            " which is refused; remove the field if the model is a plain Llama"
+            " which is refused; remove the field if transformers has the model itself"
         )
 
 

@@ -1,5 +1,5 @@
-"""A Llama in flax.nnx. Parameters leave this file as plain pytrees; forward passes are pure
-functions of them.
+"""A Llama, or a family like it (`models.config`), in flax.nnx. Parameters leave this file as plain
+pytrees; forward passes are pure functions of them.
 
 One block serves the full pass and the passes over a paged cache (`models.paged`): what differs is
 only how queries meet keys, so attention is a callable handed down.
@@ -17,13 +17,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.models.lora import Adapter, Params
+from malt_jax.models.lora import Adapter, Params, thin_product
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
 """q [B, T, N, H], k and v [B, T, K, H] -> attended [B, T, N, H] and the keys and values to keep."""
+PRODUCT = "product"
+"""What policies of `jax.checkpoint` call the outputs of the matrix products."""
+RematPolicy = Callable[..., Any]
+"""One of `jax.checkpoint_policies`."""
 Scale = float | Array
 """What an adapter's low-rank part is multiplied with: alpha / r, or `lora.gates` [B, 1, r]."""
 
@@ -48,9 +53,9 @@ class Linear(nnx.Module):
         if self.bias is not None:
             y = y + self.bias[...]
         if lora is not None:
-            low = x @ lora["a"].astype(x.dtype)
-            y = y + (scale * low) @ lora["b"].astype(x.dtype)
-        return y
+            low = checkpoint_name(thin_product(x, lora["a"].astype(x.dtype)), PRODUCT)
+            y = y + thin_product(scale * low, lora["b"].astype(x.dtype))
+        return checkpoint_name(y, PRODUCT)
 
 
 class Norm(nnx.Module):
@@ -66,15 +71,17 @@ class Norm(nnx.Module):
 
 class Block(nnx.Module):
     def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs):
-        c, attention, mlp = config, config.attention_bias, config.mlp_bias
+        c, bias, mlp = config, config.qkv_bias, config.mlp_bias
         queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
         self.config = config
         self.attn_norm = Norm(c.hidden_size, c.norm_eps, dtype)
         self.mlp_norm = Norm(c.hidden_size, c.norm_eps, dtype)
-        self.q = Linear(c.hidden_size, queries, attention, dtype, rngs)
-        self.k = Linear(c.hidden_size, keys, attention, dtype, rngs)
-        self.v = Linear(c.hidden_size, keys, attention, dtype, rngs)
-        self.o = Linear(queries, c.hidden_size, attention, dtype, rngs)
+        self.q = Linear(c.hidden_size, queries, bias, dtype, rngs)
+        self.k = Linear(c.hidden_size, keys, bias, dtype, rngs)
+        self.v = Linear(c.hidden_size, keys, bias, dtype, rngs)
+        self.o = Linear(queries, c.hidden_size, c.attention_bias, dtype, rngs)
+        self.q_norm = Norm(c.head_dim, c.norm_eps, dtype) if c.qk_norm else None
+        self.k_norm = Norm(c.head_dim, c.norm_eps, dtype) if c.qk_norm else None
         self.gate = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
         self.up = Linear(c.hidden_size, c.intermediate_size, mlp, dtype, rngs)
         self.down = Linear(c.intermediate_size, c.hidden_size, mlp, dtype, rngs)
@@ -92,6 +99,8 @@ class Block(nnx.Module):
         q = self.q(h, lora.get("q"), scale).reshape(batch, length, c.num_heads, c.head_dim)
         k = self.k(h, lora.get("k"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
         v = self.v(h, lora.get("v"), scale).reshape(batch, length, c.num_kv_heads, c.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         attended, kept = attend(_rotate(q, rope), _rotate(k, rope), v)
         x_BTD = x_BTD + self.o(attended.reshape(batch, length, -1), lora.get("o"), scale)
         h = self.mlp_norm(x_BTD)
@@ -116,7 +125,7 @@ class Llama(nnx.Module):
         attends: Sequence[Attend],
         adapter: Adapter | None,
         scale: Scale,
-        remat: bool,
+        remat_policy: RematPolicy | None,
     ) -> tuple[Array, list[KV]]:
         x = self.embed[...][tokens_BT]
         rope = rope_angles(self.config.rope, self.config.head_dim, positions_BT, x.dtype)
@@ -127,7 +136,8 @@ class Llama(nnx.Module):
             def run(x: Array, lora: Any, block: Block = block, attend: Attend = attend) -> Any:
                 return block(x, rope, attend, lora, scale)
 
-            x, kv = (jax.checkpoint(run) if remat else run)(x, lora)
+            kept_run = jax.checkpoint(run, policy=remat_policy) if remat_policy else run
+            x, kv = kept_run(x, lora)
             kept.append(kv)
         return self.norm(x), kept
 
@@ -164,18 +174,19 @@ def run(
     adapter: Adapter | None,
     gates: Array | None = None,
     *,
-    remat: bool = False,
+    remat_policy: RematPolicy | None = None,
 ) -> tuple[Array, list[KV]]:
     """The layers, each with its own way of meeting keys: normed hidden states [B, T, D] and what
     each `attend` keeps.
 
     With `gates` float32[B, 1, r] each row has its own share of a stacked adapter (`lora.stack`).
+    A `remat_policy` says what each block keeps for its backward pass; without one it keeps all.
     """
     module = nnx.merge(_graph(config, params["embed"].dtype)[0], params)
     scale: Scale = 0.0 if adapter is None else adapter.scale
     if gates is not None:
         scale = gates.astype(params["embed"].dtype)
-    return module(tokens_BT, positions_BT, attends, adapter, scale, remat)
+    return module(tokens_BT, positions_BT, attends, adapter, scale, remat_policy)
 
 
 def forward(
@@ -184,18 +195,15 @@ def forward(
     tokens_BT: Array,
     mask_BT: Array,
     adapter: Adapter | None = None,
-    *,
-    remat: bool = False,
 ) -> tuple[Array, list[KV]]:
     """The full causal pass over padded rows (padding on either side; `mask` is true on real
     tokens).
 
-    Returns the normed hidden states [B, T, D] and per layer keys and values [B, K, T, H]. `remat`
-    recomputes each block in the backward pass instead of keeping its activations.
+    Returns the normed hidden states [B, T, D] and per layer keys and values [B, K, T, H].
     """
     positions = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
     attends = [full_attention(mask_BT)] * config.num_layers
-    return run(config, params, tokens_BT, positions, attends, adapter, remat=remat)
+    return run(config, params, tokens_BT, positions, attends, adapter)
 
 
 def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:

@@ -9,7 +9,7 @@ Letters in shapes: E shards, R rows and B tiles of a shard, Q tokens of a tile, 
 tile, W pages of a pool, T tokens of a page, C readers of a page; D, N, K, H as in `models.llama`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,17 +38,25 @@ Pool = list[KV]
 """Per layer keys [E, W, K, H, T] (transposed, as queries read them) and values [E, W, K, T, H]."""
 
 
+class Reads(NamedTuple):
+    """Who reads which page of a pool; numpy's arrays or jax's."""
+
+    readers: Any  # int32[E, W, C], rows that read a page
+    seen: Any  # int32[E, W, C], how many of its tokens each of them sees
+    table: Any  # int32[E, R, J], pages of a row in order
+    member: Any  # int32[E, R, J], which reader of that page the row is
+    depth: Any  # int32[], the most pages any row has
+
+
 class Rows(NamedTuple):
-    """Where the rows of a decoding step stand, and who reads which page."""
+    """Where the rows of a decoding step stand. Prompts' pages are shared by the rows of a group;
+    what a row drew lies in pages of its own, in another pool."""
 
     positions: Array  # int32[E, R], of the token fed
-    page: Array  # int32[E, R], to which its keys and values go
+    page: Array  # int32[E, R], the row's own page to which its keys and values go
     offset: Array  # int32[E, R], the place in that page
-    readers: Array  # int32[E, W, C], rows that read a page
-    seen: Array  # int32[E, W, C], how many of its tokens each of them sees
-    table: Array  # int32[E, R, J], pages of a row in order
-    member: Array  # int32[E, R, J], which reader of that page the row is
-    depth: Array  # int32[], the most pages any row has
+    shared: Reads
+    own: Reads
 
 
 class Tiles(NamedTuple):
@@ -95,56 +103,64 @@ def decode(
     params: Params,
     tokens_ER: Array,
     rows: Rows,
-    pool: Pool,
+    shared: Pool,
+    own: Pool,
     adapter: Adapter | None,
     gates_ERr: Array | None,
 ) -> tuple[Array, Pool]:
-    """One token further for every row: hidden states [E, R, D] and the pool with the token's keys
-    and values in it.
+    """One token further for every row: hidden states [E, R, D] and the rows' own pool with the
+    token's keys and values in it.
 
-    Every page is read once, in place, for all of its readers.
+    Every page is read once, in place, for all of its readers. The pools are apart because pages of
+    one reader make products a third as large, and because their products run side by side on a CPU.
     """
 
-    def local(q: Array, k: Array, v: Array, kv: KV, rows: Rows) -> tuple[Array, KV]:
+    def local(q: Array, k: Array, v: Array, pools: tuple[KV, KV], rows: Rows) -> tuple[Array, KV]:
+        shared, own = pools
         keys, values = (
             add(old, new, rows.page, rows.offset)
-            for add, old, new in zip(write, kv, (k, v), strict=True)
+            for add, old, new in zip(write, own, (k, v), strict=True)
         )
-        (pages, readers), n = rows.readers.shape, q.shape[0]
-        heads, size = k.shape[1:]
-        # A branch's operands are computed before it: XLA would else rotate a query anew, sines and
-        # all, for every page that reads it.
+        n, (heads, size) = q.shape[0], k.shape[1:]
         q = q.reshape(n, heads, -1, size)
-        grouped = jax.lax.cond(
-            rows.depth > 0,
-            lambda q: q[rows.readers],  # [W, C, K, G, H]
-            lambda q: jnp.zeros((pages, readers, *q.shape[1:]), q.dtype),
-            q,
-        )
-        group = grouped.shape[3]
-        grouped = grouped.transpose(0, 2, 1, 3, 4).reshape(pages, heads, -1, size)
-        parts = op(grouped, keys, values, jnp.repeat(rows.seen, group, 1))
-
-        def of_readers(x: Array) -> Array:  # [W, K, C * G, ...] -> [W, K, C, G, ...]
-            return x.reshape(pages, heads, readers, group, *x.shape[3:])
-
-        split = Partial(*(of_readers(x) for x in parts))
-
-        def page(j: Array) -> Partial:
-            index = jnp.minimum(rows.table[:, j], pages - 1)
-            absent = (rows.table[:, j] >= pages)[:, None, None]
-            found = Partial(*(x[index, :, rows.member[:, j]] for x in split))  # [R, K, G, ...]
-            return _blank(found, absent)
-
-        merged = _over_pages(page, rows.depth, (n, heads, group, size))
-        return merged.reshape(n, -1, size).astype(q.dtype), (keys, values)
+        joined = nothing(q.shape)
+        for kv, reads in ((shared, rows.shared), ((keys, values), rows.own)):
+            joined = _over_pages(_in_place(op, q, kv, reads), reads.depth, joined)
+        return normalised(joined).reshape(n, -1, size).astype(q.dtype), (keys, values)
 
     shards, n = tokens_ER.shape
-    attends = [_sharded(config, mesh, local, kv, rows) for kv in pool]
+    attends = [_sharded(config, mesh, local, kv, rows) for kv in zip(shared, own, strict=True)]
     gates = None if gates_ERr is None else gates_ERr.reshape(shards * n, 1, -1)
     tokens, positions = tokens_ER.reshape(-1, 1), rows.positions.reshape(-1, 1)
-    hidden, pool = llama.run(config, params, tokens, positions, attends, adapter, gates)
-    return hidden.reshape(shards, n, -1), pool
+    hidden, own = llama.run(config, params, tokens, positions, attends, adapter, gates)
+    return hidden.reshape(shards, n, -1), own
+
+
+def _in_place(
+    op: PartialAttention, q_RKGH: Array, kv: KV, reads: Reads
+) -> Callable[[Array], Partial]:
+    """All pages of a pool for all their readers; then what row r's j-th page gave, by j."""
+    (pages, readers), (heads, group, size) = reads.readers.shape, q_RKGH.shape[1:]
+    # A branch's operands are computed before it: XLA would else rotate a query anew, sines and
+    # all, for every page that reads it.
+    grouped = jax.lax.cond(
+        reads.depth > 0,
+        lambda q: q[reads.readers],  # [W, C, K, G, H]
+        lambda q: jnp.zeros((pages, readers, *q.shape[1:]), q.dtype),
+        q_RKGH,
+    )
+    grouped = grouped.transpose(0, 2, 1, 3, 4).reshape(pages, heads, -1, size)
+    parts = op(grouped, *kv, jnp.repeat(reads.seen, group, 1))
+    # [W, K, C * G, ...] -> [W, K, C, G, ...]
+    split = Partial(*(x.reshape(pages, heads, readers, group, *x.shape[3:]) for x in parts))
+
+    def page(j: Array) -> Partial:
+        index = jnp.minimum(reads.table[:, j], pages - 1)
+        absent = (reads.table[:, j] >= pages)[:, None, None]
+        found = Partial(*(x[index, :, reads.member[:, j]] for x in split))  # [R, K, G, ...]
+        return _blank(found, absent)
+
+    return page
 
 
 def prefill(
@@ -179,7 +195,7 @@ def prefill(
             seen = jnp.where(tiles.table[:, j, None] < pages, seen, 0)
             return op(q, keys[index], values[index], jnp.repeat(seen, group, 1))
 
-        merged = _over_pages(part, tiles.depth, q.shape)
+        merged = normalised(_over_pages(part, tiles.depth, nothing(q.shape)))
         out = merged.reshape(n, heads, length, group, size).transpose(0, 2, 1, 3, 4)
         return out.reshape(n * length, -1, size).astype(q.dtype), (keys, values)
 
@@ -212,24 +228,27 @@ def resized(layer: KV, ids_EW: Array) -> KV:
 
 
 def _sharded(
-    config: LlamaConfig, mesh: Mesh, local: Callable[..., Any], kv: KV, plan: Rows | Tiles
+    config: LlamaConfig, mesh: Mesh, local: Callable[..., Any], pools: Any, plan: Rows | Tiles
 ) -> llama.Attend:
-    """`local` on every shard and its share of the heads: no device asks another for anything."""
+    """`local` on every shard and its share of the heads: no device asks another for anything.
+
+    `pools` is one layer's `KV`, or several; `local` keeps one.
+    """
     batch = ("data", "fsdp")
     heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
     flat = PartitionSpec(batch, heads, None)
     paged = PartitionSpec(batch, None, heads, None, None)
     plans = jax.tree.map(lambda x: PartitionSpec(batch) if x.ndim else PartitionSpec(), plan)
 
-    def one(q: Array, k: Array, v: Array, kv: KV, plan: Any) -> tuple[Array, KV]:
+    def one(q: Array, k: Array, v: Array, pools: Any, plan: Any) -> tuple[Array, KV]:
         plan = jax.tree.map(lambda x: x[0] if x.ndim else x, plan)
-        out, (keys, values) = local(q, k, v, (kv[0][0], kv[1][0]), plan)
+        out, (keys, values) = local(q, k, v, jax.tree.map(lambda x: x[0], pools), plan)
         return out, (keys[None], values[None])
 
     mapped = jax.shard_map(
         one,
         mesh=mesh,
-        in_specs=(flat, flat, flat, (paged, paged), plans),
+        in_specs=(flat, flat, flat, jax.tree.map(lambda _: paged, pools), plans),
         out_specs=(flat, (paged, paged)),
         check_vma=False,
     )
@@ -237,16 +256,15 @@ def _sharded(
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
         batch, length, *_ = q.shape
         q, k, v = (x.reshape(batch * length, *x.shape[2:]) for x in (q, k, v))
-        out, kept = mapped(q * config.head_dim**-0.5, k, v, kv, plan)
+        out, kept = mapped(q * config.head_dim**-0.5, k, v, pools, plan)
         return out.reshape(batch, length, *out.shape[1:]), kept
 
     return attend
 
 
-def _over_pages(part: Callable[[Array], Partial], depth: Array, shape: Sequence[int]) -> Array:
-    """Attention [..., H] over `depth` pages, joined one after another in order."""
-    joined = jax.lax.fori_loop(0, depth, lambda j, so_far: join(so_far, part(j)), nothing(shape))
-    return normalised(joined)
+def _over_pages(part: Callable[[Array], Partial], depth: Array, joined: Partial) -> Partial:
+    """`joined` with `depth` pages, one after another in order."""
+    return jax.lax.fori_loop(0, depth, lambda j, so_far: join(so_far, part(j)), joined)
 
 
 def _blank(part: Partial, absent: Array) -> Partial:

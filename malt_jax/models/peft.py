@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from malt_jax.models import lora
 from malt_jax.models.config import LlamaConfig
@@ -104,7 +104,8 @@ def save_adapter(
     }
     path.mkdir(parents=True, exist_ok=True)
     (path / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    save_file(named, path / WEIGHTS, metadata={"format": "pt"})
+    # The library's own `save_file` gives a file that only its owner may read, whatever the umask.
+    (path / WEIGHTS).write_bytes(save(named, metadata={"format": "pt"}))
 
 
 def load_adapter(path: Path, config: LlamaConfig) -> Adapter:
@@ -164,7 +165,7 @@ def _place(name: str, path: Path) -> tuple[int, str, str]:
     match = _NAME.fullmatch(name)
     targets = {module: target for target, module in _MODULES.items()}
     if match is None or match[2] not in targets:
-        raise ValueError(f"{name} in {path / WEIGHTS}: not a LoRA matrix of a Llama projection")
+        raise ValueError(f"{name} in {path / WEIGHTS}: not a LoRA matrix of a projection")
     return int(match[1]), targets[match[2]], match[3].lower()
 
 

@@ -134,23 +134,36 @@ def histogram(
     return _chart(label, parts)
 
 
-def line_chart(points: Sequence[Point], label: str, *bounds: float) -> Markup:
-    """One series over its steps; `bounds` (low, high) fix the vertical axis."""
+def line_chart(
+    points: Sequence[Point], label: str, *bounds: float, held_out: Sequence[Point] = ()
+) -> Markup:
+    """One series over its steps, and the held-out one beside it; `bounds` (low, high) fix the
+    vertical axis."""
     xs, ys = zip(*points, strict=True)
-    low, high = bounds or (min(ys), max(ys))
+    every = [y for _, y in (*points, *held_out)]
+    low, high = bounds or (min(every), max(every))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    x = Scale(min(xs), max(*xs, min(xs) + 1), LEFT, WIDTH - RIGHT, whole=True)
+    right = max(*xs, *(a for a, _ in held_out), min(xs) + 1)
+    x = Scale(min(xs), right, LEFT, WIDTH - RIGHT, whole=True)
     margin = 0 if bounds else (high - low) * 0.06
     y = Scale(low - margin, high + margin, HEIGHT - BOTTOM, TOP)
-    path = " ".join(f"{_n(x.at(a))},{_n(y.at(b))}" for a, b in points)
+
+    def path(points: Sequence[Point]) -> str:
+        return " ".join(f"{_n(x.at(a))},{_n(y.at(b))}" for a, b in points)
+
     last = f'cx="{_n(x.at(xs[-1]))}" cy="{_n(y.at(ys[-1]))}"'
     return _chart(
         label,
         [
             _axes(x, y),
-            f'<polyline class="line" points="{path}"/>',
+            f'<polyline class="line" points="{path(points)}"/>',
             f'<circle class="dot malt" {last} r="3"/>',
+            *([f'<polyline class="line other" points="{path(held_out)}"/>'] if held_out else []),
+            *(
+                f'<circle class="dot" cx="{_n(x.at(a))}" cy="{_n(y.at(b))}" r="2.5"/>'
+                for a, b in held_out
+            ),
         ],
     )
 

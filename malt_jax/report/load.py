@@ -1,7 +1,7 @@
 """Reads what the earlier stages wrote in a work directory."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,7 +118,7 @@ def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:
 
 
 def _read_training(path: Path) -> Training:
-    """A line a step; a last line that a kill cut short is left out."""
+    """A line a step or evaluation; a last line that a kill cut short is left out."""
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
@@ -132,13 +132,20 @@ def _read_training(path: Path) -> Training:
             raise ValueError(
                 f"{path}:{number}: not a JSON object with a 'step'; delete the line"
             ) from error
-    series = {
-        key: tuple((row["step"], row[key]) for row in rows if key in row)
-        for key in ("loss", "accuracy", "margin")
-    }
+    steps = [row for row in rows if not row.get("eval")]
     return Training(
         role=path.parts[-3],
         phase=path.parts[-2],
-        series={key: points for key, points in series.items() if points},
-        steps=len(rows),
+        series=_series(steps),
+        held_out=_series([row for row in rows if row.get("eval")]),
+        steps=len(steps),
     )
+
+
+def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Points by figure; null is a figure that was not finite."""
+    found = {
+        key: tuple((row["step"], row[key]) for row in rows if row.get(key) is not None)
+        for key in ("loss", "accuracy", "margin")
+    }
+    return {key: points for key, points in found.items() if points}

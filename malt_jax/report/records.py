@@ -117,11 +117,13 @@ class RoleYield:
 
 @dataclass(frozen=True)
 class Training:
-    """One phase of one role. `series` maps loss, accuracy or margin to its (step, value) points."""
+    """One phase of one role. `series` maps loss, accuracy or margin to its (step, value) points,
+    `held_out` the same of the evaluations on questions kept out of training."""
 
     role: str
     phase: str
     series: Mapping[str, tuple[tuple[float, float], ...]]
+    held_out: Mapping[str, tuple[tuple[float, float], ...]]
     steps: int
 
 

@@ -34,18 +34,20 @@ def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Arra
 
     Returns tokens int32[...] and their log-probabilities float32[...] under the unmodified logits.
     """
-    logp = jax.nn.log_softmax(logits, -1)
+    top = logits.max(-1, keepdims=True)
+    total = _blocks(jnp.exp(logits - top)).sum(-1).sum(-1)
     if sampling.temperature == 0:
         token = jnp.argmax(logits, -1).astype(jnp.int32)
     else:
-        kept = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
-        token = inverse_cdf(jax.nn.softmax(kept, -1), uniform)
-    return token, jnp.take_along_axis(logp, token[..., None], -1)[..., 0]
+        kept = truncate(logits, sampling.top_k, sampling.top_p, sampling.temperature)
+        token = inverse_cdf(jnp.exp((kept - top) / sampling.temperature), uniform)
+    chosen = jnp.take_along_axis(logits, token[..., None], -1)
+    return token, (chosen - top)[..., 0] - jnp.log(total)
 
 
-def truncate(logits: Array, top_k: int, top_p: float) -> Array:
+def truncate(logits: Array, top_k: int, top_p: float, temperature: float = 1.0) -> Array:
     """Sets to -inf what is not among the top_k logits, then what lies outside the nucleus of mass
-    top_p.
+    top_p at `temperature`.
 
     The nucleus (arXiv 1904.09751) is the smallest set of most likely tokens with at least that
     mass.
@@ -55,7 +57,8 @@ def truncate(logits: Array, top_k: int, top_p: float) -> Array:
         logits = jnp.where(logits < least, -jnp.inf, logits)
     if top_p < 1.0:
         ordered = jnp.sort(logits, -1, descending=True)
-        before = jnp.cumsum(jax.nn.softmax(ordered, -1), -1) - jax.nn.softmax(ordered, -1)
+        probs = jax.nn.softmax(ordered / temperature, -1)
+        before = jnp.cumsum(probs, -1) - probs
         least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), -1, keepdims=True)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return logits
@@ -64,16 +67,14 @@ def truncate(logits: Array, top_k: int, top_p: float) -> Array:
 _BLOCK = 256
 
 
-def inverse_cdf(probs: Array, uniform: Array) -> Array:
-    """The first index at which the running sum of `probs[..., V]` exceeds `uniform[...]` times
-    its total.
+def inverse_cdf(weights: Array, uniform: Array) -> Array:
+    """The first index at which the running sum of `weights[..., V]`, none below 0, exceeds
+    `uniform[...]` times its total.
 
     Summed in blocks: first the block, then the place in it, which costs one pass over the
     vocabulary.
     """
-    vocab = probs.shape[-1]
-    padded = jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, -vocab % _BLOCK)])
-    blocks = padded.reshape(*probs.shape[:-1], -1, _BLOCK)
+    blocks = _blocks(weights)
     ends = _running_sum(blocks.sum(-1))
     target = uniform * ends[..., -1]
     block = _first_above(ends, target)
@@ -83,6 +84,11 @@ def inverse_cdf(probs: Array, uniform: Array) -> Array:
     # Rounding may leave the target just past the block's end: take its last possible token then.
     possible = jnp.where(inside > 0, jnp.arange(_BLOCK), -1).max(-1)
     return (block * _BLOCK + jnp.minimum(place, possible)).astype(jnp.int32)
+
+
+def _blocks(x: Array) -> Array:
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _BLOCK)])
+    return padded.reshape(*x.shape[:-1], -1, _BLOCK)
 
 
 def _running_sum(x: Array) -> Array:

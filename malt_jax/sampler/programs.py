@@ -53,7 +53,8 @@ def _decode(
     params: Params,
     adapter: Adapter | None,
     gates: Array | None,
-    pool: paged.Pool,
+    shared: paged.Pool,
+    own: paged.Pool,
     plan: Plan,
     floor: Array,
     sampling: Sampling,
@@ -62,34 +63,28 @@ def _decode(
 
     `gates: float32[A, r]` are the shares of the stacked adapter (`lora.gates`).
     """
-    size, pages = pool[0][0].shape[-1], pool[0][0].shape[1]
-    shape, (shards, _, readers) = plan.token.shape, plan.readers.shape
+    size, pages = own[0][0].shape[-1], own[0][0].shape[1]
+    shape = plan.token.shape
     stops = jnp.array(fixed.stop_ids, jnp.int32)
     chosen = None if gates is None else gates[plan.adapter]
     live_at_first = plan.count < plan.limit
-    is_own = plan.own >= 0
+    table, owner = plan.own.table, plan.own.readers
 
     def rows_at(count: Array) -> paged.Rows:
-        place = plan.first + count // size
-        page = jnp.take_along_axis(plan.table, place[..., None], 2, mode="clip")[..., 0]
-        counts = jnp.take_along_axis(count, plan.readers.reshape(shards, -1), 1)
-        counts = counts.reshape(shards, pages, readers)
-        own = jnp.where(jnp.arange(readers) == 0, counts + 1 - plan.own[..., None], 0)
-        seen = jnp.where(is_own[..., None], jnp.clip(own, 0, size), plan.filled)
+        page = jnp.take_along_axis(table, count[..., None] // size, 2, mode="clip")[..., 0]
+        counts = jnp.take_along_axis(count[..., None], owner, 1)
+        seen = jnp.where(plan.begin < 0, 0, jnp.clip(counts[..., 0] + 1 - plan.begin, 0, size))
         return paged.Rows(
             plan.before + count,
             jnp.where(live_at_first, page, pages),
             count % size,
-            plan.readers,
-            seen,
-            plan.table,
-            plan.member,
-            plan.depth,
+            plan.shared,
+            plan.own._replace(seen=seen[..., None]),
         )
 
     def body(state: Any) -> Any:
-        step, token, count, live, stopped, tokens, logps, pool = state
-        hidden, pool = paged.decode(
+        step, token, count, live, stopped, tokens, logps, own = state
+        hidden, own = paged.decode(
             fixed.config,
             fixed.mesh,
             fixed.attention,
@@ -97,7 +92,8 @@ def _decode(
             params,
             token,
             rows_at(count),
-            pool,
+            shared,
+            own,
             adapter,
             chosen,
         )
@@ -109,7 +105,7 @@ def _decode(
         count = count + live
         stopped = stopped | (live & jnp.isin(token, stops))
         live = live & ~stopped & (count < plan.limit)
-        return step + 1, token, count, live, stopped, tokens, logps, pool
+        return step + 1, token, count, live, stopped, tokens, logps, own
 
     def unfinished(state: Any) -> Array:
         step, _, _, live, *_ = state
@@ -123,10 +119,10 @@ def _decode(
         jnp.zeros(shape, bool),
         jnp.full((*shape, STEPS), fixed.pad_id, jnp.int32),
         jnp.zeros((*shape, STEPS), jnp.float32),
-        pool,
+        own,
     )
-    step, _, count, _, stopped, tokens, logps, pool = jax.lax.while_loop(unfinished, body, state)
-    return Drawn(tokens, logps, count - plan.count, stopped, step), pool
+    step, _, count, _, stopped, tokens, logps, own = jax.lax.while_loop(unfinished, body, state)
+    return Drawn(tokens, logps, count - plan.count, stopped, step), own
 
 
 def _prefill(
@@ -166,7 +162,7 @@ def programs(platform: str) -> Programs:
     options = {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
     jit = partial(jax.jit, compiler_options=options)
     return Programs(
-        jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("pool",)),
+        jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("own",)),
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
         jit(paged.copy, donate_argnums=1),
         jit(lambda pool, source, to: paged.copy(pool, pool, source, to), donate_argnums=0),

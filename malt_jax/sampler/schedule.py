@@ -5,20 +5,21 @@ grows, but a group only starts once the pages that its children may come to need
 a running row never waits for memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
+from malt_jax.models.paged import Reads
 from malt_jax.sampler.request import Completion, Request
 from malt_jax.sampler.spec import pages_needed
 
 
 @dataclass(eq=False)
 class Group:
-    """Children `first`, `first + 1`, ... of a request, on a shard whose decode pool holds its
+    """Children `first`, `first + 1`, ... of a request, on a shard whose shared pool holds its
     prompt (all but the last token, which is every child's own first input) in `pages`."""
 
     request: Request
@@ -46,15 +47,11 @@ class Row:
 
 
 @dataclass
-class Shard:
-    """Rows and pages of one shard."""
+class Pages:
+    """Which pages of a pool are in use."""
 
-    capacity: int  # pages it may ever use
-    groups: list[Group] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    reserved: int = 0
-    used: int = 0  # pages in use
-    top: int = 0  # pages below which all used ones lie
+    used: int = 0
+    top: int = 0  # below it lie all used ones
     _free: list[int] = field(default_factory=list)
 
     def take(self, n: int) -> list[int]:
@@ -75,6 +72,33 @@ class Shard:
             heappush(self._free, page)
         self.used -= len(pages)
 
+    def renumber(self, holders: Iterable[list[int]]) -> list[int]:
+        """Numbers the pages that are held from 0 on: the old id of each new one."""
+        old: list[int] = []
+        for pages in holders:
+            start = len(old)
+            old += pages
+            pages[:] = range(start, len(old))
+        self._free, self.top = [], len(old)
+        return old
+
+
+@dataclass
+class Shard:
+    """Rows and pages of one shard."""
+
+    capacity: int  # pages of both pools that it may ever use
+    groups: list[Group] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    reserved: int = 0
+    shared: Pages = field(default_factory=Pages)  # of prompts, held by groups
+    own: Pages = field(default_factory=Pages)  # of what rows drew
+
+    @property
+    def used(self) -> int:
+        """Pages in use in both pools."""
+        return self.shared.used + self.own.used
+
     def room(self, pages: int) -> bool:
         """Whether a group that may come to need so many pages can start."""
         return self.reserved + pages <= self.capacity
@@ -84,7 +108,8 @@ class Shard:
         prompt, own = pages_needed(len(request.prompt), request.max_new_tokens, size)
         reserved = prompt + len(children) * own
         self.reserved += reserved
-        group = Group(request, children, self.take(prompt), list(children), len(children), reserved)
+        pages = self.shared.take(prompt)
+        group = Group(request, children, pages, list(children), len(children), reserved)
         self.groups.append(group)
         return group
 
@@ -98,36 +123,43 @@ class Shard:
         """Gives every row the pages for its next tokens."""
         for row in self.rows:
             last = min(len(row.tokens) + steps, row.group.request.max_new_tokens)
-            row.pages += self.take(-(-last // size) - len(row.pages))
+            row.pages += self.own.take(-(-last // size) - len(row.pages))
 
     def finish(self, row: Row, stopped: bool) -> tuple[Request, int, Completion]:
         """Ends a row and gives its pages back, with the group's if it was the last."""
         group = row.group
         self.rows.remove(row)
-        self.give(row.pages)
+        self.own.give(row.pages)
         group.unfinished -= 1
         if not group.unfinished:
-            self.give(group.pages)
+            self.shared.give(group.pages)
             self.reserved -= group.reserved
             self.groups.remove(group)
         completion = Completion(row.tokens, np.array(row.logps, np.float32), stopped)
         return group.request, row.child, completion
 
-    def compact(self) -> list[int]:
-        """Renumbers the pages in use from 0 on: the old id of each new one."""
-        old: list[int] = []
-        for pages in [group.pages for group in self.groups] + [row.pages for row in self.rows]:
-            start = len(old)
-            old += pages
-            pages[:] = range(start, len(old))
-        self._free, self.top = [], len(old)
-        return old
+    def compact(self) -> tuple[list[int], list[int]]:
+        """Renumbers the pages in use, shared and own, from 0 on: the old id of each new one."""
+        return (
+            self.shared.renumber(group.pages for group in self.groups),
+            self.own.renumber(row.pages for row in self.rows),
+        )
+
+
+def sizes(shared: int, own: int, capacity: int) -> tuple[int, int]:
+    """Lengths of the two decode pools, of `capacity` pages at most together, that are to hold so
+    many pages each. Few lengths: each makes a program, and a spare page costs little."""
+    first, second = (max(64, 1 << (pages - 1).bit_length()) for pages in (shared, own))
+    if first + second <= capacity:
+        return first, second
+    first = min(first, max(capacity - own, 1))
+    return first, capacity - first
 
 
 @dataclass
 class Plan:
     """A decoding pass of all shards (E) as arrays, numpy's here and jax's in the program: R rows, W
-    pages, C readers, J pages a row."""
+    pages of the rows' own."""
 
     token: Any  # int32[E, R], fed first
     count: Any  # int32[E, R], tokens drawn so far
@@ -135,23 +167,29 @@ class Plan:
     keys: Any  # uint32[E, R, 2]
     adapter: Any  # int32[E, R]
     before: Any  # int32[E, R], prompt tokens without the last
-    first: Any  # int32[E, R], prompt pages: a row's own follow them in its table
-    table: Any  # int32[E, R, J], W where there is none
-    member: Any  # int32[E, R, J]
-    readers: Any  # int32[E, W, C]
-    filled: Any  # int32[E, W, C], tokens that a reader sees of a prompt page
-    own: Any  # int32[E, W], a row's own page: its first token's place; -1 otherwise
-    depth: Any  # int32[]
+    shared: Reads
+    own: Reads  # what is seen grows with every token: the program works it out
+    begin: Any  # int32[E, W], place of an own page's first token in its row; -1 for no page
 
 
 def plan(
-    shards: Sequence[Shard], rows: int, pages: int, readers: int, columns: int, size: int
+    shards: Sequence[Shard],
+    rows: int,
+    pages: tuple[int, int],
+    readers: int,
+    columns: int,
+    size: int,
 ) -> Plan:
-    """Lays out the shards' rows for one pass, in arrays of the given sizes."""
+    """Lays out the shards' rows for one pass, in arrays of the given sizes; `pages` are those of
+    the shared pool and of the rows' own."""
     n = len(shards)
 
     def full(value: int, *shape: int) -> np.ndarray:
         return np.full((n, *shape), value, np.int32)
+
+    def reads(pages: int, readers: int) -> Reads:
+        places, table = (pages, readers), full(pages, rows, columns)
+        return Reads(full(0, *places), full(0, *places), table, full(0, rows, columns), np.int32(0))
 
     p = Plan(
         token=full(0, rows),
@@ -160,29 +198,29 @@ def plan(
         keys=np.zeros((n, rows, 2), np.uint32),
         adapter=full(0, rows),
         before=full(0, rows),
-        first=full(0, rows),
-        table=full(pages, rows, columns),
-        member=full(0, rows, columns),
-        readers=full(0, pages, readers),
-        filled=full(0, pages, readers),
-        own=full(-1, pages),
-        depth=np.zeros((), np.int32),
+        shared=reads(pages[0], readers),
+        own=reads(pages[1], 1),
+        begin=full(-1, pages[1]),
     )
     for e, shard in enumerate(shards):
         for r, row in enumerate(shard.rows):
             request, prompt = row.group.request, row.group.pages
-            before = len(request.prompt) - 1
+            before, many = len(request.prompt) - 1, len(prompt)
             p.token[e, r], p.count[e, r] = row.fed, len(row.tokens)
             p.limit[e, r], p.adapter[e, r] = request.max_new_tokens, request.adapter
             p.keys[e, r], p.before[e, r] = request.keys[row.child], before
-            p.first[e, r] = len(prompt)
-            together = [*prompt, *row.pages]
-            p.table[e, r, : len(together)] = together
             seat = row.group.children.index(row.child)
-            p.member[e, r, : len(prompt)] = seat
-            p.readers[e, prompt, seat] = r
-            p.filled[e, prompt, seat] = np.clip(before - size * np.arange(len(prompt)), 0, size)
-            p.readers[e, row.pages, 0] = r
-            p.own[e, row.pages] = size * np.arange(len(row.pages))
-            p.depth[...] = max(p.depth, len(together))
+            p.shared.table[e, r, :many], p.shared.member[e, r, :many] = prompt, seat
+            p.shared.readers[e, prompt, seat] = r
+            p.shared.seen[e, prompt, seat] = np.clip(before - size * np.arange(many), 0, size)
+            p.own.table[e, r, : len(row.pages)] = row.pages
+            p.own.readers[e, row.pages, 0] = r
+            p.begin[e, row.pages] = size * np.arange(len(row.pages))
+    seated = [row for shard in shards for row in shard.rows]
+    p.shared = p.shared._replace(depth=_most(len(row.group.pages) for row in seated))
+    p.own = p.own._replace(depth=_most(len(row.pages) for row in seated))
     return p
+
+
+def _most(depths: Iterable[int]) -> np.int32:
+    return np.int32(max(depths, default=0))

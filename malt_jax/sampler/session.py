@@ -1,5 +1,6 @@
 """One run of the sampler: the loop that seats requests, prefills prompts and decodes."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,9 @@ class Session:
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
         self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
         self.prompts = self._pool(self.memory.prompts)
-        self.pool = self._pool(min(_pages(1), self.memory.decode))
+        self.shared, self.own = (
+            self._pool(pages) for pages in schedule.sizes(1, 1, self.memory.decode)
+        )
         self.held: Request | None = None
         self.opened: list[tuple[int, schedule.Group, Place]] = []
         self.parts: dict[Request, list[Completion | None]] = {}
@@ -130,8 +133,8 @@ class Session:
         for begin in range(0, most, largest):
             self._prefill_pass([each[begin : begin + largest] for each in tiles], width)
         self._fit()
-        pages = self.pool[0][0].shape[1]
-        self.pool = self.programs.copy(self.prompts, self.pool, *self._pairs(moves, pages))
+        pairs = self._pairs(moves, _length(self.shared))
+        self.shared = self.programs.copy(self.prompts, self.shared, *pairs)
         for prefixes in self.prefixes:
             prefixes.settle()
 
@@ -169,15 +172,16 @@ class Session:
         ladder = row_sizes(self.rows)
         rows = next(size for size in ladder if size >= busiest)
         self._fit(shrink=True)
-        pages = self.pool[0][0].shape[1]
+        pages = _length(self.shared), _length(self.own)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
         floor = live - max(rows // 16, 1)  # so many free rows are worth a pause
-        drawn, self.pool = self.programs.decode(
+        drawn, self.own = self.programs.decode(
             self.fixed,
             self.spec.params,
             self.adapter,
             self.gates,
-            self.pool,
+            self.shared,
+            self.own,
             self._put(plan),
             np.int32(max(floor, 0)),
             self.sampling,
@@ -208,23 +212,33 @@ class Session:
             yield request, [part for part in parts if part is not None]
 
     def _fit(self, shrink: bool = False) -> None:
-        """Makes the decode pool hold the pages in use, which it reads whole at every step."""
-        pages = self.pool[0][0].shape[1]
-        top = max(shard.top for shard in self.shards)
-        used = _pages(max(shard.used for shard in self.shards))
-        if top > pages:
-            ids = [list(range(pages)) for _ in self.shards]
-            self._resize(min(_pages(top), self.memory.decode), ids)
-        elif shrink and used <= pages // 2:
-            self._resize(used, [shard.compact() for shard in self.shards])
+        """Makes the decode pools hold the pages in use; they are read whole at every step."""
+        held = _length(self.shared), _length(self.own)
+        both = [shard.shared for shard in self.shards], [shard.own for shard in self.shards]
+        tops = [max(pages.top for pages in each) for each in both]
+        used = [max(pages.used for pages in each) for each in both]
+        least, grown = (
+            schedule.sizes(shared, own, self.memory.decode)
+            for shared, own in (used, map(max, tops, held))
+        )
+        enough = all(map(operator.le, tops, held))
+        if enough and not (shrink and any(2 * a <= b for a, b in zip(least, held, strict=True))):
+            return
+        if not enough and all(map(operator.le, tops, grown)):
+            sizes, ids = grown, [[range(n)] * len(self.shards) for n in held]
+        else:
+            compacted = [shard.compact() for shard in self.shards]
+            sizes, ids = least, [list(each) for each in zip(*compacted, strict=True)]
+        self._resize(self.shared, sizes[0], ids[0])
+        self._resize(self.own, sizes[1], ids[1])
 
-    def _resize(self, pages: int, ids: Sequence[Sequence[int]]) -> None:
+    def _resize(self, pool: paged.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
         old = np.zeros((len(self.shards), pages), np.int32)
         for e, each in enumerate(ids):
-            old[e, : len(each)] = each
+            old[e, : len(each)] = each[:pages]
         placed = self._put(old)
-        for i, layer in enumerate(self.pool):  # one at a time: never two whole pools
-            self.pool[i] = self.programs.resized(layer, placed)
+        for i, layer in enumerate(pool):  # one at a time: never two whole pools
+            pool[i] = self.programs.resized(layer, placed)
 
     def _pairs(self, pairs: Sequence[Sequence[tuple[int, int]]], end: int) -> tuple[Any, Any]:
         """(from, to) pages of all shards, padded to a bucket; `end` is no page."""
@@ -245,6 +259,6 @@ class Session:
         return jax.tree.map(lambda x: meshes.put_batch(mesh, x) if np.ndim(x) else x, tree)
 
 
-def _pages(pages: int) -> int:
-    """Pages of a decode pool that is to hold so many."""
-    return bucket(pages, least=64)
+def _length(pool: paged.Pool) -> int:
+    """Pages of each shard's part of a pool."""
+    return pool[0][0].shape[1]

@@ -1,13 +1,16 @@
 """What a sampler is made of, and what follows for its memory and the shapes of its programs."""
 
 import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from jax.sharding import Mesh
 
 from malt_jax.models import paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
+from malt_jax.shapes import bucket
 
 _LEAST_ROWS = 16
 """The narrowest decoding pass: below it a step costs what reading the weights does."""
@@ -92,9 +95,18 @@ def _granted(spec: Spec) -> float:
     if stats and "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats["bytes_in_use"]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        free //= spec.mesh.size  # simulated devices share the host's memory
+        free = available_bytes() // spec.mesh.size  # simulated devices share the host's memory
     return 0.6 * free
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of the host's memory that a program can get. On Linux that is more than what is free:
+    the file cache gives way, and after some reading it holds nearly all."""
+    if meminfo.exists():
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def pages_needed(prompt: int, max_new_tokens: int, size: int) -> tuple[int, int]:
@@ -103,11 +115,9 @@ def pages_needed(prompt: int, max_new_tokens: int, size: int) -> tuple[int, int]
 
 
 def row_sizes(rows: int) -> list[int]:
-    """The widths of a decoding pass: doublings of the least up to all rows."""
-    sizes = [_LEAST_ROWS]
-    while sizes[-1] < rows:
-        sizes.append(sizes[-1] * 2)
-    return [size for size in sizes if size < rows] + [rows]
+    """The widths of a decoding pass, in order: the buckets up to all rows. Never one: XLA's product
+    of a single row sums in another order."""
+    return sorted({max(2, min(bucket(n, _LEAST_ROWS), rows)) for n in range(1, rows + 1)})
 
 
 def prefill_sizes(rows: int, width: int) -> list[int]:

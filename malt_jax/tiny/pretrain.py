@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from tqdm import tqdm
 
 from malt_jax import optim
-from malt_jax.batches import Batch
+from malt_jax.losses import token_logprobs
 from malt_jax.models import LlamaConfig, Params, hf, llama
 from malt_jax.models.config import Rope
-from malt_jax.policy import completion_logprobs
 from malt_jax.tasks import arithmetic
 from malt_jax.tiny import corpus
 from malt_jax.tokenizer import Tokenizer
@@ -39,8 +38,8 @@ MIXED_STEPS = 1500
 ROWS = {"generator": 48, "verifier": 16, "refiner": 16}
 """Texts a step."""
 GOOD = {"generator": "careful", "verifier": "recheck", "refiner": "follow"}
-WIDTHS = {"generator": (39, 28), "verifier": (78, 39), "refiner": (89, 11)}
-"""The longest text and the longest completion of a role, in tokens; batches are padded to them."""
+WIDTHS = {"generator": 39, "verifier": 78, "refiner": 89}
+"""The longest text of a role, in tokens; batches are padded to it."""
 
 CONTROL = ("<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>")
 NUMBERS = tuple(str(number) for number in range(100))
@@ -50,6 +49,14 @@ CHAT_TEMPLATE = (
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+class Texts(NamedTuple):
+    """Prompts with completions, one a row, padded on the right."""
+
+    tokens: np.ndarray  # int32[B, T]
+    prompts: np.ndarray  # int32[B], their lengths
+    completions: np.ndarray  # int32[B], theirs
 
 
 def tokenizer() -> Tokenizer:
@@ -84,7 +91,7 @@ def config(vocab_size: int) -> LlamaConfig:
     )
 
 
-def batches(words: Tokenizer, seed: int, clean: int, mixed: int) -> Iterator[dict[str, Batch]]:
+def batches(words: Tokenizer, seed: int, clean: int, mixed: int) -> Iterator[dict[str, Texts]]:
     """The steps of a run, a batch a role; each text is drawn anew, the questions are fixed."""
     rng = random.Random(seed)
     texts = [question.text for question in arithmetic.generate(QUESTIONS, seed, "pretrain")]
@@ -96,31 +103,34 @@ def batches(words: Tokenizer, seed: int, clean: int, mixed: int) -> Iterator[dic
                 corpus.documents(rng, rng.choice(texts), {**corpus.RATES, **good})
                 for _ in range(rows)
             ]
-            batch[role] = _batch(words, [documents[role] for documents in drawn], *WIDTHS[role])
+            batch[role] = _batch(words, [documents[role] for documents in drawn], WIDTHS[role])
         yield batch
 
 
-def _batch(
-    words: Tokenizer, documents: Sequence[corpus.Document], longest: int, width: int
-) -> Batch:
-    tokens = np.full((len(documents), longest), words.pad_id, np.int32)
+def _batch(words: Tokenizer, documents: Sequence[corpus.Document], width: int) -> Texts:
+    tokens = np.full((len(documents), width), words.pad_id, np.int32)
     prompts, completions = np.zeros((2, len(documents)), np.int32)
     for i, document in enumerate(documents):
         prompt = words.prompt("{text}", {"text": document.prompt})
         ids = [*prompt, *words.encode(document.completion), words.end_id]
         tokens[i, : len(ids)] = ids
         prompts[i], completions[i] = len(prompt), len(ids) - len(prompt)
-    return Batch(tokens, prompts, completions, width)
+    return Texts(tokens, prompts, completions)
 
 
 def loss(
-    shape: LlamaConfig, params: Params, step: Mapping[str, Batch]
+    shape: LlamaConfig, params: Params, step: Mapping[str, Texts]
 ) -> tuple[Array, dict[str, Array]]:
     """Mean negative log-likelihood a completion token, over all roles and for each."""
     sums, counts = {}, {}
     for role, batch in step.items():
-        logps, mask = completion_logprobs(shape, params, None, batch)
-        sums[role], counts[role] = -jnp.sum(jnp.where(mask, logps, 0.0)), jnp.sum(mask)
+        tokens, place = jnp.asarray(batch.tokens), jnp.arange(batch.tokens.shape[1])
+        prompts, ends = batch.prompts[:, None], (batch.prompts + batch.completions)[:, None]
+        hidden, _ = llama.forward(shape, params, tokens, place < jnp.asarray(ends))
+        logits = llama.unembed(shape, params, hidden[:, :-1])
+        logps = token_logprobs(logits, tokens[:, 1:])
+        said = (place[1:] >= prompts) & (place[1:] < ends)
+        sums[role], counts[role] = -jnp.sum(jnp.where(said, logps, 0.0)), jnp.sum(said)
     total = sum(sums.values(), jnp.zeros(())) / sum(counts.values())
     return total, {role: sums[role] / counts[role] for role in step}
 
@@ -146,7 +156,7 @@ def _optimisation(shape: LlamaConfig, steps: int) -> tuple[Callable[..., Any], C
     tx = optim.adamw(PEAK_LR, steps, warmup=0.03, weight_decay=0.05, b1=0.9, b2=0.98, clip_norm=1.0)
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def update(params: Params, state: Any, step: Mapping[str, Batch]) -> Any:
+    def update(params: Params, state: Any, step: Mapping[str, Texts]) -> Any:
         gradients, nll = jax.grad(partial(loss, shape), has_aux=True)(params, step)
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, nll

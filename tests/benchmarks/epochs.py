@@ -25,11 +25,13 @@ TOLERANCE = 1e-3  # most that a first step may differ from ours, see `figures`
 @dataclass
 class Row(Running):
     """One engine's figures of one phase so far. `first` is the answer about the first step,
-    `losses` are those of the first epoch, `seconds` one a round."""
+    `losses` are those of the first epoch, `seconds` one a round; of a peer's rounds `ours` are
+    those of malt_jax."""
 
     first: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
 
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
@@ -59,13 +61,13 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "runs": asked.runs,
         "engines": {
             name: {
-                phase: figures(rows[phase][name], ours[phase], tokens[phase], asked.runs)
+                phase: figures(rows[phase][name], ours[phase], tokens[phase], _rounds(asked, name))
                 for phase in PHASES
             }
             for name in asked.engines
         },
         "ratios": {
-            f"{name}_{phase}": ratio(_rates(ours[phase], 1), _rates(rows[phase][name], 1))
+            f"{name}_{phase}": _ratio(rows[phase][name])
             for name in asked.engines
             if name != OURS
             for phase in PHASES
@@ -93,23 +95,48 @@ def _job(phase: str, data: list[Example], unused: int) -> Job:
 
 
 def _measure(asked: argparse.Namespace, weights: Weights, job: Job, file: Path) -> dict[str, Row]:
-    """One phase with all engines in turn."""
+    """One phase with all engines: rounds of malt_jax and one peer in turn, then the next peer, so
+    that no more than two trainers need memory at a time."""
     rows = {name: Row() for name in asked.engines}
+    ours = {name: row for name, row in rows.items() if name == OURS}
+    peers = [name for name in rows if name != OURS]
     try:
-        for name, row in rows.items():
+        for name, row in ours.items():
             with row.noting(f"{name} {job.phase}"):
                 _begin(name, row, asked, weights, job, file)
-        for number in range(asked.runs):
-            for name, row in rows.items():
-                if not row.error:
-                    with row.noting(f"{name} {job.phase}"):
-                        row.seconds.append(row.ask({"count": len(job.examples)})["seconds"])
-                        rate = examples.useful_tokens(job.examples) / row.seconds[-1]
-                        say(f"{job.phase} round {number + 1}: {name} {rate:.1f} useful tokens/s")
+        for peer in peers or [OURS]:
+            if peer != OURS:
+                with rows[peer].noting(f"{peer} {job.phase}"):
+                    _begin(peer, rows[peer], asked, weights, job, file)
+            for number in range(asked.runs):
+                for name, row in (ours | {peer: rows[peer]}).items():
+                    if not row.error:
+                        with row.noting(f"{name} {job.phase}"):
+                            _round(name, row, job, number)
+                if peer != OURS and ours and ours[OURS].seconds:
+                    rows[peer].ours.append(ours[OURS].seconds[-1])
+            if peer != OURS:
+                rows[peer].close()
     finally:
         for row in rows.values():
             row.close()
     return rows
+
+
+def _rounds(asked: argparse.Namespace, name: str) -> int:
+    """How many rounds an engine has: a peer's own, and malt_jax all peers'."""
+    return asked.runs * (max(1, len(asked.engines) - 1) if name == OURS else 1)
+
+
+def _round(name: str, row: Row, job: Job, number: int) -> None:
+    row.seconds.append(row.ask({"count": len(job.examples)})["seconds"])
+    rate = examples.useful_tokens(job.examples) / row.seconds[-1]
+    say(f"{job.phase} round {number + 1}: {name} {rate:.1f} useful tokens/s")
+
+
+def _ratio(peer: Row) -> float | None:
+    """Our speed over a peer's, the median of their rounds."""
+    return None if peer.error else ratio(peer.seconds, peer.ours)
 
 
 def _begin(
@@ -127,11 +154,12 @@ def _begin(
 
 
 def figures(row: Row, ours: Row, tokens: int, runs: int) -> dict[str, Any]:
-    """One engine's figures of one phase; null for what was not measured.
+    """One engine's figures of one phase; null for what was not measured. `runs` are the rounds it
+    should have had.
 
     `differs` is the greatest relative difference of the first step from ours: its loss, and for DPO
-    (where a fresh adapter has the loss log 2 whatever the model) the mean log-probabilities. Adapters
-    of another size do not agree.
+    (where a fresh adapter has the loss log 2 whatever the model) the mean log-probabilities; null
+    too for an adapter of another size, which does not agree.
     `epoch_loss` is the mean over the first epoch's steps, which engines cut from the data in ways
     of their own.
     """

@@ -5,9 +5,10 @@
 Each engine is a process of its own (peers in virtual environments that are made on first use, in
 --envs, with logs and converted weights beside them). Processes are halted but for the one that is
 measured. First greedy ids are compared with malt_jax's; then a forced number of tokens is timed
-once; then the real trees, --runs rounds of all engines in turn. Peers are given a level of the tree
+once, and of transformers' two caches the faster goes on; then the real trees, --runs rounds of all
+engines in turn. Peers are given a level of the tree
 at a time and are not charged for text handling or compilation; malt_jax is given whole trees and is
-charged for text handling. Its first tree, which compiles, is not counted.
+charged for text handling. Its first trees, which compile, are not counted.
 """
 
 import argparse

@@ -86,8 +86,7 @@ def _agreement(
 
 
 def ratios(rows: dict[str, Row]) -> dict[str, float | None]:
-    """Our useful tokens/s over each peer's (of transformers' two rows the better), the median of
-    the rounds' ratios."""
+    """Our useful tokens/s over each peer's, the median of the rounds' ratios."""
 
     def best(group: str) -> list[float]:
         peers = [rows[name] for name in SAMPLING[group] if name in rows]

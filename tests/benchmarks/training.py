@@ -9,10 +9,10 @@ use, in --envs, with logs and converted weights beside them); processes are halt
 that is measured.
 
 The first step, from the start of the process, is the cold start; its loss is compared with
-malt_jax's. An epoch that is not counted follows, then --runs rounds of one epoch of all engines in
-turn. DPO's reference log-probabilities are computed before the clock starts, by all engines. Useful
-tokens are those of a prompt and a completion for every row, so a pair's prompt counts twice,
-whether an engine computes it twice or not; padding never counts.
+malt_jax's. An epoch that is not counted follows, then --runs rounds of an epoch of malt_jax and one
+of the peer; then comes the next peer. DPO's reference log-probabilities are computed before the
+clock starts, by all engines. Useful tokens are those of a prompt and a completion for every row, so
+a pair's prompt counts twice, whether an engine computes it twice or not; padding never counts.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tiny random Llamas, saved by transformers, and the helpers that compare with them."""
+"""Tiny random models of every family, made and saved by transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +21,15 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def tiny_llama() -> Callable[..., transformers.LlamaForCausalLM]:
-    """Makes a seeded random Llama of transformers; keyword arguments override `TINY`."""
+def tiny_llama() -> Callable[..., transformers.PreTrainedModel]:
+    """Makes a seeded random model of transformers, a Llama unless `model_type` says otherwise;
+    keyword arguments override `TINY`."""
 
-    def make(**fields: Any) -> transformers.LlamaForCausalLM:
+    def make(model_type: str = "llama", **fields: Any) -> transformers.PreTrainedModel:
         torch = pytest.importorskip("torch")
         torch.manual_seed(0)
-        config = transformers.LlamaConfig(**(TINY | fields))
-        model = transformers.LlamaForCausalLM(config).eval()
+        config = transformers.AutoConfig.for_model(model_type, **(TINY | fields))
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or "norm" in name:  # zeros and ones would hide mistakes
                 torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)

@@ -19,12 +19,26 @@ torch = pytest.importorskip("torch")
 
 peft = pytest.importorskip("peft")
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"model_type": "mistral"},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 12},
+}
 TOKENS = np.random.default_rng(3).integers(0, 97, (2, 11))
 
 
 @pytest.fixture(scope="module")
 def model(tiny_directory):
     return load(tiny_directory)
+
+
+@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES.keys())
+def family(request, tiny_llama, tmp_path_factory):
+    """What makes the base of a family, and that base in our hands."""
+    make, path = partial(tiny_llama, **request.param), tmp_path_factory.mktemp("base")
+    make().save_pretrained(path)
+    return make, load(path)
 
 
 def filled(config, seed: int, rank=4, alpha=6.0, targets=lora.TARGETS) -> Adapter:
@@ -95,10 +109,11 @@ def test_an_adapter_is_an_argument_not_a_constant(model):
 
 
 @pytest.mark.parametrize("targets", [lora.TARGETS, ("q", "v"), ("down",)])
-def test_peft_computes_the_same_from_what_we_write(model, tiny_llama, tmp_path, targets):
+def test_peft_computes_the_same_from_what_we_write(family, tmp_path, targets):
+    make, model = family
     adapter = filled(model.config, 4, rank=3, alpha=6.0, targets=targets)
     save_adapter(adapter, model.config, tmp_path, base="base", rank=3, alpha=6.0, targets=targets)
-    reference = theirs(peft.PeftModel.from_pretrained(tiny_llama(), tmp_path))
+    reference = theirs(peft.PeftModel.from_pretrained(make(), tmp_path))
     np.testing.assert_allclose(
         logits(model.config, model.params, adapter), reference, atol=1e-4, rtol=0
     )
@@ -127,8 +142,9 @@ def peft_model(tiny_llama, **settings):
     return wrapped
 
 
-def test_we_compute_the_same_from_what_peft_writes(model, tiny_llama, tmp_path):
-    wrapped = peft_model(tiny_llama)
+def test_we_compute_the_same_from_what_peft_writes(family, tmp_path):
+    make, model = family
+    wrapped = peft_model(make)
     wrapped.save_pretrained(tmp_path)
     ours = logits(model.config, model.params, load_adapter(tmp_path, model.config))
     np.testing.assert_allclose(ours, theirs(wrapped), atol=1e-4, rtol=0)

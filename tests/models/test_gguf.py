@@ -27,6 +27,8 @@ NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
@@ -54,19 +56,23 @@ def gguf_name(name: str) -> str:
     return f"{outer[module]}.{kind}"
 
 
-def keys_of(config: transformers.LlamaConfig) -> dict[str, Any]:
+def keys_of(config: transformers.PreTrainedConfig) -> dict[str, Any]:
     """The metadata of a model with a small byte-level tokenizer."""
+    sizes = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.freq_base": config.rope_parameters["rope_theta"],
+    }
+    if config.model_type != "qwen2":  # whose converter leaves it out
+        sizes["attention.key_length"] = config.head_dim
     return {
-        "general.architecture": "llama",
-        "llama.block_count": config.num_hidden_layers,
-        "llama.context_length": config.max_position_embeddings,
-        "llama.embedding_length": config.hidden_size,
-        "llama.feed_forward_length": config.intermediate_size,
-        "llama.attention.head_count": config.num_attention_heads,
-        "llama.attention.head_count_kv": config.num_key_value_heads,
-        "llama.attention.key_length": config.head_dim,
-        "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "llama.rope.freq_base": config.rope_parameters["rope_theta"],
+        "general.architecture": config.model_type,
+        **{f"{config.model_type}.{name}": size for name, size in sizes.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": WORDS,
@@ -76,7 +82,7 @@ def keys_of(config: transformers.LlamaConfig) -> dict[str, Any]:
     }
 
 
-def write(file: Path, model: transformers.LlamaForCausalLM, quantise=None, **metadata) -> Path:
+def write(file: Path, model: transformers.PreTrainedModel, quantise=None, **metadata) -> Path:
     """Writes a model as GGUF; `metadata` (dots as double underscores) adds or replaces keys."""
     config = model.config
     keys = keys_of(config) | {key.replace("__", "."): value for key, value in metadata.items()}
@@ -88,7 +94,7 @@ def write(file: Path, model: transformers.LlamaForCausalLM, quantise=None, **met
         name, array = gguf_name(hf_name), tensor.numpy()
         if name == "output.weight" and config.tie_word_embeddings:
             continue
-        if "attn_q" in name or "attn_k" in name:
+        if config.model_type == "llama" and ("attn_q" in name or "attn_k" in name):
             heads = config.num_attention_heads if "attn_q" in name else config.num_key_value_heads
             array = interleaved(array, heads)
         if quantise is not None and array.ndim == 2:
@@ -120,11 +126,15 @@ def reference(model) -> np.ndarray:
         {"num_key_value_heads": 1, "head_dim": 12},
         {"attention_bias": True, "mlp_bias": True},
         {"rope_parameters": LLAMA3, "head_dim": 32},
+        {"model_type": "qwen2"},
+        {"model_type": "qwen2", "tie_word_embeddings": True, "num_key_value_heads": 1},
+        {"model_type": "qwen3", "head_dim": 12, "tie_word_embeddings": True},
     ],
 )
 def test_logits_equal_those_of_the_model_written(tiny_llama, tmp_path, fields):
     model = tiny_llama(**fields)
     found = load(write(tmp_path / "model.gguf", model))
+    assert found.config.family == model.config.model_type
     assert found.config.rope.kind == model.config.rope_parameters["rope_type"]
     np.testing.assert_allclose(found.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
 
@@ -137,9 +147,12 @@ def test_linear_rope_scaling_is_read(tiny_llama, tmp_path):
     np.testing.assert_allclose(found.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
 
 
-def test_quantised_weights_equal_transformers_reading_of_the_file(tiny_llama, tmp_path):
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_quantised_weights_equal_transformers_reading_of_the_file(tiny_llama, tmp_path, family):
+    """transformers knows nothing of this file's `write`: it holds the layout to the format's."""
     kind = gguf.GGMLQuantizationType.Q8_0
-    size = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": len(WORDS)}
+    size: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": len(WORDS)}
+    size |= {"model_type": family}
     write(tmp_path / "model.gguf", tiny_llama(**size), quantise=kind)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="model.gguf", dtype=torch.float32
@@ -153,7 +166,8 @@ def test_quantised_weights_equal_transformers_reading_of_the_file(tiny_llama, tm
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"general__architecture": "qwen2"}, "general.architecture: 'qwen2'"),
+        ({"general__architecture": "qwen2moe"}, "general.architecture: 'qwen2moe'"),
+        ({"general__architecture": "qwen2"}, "qwen2.attention.head_count is missing"),
         ({"llama__expert_count": 8}, "llama.expert_count"),
         ({"llama__rope__scaling__type": "yarn"}, "llama.rope.scaling.type: 'yarn'"),
         ({"llama__rope__dimension_count": 4}, "llama.rope.dimension_count: 4"),
@@ -205,6 +219,32 @@ def test_pre_tokenizers_split_as_their_kind_says(tiny_llama, tmp_path):
     assert split("gpt-2", "abc 1212") == ["abc", "Ġ", "12", "12"]
     assert split("smollm", "abc 1212") == ["abc", "Ġ", "1", "2", "1", "2"]
     assert split("llama-bpe", "abc 1212") == ["abc", "Ġ", "12", "1", "2"]
+    assert split("qwen2", "abc 1212") == ["abc", "Ġ", "1", "2", "1", "2"]
+
+
+def test_qwen2_text_is_split_and_composed_as_transformers_does(tiny_llama, tmp_path):
+    """Its own class of tokenizer is the reference; "e" and a combining accent become one letter."""
+    merges = ["a b", "ab c", "1 2", "Ã ©", "! !", "Ġ !"]
+    words = [*WORDS, "Ã©", "!!", "Ġ!"]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    theirs = transformers.Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[tuple(merge.split(" ")) for merge in merges],
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        unk_token="<|end|>",
+    )
+    model = tiny_llama(model_type="qwen2", vocab_size=len(words))
+    metadata = {
+        "tokenizer__ggml__pre": "qwen2",
+        "tokenizer__ggml__tokens": words,
+        "tokenizer__ggml__merges": merges,
+        "tokenizer__ggml__token_type": [3] + [1] * (len(words) - 1),
+    }
+    ours = load(write(tmp_path / "model.gguf", model, **metadata)).tokenizer
+    for text in ("abc 1212", "We'll, e\u0301!! !!", "  two\n\n lines \t", "日本12 x=3abc", "I'VE"):
+        assert ours.encode(text) == theirs.encode(text), text
+    assert vocabulary["Ã©"] in ours.encode("e\u0301")
 
 
 def test_llama3_takes_a_whole_token_before_merging(tiny_llama, tmp_path):

@@ -63,6 +63,21 @@ def test_a_wrong_shape_is_named_with_both_shapes(directory):
     refused(directory, "layers.0.self_attn.k_proj.weight", "(32, 32)", "(16, 32)")
 
 
+@pytest.mark.parametrize(
+    ("config", "weights", "words"),
+    [
+        ("qwen3", "llama", ("layers.0.self_attn.k_norm.weight", "3 more", "missing")),
+        ("qwen2", "llama", ("layers.0.self_attn.k_proj.bias", "5 more", "missing")),
+        ("llama", "qwen2", ("layers.0.self_attn.k_proj.bias", "5 more", "unexpected")),
+        ("mistral", "qwen3", ("layers.0.self_attn.k_norm.weight", "3 more", "unexpected")),
+    ],
+)
+def test_weights_of_another_family_are_refused(tiny_llama, tmp_path, config, weights, words):
+    tiny_llama(model_type=weights, head_dim=8).save_pretrained(tmp_path)
+    edit_config(tmp_path, model_type=config)
+    refused(tmp_path, *words)
+
+
 def test_quantised_tensors_are_refused_before_reading(directory):
     rewrite(directory, model__norm__weight=np.ones(32, np.int8))
     refused(directory, "model.norm.weight", "I8")

@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file
 
 from malt_jax.models import LlamaConfig, hf, llama, load
@@ -32,6 +33,27 @@ CONFIGS = {
     "head size apart from hidden size": {"head_dim": 12, "tie_word_embeddings": True},
     "gelu": {"hidden_act": "gelu"},
     "tanh gelu, theta": {"hidden_act": "gelu_pytorch_tanh", "rope_theta": 70.0},
+    "mistral": {"model_type": "mistral", "sliding_window": 40},
+    "mistral without a window": {
+        "model_type": "mistral",
+        "sliding_window": None,
+        "head_dim": 12,
+        "tie_word_embeddings": True,
+    },
+    "qwen2": {"model_type": "qwen2"},
+    "qwen2, tied, one key head": {
+        "model_type": "qwen2",
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "rope_theta": 1e6,
+    },
+    "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True},
+    "qwen3, biases, every head its own keys": {
+        "model_type": "qwen3",
+        "head_dim": 12,
+        "num_key_value_heads": 4,
+        "attention_bias": True,
+    },
 }
 
 
@@ -112,8 +134,18 @@ def test_shards_equal_one_file(tiny_llama, tiny_directory, tmp_path):
     )
 
 
-def test_saved_models_return_unchanged_and_transformers_reads_them(tiny_llama, tmp_path):
-    model = tiny_llama(rope_parameters=LLAMA3, attention_bias=True)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_parameters": LLAMA3, "attention_bias": True},
+        {"model_type": "mistral", "sliding_window": 24},
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen2"},
+        {"model_type": "qwen3", "attention_bias": True},
+    ],
+)
+def test_saved_models_return_unchanged_and_transformers_reads_them(tiny_llama, tmp_path, fields):
+    model = tiny_llama(**fields)
     model.save_pretrained(tmp_path / "theirs")
     ours = load(tmp_path / "theirs")
     hf.save(tmp_path / "ours", ours.config, ours.params)
@@ -122,7 +154,8 @@ def test_saved_models_return_unchanged_and_transformers_reads_them(tiny_llama, t
     for name, array in load_file(tmp_path / "theirs" / "model.safetensors").items():
         np.testing.assert_array_equal(written.pop(name), array)
     assert not written
-    again = type(model).from_pretrained(tmp_path / "ours").eval()
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    assert type(again) is type(model)
     tokens, mask = tokens_and_mask("")
     np.testing.assert_array_equal(reference(again, tokens, mask), reference(model, tokens, mask))
 
@@ -147,7 +180,9 @@ def test_llama3_frequencies_by_hand():
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"hidden_act": "mish"}, "hidden_act"),
-        ({"model_type": "mistral"}, "model_type"),
+        ({"model_type": "mixtral"}, "model_type.*dense.*qwen3"),
+        ({"model_type": "gemma2"}, "model_type"),
+        ({"intermediate_size": None}, "intermediate_size"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"hidden_size": "32"}, "hidden_size"),

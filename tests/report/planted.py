@@ -150,6 +150,8 @@ def metrics(phase: str, steps: int) -> list[dict[str, float]]:
             )
             row["margin"] = round(step / 50 + wave, 4)
         rows.append(row)
+        if step % 30 == 0:
+            rows.append({"step": step, "eval": True, "loss": row["loss"] + 0.1, "best": True})
     return rows
 
 

@@ -72,6 +72,12 @@ def test_line_chart_spans_the_plot() -> None:
     assert 'points="44,146 187,112 330,10"' in svg
 
 
+def test_line_chart_shows_a_held_out_series_on_the_same_axes() -> None:
+    svg = charts.line_chart([(0, 0.0), (10, 1.0)], "x", 0, 1, held_out=[(5, 0.25), (10, 0.25)])
+    assert '<polyline class="line" points="44,146 330,10"' in svg
+    assert '<polyline class="line other" points="187,112 330,112"' in svg
+
+
 def test_line_chart_of_one_or_equal_points_is_drawn() -> None:
     assert 'points="44,78"' in charts.line_chart([(1, 0.7)], "loss")
     assert 'points="44,78 330,78"' in charts.line_chart([(1, 0.7), (2, 0.7)], "loss")

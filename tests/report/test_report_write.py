@@ -165,6 +165,22 @@ def test_a_last_line_that_a_kill_cut_short_is_left_out(workdir: Path) -> None:
     assert training.steps == 2
 
 
+def test_held_out_evaluations_are_series_of_their_own(workdir: Path) -> None:
+    """They stood among the steps: two losses a step, and a count of steps that was none."""
+    path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "loss": 3}\n{"step": 2, "loss": null}\n{"step": 3, "loss": 2}\n'
+        '{"step": 3, "eval": true, "loss": 2.5, "best": true}\n'
+    )
+    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    assert training.series == {"loss": ((1, 3), (3, 2))}
+    assert training.held_out == {"loss": ((3, 2.5),)}
+    assert training.steps == 3
+    page = report.write(workdir).read_text()
+    assert "loss 3 → 2, held out 2.5" in page
+    assert '<polyline class="line other"' in page
+
+
 def test_comparisons_of_the_trained_team_come_first(workdir: Path) -> None:
     evaluation = load(workdir).evaluation
     assert evaluation is not None

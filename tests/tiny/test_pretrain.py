@@ -57,4 +57,4 @@ def test_batches_hold_the_documents_clean_ones_first():
 def test_a_text_beyond_the_width_is_an_error():
     document = corpus.Document("Solve: 1+2+3", "Easy. " * 30)
     with pytest.raises(ValueError, match="broadcast"):
-        pretrain._batch(pretrain.tokenizer(), [document], *pretrain.WIDTHS["generator"])
+        pretrain._batch(pretrain.tokenizer(), [document], pretrain.WIDTHS["generator"])

@@ -7,20 +7,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks.peers import training_job
 from benchmarks.peers.serving import serve
 from benchmarks.peers.training_job import Job
 from configs.base import get_config
+from malt_jax import datasets, feed, models, objectives, optim, settings, shards, steps
 from malt_jax import mesh as meshes
-from malt_jax import models, settings, train
 from malt_jax.batches import plan
 from malt_jax.models import Model, lora
 
+REMAT = "keep_products"
 Epoch = Callable[[], tuple[list[float], dict[str, Any]]]
 
 
@@ -31,39 +32,56 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
     config = get_config()
     phase = config[job.phase]
     phase.learning_rate, phase.clip_norm, phase.batch = job.learning_rate, job.clip_norm, job.batch
-    phase.warmup, phase.epochs, phase.remat = 0.0, 1, False
+    phase.warmup, phase.epochs, phase.remat = 0.0, 1, REMAT
     config.dpo.beta = job.beta
     config.data.task, config.model.path = "gsm8k", model.source
     wanted = settings.parse(config.to_dict()).phase(job.phase)
     mesh = meshes.make()
     adapter = lora.init(model.config, jax.random.key(0), rank=job.rank, alpha=job.alpha)
-    kinds = ["completion"] if job.phase == "sft" else ["chosen", "rejected"]
-    rows = [
-        {"prompt_token_ids": prompt}
-        | {f"{kind}_token_ids": ids for kind, ids in zip(kinds, completions, strict=True)}
-        for prompt, completions in job.examples[:count]
-    ]
-    data = train._data(job.phase, rows, model, mesh, adapter, job.batch)
-    batches = plan(data.rows, job.batch, 1, 1, [0])
-    tx = train._optimiser(wanted, len(batches))
-    step = train._step(model, tx, train._loss(job.phase, model, wanted))
-    state = {"adapter": adapter, "opt_state": tx.init(adapter)}
-
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{job.phase}.parquet"
+        schema = datasets.SFT_SCHEMA if job.phase == "sft" else datasets.DPO_SCHEMA
+        shards.write(path, _rows(job, count), schema)
+        cache = Path(folder) / "reference.npz"
+        data, _ = feed.load(path, cache, model, mesh, adapter, batch=job.batch, share=0.0, seed=0)
+    order = plan(
+        data.examples, batch=job.batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh)
+    )
+    tx = optim.adamw(
+        job.learning_rate,
+        len(order),
+        warmup=0.0,
+        weight_decay=0.0,
+        b1=0.9,
+        b2=0.999,
+        clip_norm=job.clip_norm,
+    )
+    state = steps.init(tx, adapter, mesh)
+    loss = objectives.loss(wanted)
+    step = steps.training(model.config, tx, loss, state, remat=wanted.remat)
     about: dict[str, Any] = {"parameters": sum(x.size for x in jax.tree.leaves(adapter))}
     if job.phase == "dpo":  # the fresh adapter's own, for it changes nothing yet
-        about["logps"] = data.reference.reshape(2, -1).mean(1).tolist()
+        about["logps"] = data.reference.mean(0).tolist()
 
     def epoch() -> tuple[list[float], dict[str, Any]]:
         nonlocal state
         found = []
-        for chosen in batches:
-            batch, extra = data.batch(chosen)
-            extra["denominator"] = np.float32(train._weight(data, chosen))
-            state, metrics = step(model.params, state, train._put(mesh, batch), extra)
+        for i in range(len(order)):
+            batches, extra = data.step(wanted, order, i, model.tokenizer.pad_id)
+            state, metrics = step(model.params, state, *steps.place(mesh, batches, extra))
             found.append(float(metrics["loss"]))
         return found, about
 
     return epoch
+
+
+def _rows(job: Job, count: int) -> list[dict[str, Any]]:
+    kinds = ["completion"] if job.phase == "sft" else ["chosen", "rejected"]
+    return [
+        {"question_id": str(i), "prompt_token_ids": prompt}
+        | {f"{kind}_token_ids": ids for kind, ids in zip(kinds, completions, strict=True)}
+        for i, (prompt, completions) in enumerate(job.examples[:count])
+    ]
 
 
 def main() -> None:

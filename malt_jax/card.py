@@ -1,0 +1,123 @@
+"""The model card of an exported adapter: Markdown under front matter that the hub accepts, a
+function of the record beside it (`malt.json`) and of nothing else."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Record = Mapping[str, Any]
+_NOT_OF_THE_RESULT = ("checkpoint_every", "max_nonfinite", "remat")
+_ADAPTER = ("A LoRA adapter", "peft.PeftModel.from_pretrained(base, PATH)")
+_MERGED = (
+    "A base model with a LoRA adapter merged into its weights",
+    "transformers.AutoModelForCausalLM.from_pretrained(PATH)",
+)
+_PAPER = "https://arxiv.org/abs/2412.01928"
+
+
+def text(record: Record) -> str:
+    """The README.md of an export. `record` is what `export` writes as malt.json."""
+    parts = [_front_matter(record), _what(record), _prompt(record), _data(record)]
+    return "\n\n".join([*parts, _training(record), _results(record)]) + "\n"
+
+
+def _front_matter(record: Record) -> str:
+    fields: dict[str, Any] = {
+        "base_model": record["base_model"],
+        "library_name": "transformers" if record["merged"] else "peft",
+        "license": record["license"],
+        "pipeline_tag": "text-generation",
+        "tags": ["malt", record["role"], *([] if record["merged"] else ["lora"])],
+    }
+    # The hub refuses a base_model that is no hub id, so a base from a local file is named below.
+    lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _what(record: Record) -> str:
+    role, chain = record["role"], record["chain"]
+    kind, loading = _MERGED if record["merged"] else _ADAPTER
+    return (
+        f"# {role.capitalize()} of a MALT team\n\n"
+        f"{kind}, for step {chain.index(role) + 1} of the chain {' → '.join(chain)}. Trained with "
+        f"[MALT]({_PAPER}) by malt_jax {record['versions']['malt-jax']}: answers at the leaves of "
+        "trees of samples are graded, and each role learns from what made the team right.\n\n"
+        f"- base: `{record['base']}`, weights `{record['base_hash']}`\n"
+        f"- tokenizer: `{record['tokenizer_hash']}`\n"
+        "- `malt.json` holds these, every setting and the package versions\n\n"
+        f"```python\n{loading}\n```"
+    )
+
+
+def _prompt(record: Record) -> str:
+    role = record["settings"]["roles"][record["role"]]
+    longest = max((len(run) for run in re.findall("`+", role["prompt"])), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = [
+        "## Prompt",
+        "One user message, through the base's own chat template if it has one; up to "
+        f"{role['max_new_tokens']} new tokens at temperature "
+        f"{record['settings']['sample']['temperature']:g}.",
+        f"{fence}text\n{role['prompt']}\n{fence}",
+        "A name in braces stands for the question or for an earlier role's answer.",
+    ]
+    if "{hint}" in role["prompt"]:
+        lines[-1] += f" `{{hint}}` is: {record['answer_hint']}."
+    return "\n\n".join(lines)
+
+
+def _data(record: Record) -> str:
+    found, settings = record["data"], record["settings"]
+    lines = ["## Data", f"Task `{settings['data']['task']}`, seed {settings['seed']}."]
+    if settings["credit"]["shuffle_rewards"]:
+        lines[-1] += " **A negative control: the rewards were shuffled.**"
+    if found["questions"] is not None:
+        lines[-1] += f" {found['questions']:,} training questions."
+    if (yields := found["yield"]) is not None:
+        lines[-1] += (
+            f" Of {yields['nodes']:,} samples of this role {yields['positives']:,} have a value "
+            f"above {settings['credit']['threshold']:g}; {yields['sft_rows']:,} rows for SFT, "
+            f"{yields['pairs']:,} pairs for DPO."
+        )
+    return "\n\n".join(lines)
+
+
+def _training(record: Record) -> str:
+    settings = record["settings"]
+    lora = settings["lora"]
+    lines = [
+        "## Training",
+        "",
+        f"- LoRA: rank {lora['rank']}, alpha {lora['alpha']:g}, on {', '.join(lora['targets'])}",
+    ]
+    if (start := record["started_from"]) is not None:
+        lines.append(f"- started from the adapter `{start['path']}` (`{start['hash']}`)")
+    for phase in settings["roles"][record["role"]]["train"]:
+        values = {k: v for k, v in settings[phase].items() if k not in _NOT_OF_THE_RESULT}
+        lines.append(f"- {phase}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    return "\n".join(lines)
+
+
+def _results(record: Record) -> str:
+    found = record["results"]
+    if found is None:
+        return "## Results\n\nNot evaluated yet."
+    return "\n".join(
+        [
+            "## Results",
+            "",
+            f"The team's, not this role's alone, on {found['split']['n']} held-out questions; "
+            f"`_mv` is a majority vote over {found['k']}.",
+            "",
+            "| system | accuracy | 95% interval |",
+            "|---|--:|--:|",
+            *_rows(found["systems"]),
+        ]
+    )
+
+
+def _rows(systems: Mapping[str, Any]) -> Iterator[str]:
+    for name, score in systems.items():
+        low, high = (100 * bound for bound in score["ci95"])
+        yield f"| `{name}` | {100 * score['accuracy']:.1f}% | {low:.1f} to {high:.1f} |"

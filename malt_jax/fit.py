@@ -1,0 +1,270 @@
+"""The loop of one phase of one role: optimiser steps, held-out evaluations, checkpoints, and what
+becomes of steps that are not finite."""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from malt_jax import checkpoints, flops, heldout, metrics, objectives, optim, rundir, steps
+from malt_jax.batches import Plan, plan
+from malt_jax.feed import Data
+from malt_jax.models import Model
+from malt_jax.models.lora import Adapter
+from malt_jax.settings import PhaseSettings, Settings
+
+_KEPT = 2  # checkpoints
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A phase, and what the figures on disk say of its steps so far: a resumed run begins with
+    that."""
+
+    directory: Path
+    title: str
+    settings: PhaseSettings
+    data: Data
+    order: Plan
+    evaluations: list[tuple[int, float]]  # (step, held-out loss)
+    nonfinite: list[int]  # steps
+
+    @property
+    def out_of_patience(self) -> bool:
+        patience = self.settings.patience
+        return bool(patience) and heldout.stale(self.evaluations) >= patience
+
+
+def fit(
+    directory: Path,
+    settings: Settings,
+    model: Model,
+    mesh: Mesh,
+    adapter: Adapter,
+    data: tuple[Data, Data],
+    title: str,
+) -> Adapter:
+    """One phase (its name is the directory's), from `adapter`, which is also the reference of the
+    KL, or from the newest undamaged checkpoint in `directory`.
+
+    `data` is what to train on and what is held out. Returns the adapter with the lowest held-out
+    loss, or the last one where nothing is held out. The order of the examples is a function of the
+    seed and all else is read from disk, so a resumed run ends as one that never stopped.
+
+    Raises FloatingPointError once `max_nonfinite` steps were not finite, and ValueError if there
+    are checkpoints and all are damaged.
+    """
+    chosen, (training, held) = settings.phase(directory.name), data
+    order = plan(
+        training.examples,
+        batch=chosen.batch,
+        accumulate=chosen.accumulate,
+        epochs=chosen.epochs,
+        seed=[settings.seed, zlib.crc32(title.encode())],
+        rows=steps.rows(mesh),
+    )
+    tx, loss = _optimiser(chosen, len(order)), objectives.loss(chosen)
+    # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
+    begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
+    step = steps.training(model.config, tx, loss, begun, remat=chosen.remat)
+    evaluate = heldout.evaluator(chosen, model, mesh, adapter, held) if len(held) else None
+    if evaluate is None and chosen.held_out:
+        logging.info("%s: too few questions to hold any out; no evaluation", title)
+
+    def inputs(i: int) -> Any:
+        return steps.place(mesh, *training.step(chosen, order, i, model.tokenizer.pad_id))
+
+    with checkpoints.opened(directory) as saved:
+        done, state = checkpoints.restore(saved, begun)
+        rows = metrics.read(directory / "metrics.jsonl", done)
+        lost = [row["step"] for row in rows if not row.get("finite", 1)]
+        phase = _Phase(directory, title, chosen, training, order, heldout.losses(rows), lost)
+        figures = _figures(phase, model, mesh)
+        with metrics.writing(
+            directory,
+            rows,
+            project=settings.wandb,
+            title=f"{Path(settings.workdir).name} {title}",
+            config=dataclasses.asdict(settings),
+        ) as write:
+            ran = _steps(phase, partial(step, model.params), inputs, done, state)
+            for now, state, values, seconds in ran:
+                write(figures(now, values, seconds))
+                if not values["finite"]:
+                    _not_finite(phase, now, values)
+                last = now == len(order)
+                if evaluate is not None and (now % chosen.eval_every == 0 or last):
+                    _evaluate(phase, now, evaluate, state["adapter"], saved, write)
+                if now % chosen.checkpoint_every == 0 or last or phase.out_of_patience:
+                    checkpoints.save(saved, now, state, partial(_newest, saved, now))
+    return _best(phase, state["adapter"])
+
+
+def _optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformation:
+    return optim.adamw(
+        phase.learning_rate,
+        updates,
+        warmup=phase.warmup,
+        weight_decay=phase.weight_decay,
+        b1=0.9,
+        b2=0.999,
+        clip_norm=phase.clip_norm,
+    )
+
+
+def _steps(
+    phase: _Phase,
+    step: Callable[..., tuple[steps.State, steps.Metrics]],
+    inputs: Callable[[int], Any],
+    done: int,
+    state: steps.State,
+) -> Iterator[tuple[int, steps.State, Values, float]]:
+    """The optimiser steps after the first `done`: (its number, state, metrics, seconds) of each.
+    Ends early where patience does."""
+    total = len(phase.order)
+    upcoming: Any = inputs(done) if done < total else None
+    with tqdm(total=total, initial=done, desc=phase.title, unit="step") as bar:
+        for i in range(done, total):
+            if phase.out_of_patience:
+                break
+            started = time.perf_counter()
+            state, found = step(state, *upcoming)
+            # Packed while the devices compute.
+            upcoming = inputs(i + 1) if i + 1 < total else None
+            values = {name: float(value) for name, value in jax.device_get(found).items()}
+            yield i + 1, state, values, time.perf_counter() - started
+            bar.set_postfix(loss=f"{values['loss']:.3f}")
+            bar.update()
+
+
+def _figures(phase: _Phase, model: Model, mesh: Mesh) -> Callable[[int, Values, float], Values]:
+    """A function from a step, its metrics and its seconds to the row that is logged.
+
+    `tokens` are prompts and completions, a prompt that completions share counted once; `padding`
+    is the share of the rows' places that hold none; `flops_per_second` and `peak_share`, its share
+    of what the devices could do, are of `flops.training_flops`.
+    """
+    settings, order, examples = phase.settings, phase.order, phase.data.examples
+    rate = optim.schedule(settings.learning_rate, len(order), settings.warmup)
+    most = flops.peak(list(mesh.devices.flat), model.params["embed"].dtype)
+    places = order.order.shape[1] * order.order.shape[2] * order.length
+
+    def row(step: int, values: Values, seconds: float) -> Values:
+        present = _present(order, step)
+        work = flops.training_flops(
+            model.config, examples.prompts[present], examples.completions[present]
+        )
+        lost, tokens = len(phase.nonfinite), values["computed"]
+        found = {name: value for name, value in values.items() if name != "computed"} | {
+            "step": step,
+            # Of a step that is not finite the optimiser, and so its schedule, knows nothing.
+            "lr": float(rate(step - 1 - lost)),
+            "nonfinite": lost + (not values["finite"]),
+            "tokens": tokens,
+            "padding": 1 - tokens / places,
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "flops_per_second": work / seconds,
+        }
+        return found | ({} if most is None else {"peak_share": work / seconds / most})
+
+    return row
+
+
+def _present(order: Plan, step: int) -> np.ndarray:
+    """The examples of a step (1 is the first) as they stand in its rows."""
+    places = order.order[step - 1]
+    return places[places >= 0]
+
+
+def _not_finite(phase: _Phase, step: int, values: Values) -> None:
+    """Writes out the examples of a step that was left out. Raises FloatingPointError at the last
+    one that the settings allow."""
+    phase.nonfinite.append(step)
+    part = phase.data.part(present := _present(phase.order, step))
+    with rundir.written_whole(_batch_file(phase, step)) as file:
+        np.savez(
+            file,
+            source=str(phase.data.source),
+            questions=part.questions,
+            order=present,
+            token_ids=part.examples.tokens,
+            starts=part.examples.starts,
+            prompt_tokens=part.examples.prompts,
+            completion_tokens=part.examples.completions,
+        )
+    what = (
+        f"{phase.title}: loss {values['loss']:g}, gradient norm {values['grad_norm']:g} "
+        f"at step {step}"
+    )
+    logging.warning("%s; the step is left out", what)
+    if len(phase.nonfinite) >= phase.settings.max_nonfinite:
+        files = ", ".join(str(_batch_file(phase, lost)) for lost in phase.nonfinite)
+        raise FloatingPointError(
+            f"{what}; steps that were not finite: {len(phase.nonfinite)}, which is "
+            f"config.{phase.directory.name}.max_nonfinite; lower "
+            f"config.{phase.directory.name}.learning_rate, or look at the batches in {files}"
+        )
+
+
+def _batch_file(phase: _Phase, step: int) -> Path:
+    return phase.directory / f"nonfinite-{step}.npz"
+
+
+def _evaluate(
+    phase: _Phase,
+    step: int,
+    evaluate: heldout.Evaluate,
+    adapter: Adapter,
+    saved: checkpoints.Store,
+    write: metrics.Write,
+) -> None:
+    found, before = evaluate(adapter), heldout.best(phase.evaluations)
+    phase.evaluations.append((step, found["loss"]))
+    better = heldout.best(phase.evaluations) != before
+    ended = phase.out_of_patience
+    write({"step": step, "eval": True, **found, "best": better, "stopped_early": ended})
+    if better:
+        bests = saved.folder("best")
+        checkpoints.save(bests, step, adapter, partial(_bests, phase, saved, step))
+    if ended:
+        logging.info(
+            "%s: ends at step %d of %d, after %d evaluations without a better one",
+            phase.title,
+            step,
+            len(phase.order),
+            phase.settings.patience,
+        )
+
+
+def _newest(saved: checkpoints.Store, step: int) -> list[int]:
+    """The checkpoints to keep once that of `step` is written."""
+    return [other for other in checkpoints.steps(saved) if other <= step][-_KEPT:]
+
+
+def _bests(phase: _Phase, saved: checkpoints.Store, step: int) -> set[int | None]:
+    """The best adapters to keep once that of `step` is written: those that a run resumed from any
+    of the checkpoints would look for."""
+    return {step, *(heldout.best(phase.evaluations, at) for at in checkpoints.steps(saved))}
+
+
+def _best(phase: _Phase, last: Adapter) -> Adapter:
+    """What the phase returns: the adapter with the lowest held-out loss, or else the last one."""
+    step = heldout.best(phase.evaluations)
+    if step is None:
+        return last
+    logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
+    return checkpoints.load(phase.directory.absolute() / "best" / str(step), last)
