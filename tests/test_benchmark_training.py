@@ -1,12 +1,17 @@
 """What the training benchmark counts and compares, with figures worked out by hand."""
 
+import argparse
+import json
 import math
+from pathlib import Path
 
 import pytest
-from benchmarks import epochs, examples, report
+import small
+from benchmarks import engines, epochs, examples, report
 from benchmarks.epochs import Row
 from benchmarks.peers import training_job
 from benchmarks.peers.training_job import Job
+from benchmarks.weights import Weights
 
 PAIRS = [([1, 2, 3], [[4, 5], [6]]), ([7], [[8], [9, 9, 9]]), ([7, 7], [[8], [9]])]
 FIRST = {"losses": [0.7], "logps": [-50.0, -80.0], "parameters": 10}
@@ -62,6 +67,69 @@ def test_an_engine_that_failed_has_no_figures_and_its_error_in_the_table():
     assert "other work" not in table
 
 
-def test_an_engine_whose_first_step_differs_is_marked():
-    other = Row(first=FIRST | {"logps": [-50.0, -80.4]}, losses=[0.7], seconds=[1.0])
-    assert epochs.figures(other, Row(first=FIRST), 100, 1)["agrees"] is False
+@pytest.mark.parametrize("change", [{"logps": [-50.0, -80.4]}, {"parameters": 11}])
+def test_an_engine_whose_first_step_differs_is_marked(change):
+    figures = epochs.figures(Row(first=FIRST | change), Row(first=FIRST), 100, 1)
+    assert figures["agrees"] is False
+    json.dumps(figures, allow_nan=False)
+
+
+class Echo:
+    """A worker without a process: answers with so many seconds a token; `slow` fails in rounds."""
+
+    def __init__(self, name: str, job: Job):
+        self.started, self.asked = 0.0, 0
+        self._name, self._job = name, job
+
+    def ask(self, request):
+        self.asked += 1
+        if self._name == "slow" and self.asked > 2:
+            raise engines.Failure("ended with status 9")
+        tokens = examples.useful_tokens(self._job.examples[: request["count"]])
+        logps = {"logps": [-50.0, -80.0]} if self._job.phase == "dpo" else {}
+        return {
+            "losses": [0.7],
+            "seconds": tokens / (30 if self._name == engines.OURS else 10),
+            "parameters": 10,
+            "peak_rss_bytes": 2**30,
+            **logps,
+        }
+
+    def close(self):
+        self._job = None
+
+
+def test_a_whole_run_gives_ratios_fractions_and_what_failed(tmp_path, monkeypatch):
+    tokenizer = small.tokenizer()
+    data = {"sft": [(p, rows[:1]) for p, rows in PAIRS], "dpo": PAIRS}
+    names = [engines.OURS, "steady", "slow"]
+
+    def start(row, engine, folder, weights, also):
+        return Echo(row.rpartition("_")[0], training_job.read(also[0]))
+
+    limits = {"flops": 1e9, "bandwidth": 1e9}
+    monkeypatch.setattr(engines, "TRAINING", dict.fromkeys(names))
+    monkeypatch.setattr(engines, "start", start)
+    monkeypatch.setattr(epochs, "measure_machine", lambda folder: limits)
+    monkeypatch.setattr(examples, "load", lambda *given: data)
+    monkeypatch.setattr(examples, "unused_id", lambda *given: min(tokenizer.control_ids))
+    home = Weights(small.save(tmp_path / "hf"), tmp_path, tmp_path)
+    monkeypatch.setattr(epochs, "derive", lambda *given: home)
+    asked = argparse.Namespace(
+        model=Path("m.gguf"), data=Path("d"), rows=8, runs=3, engines=names, envs=tmp_path
+    )
+    result = epochs.run(asked)
+    assert result["ratios"] == {
+        "steady_sft": pytest.approx(3.0),
+        "steady_dpo": pytest.approx(3.0),
+        "slow_sft": None,
+        "slow_dpo": None,
+    }
+    assert result["engines"]["slow"]["dpo"]["error"] == "ended with status 9"
+    assert result["engines"]["steady"]["dpo"]["agrees"]
+    assert result["useful_tokens"] == {"sft": 10, "dpo": 21}
+    # At one rate of useful tokens: a pair's prompt counts as two and need be computed only once.
+    fractions = {phase: spread["median"] for phase, spread in result["roofline_fraction"].items()}
+    assert 0 < fractions["dpo"] < fractions["sft"] < 1
+    json.dumps(result, allow_nan=False)
+    assert report.training(result).count("failed: ended with status 9") == 2

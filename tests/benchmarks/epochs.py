@@ -1,6 +1,7 @@
 """The measurements of training: cold start, the first step's loss, and rounds of epochs."""
 
 import argparse
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +158,8 @@ def figures(row: Row, ours: Row, tokens: int, runs: int) -> dict[str, Any]:
     should have had.
 
     `differs` is the greatest relative difference of the first step from ours: its loss, and for DPO
-    (where a fresh adapter has the loss log 2 whatever the model) the mean log-probabilities.
+    (where a fresh adapter has the loss log 2 whatever the model) the mean log-probabilities; null
+    too for an adapter of another size, which does not agree.
     `epoch_loss` is the mean over the first epoch's steps, which engines cut from the data in ways
     of their own.
     """
@@ -172,7 +174,7 @@ def figures(row: Row, ours: Row, tokens: int, runs: int) -> dict[str, Any]:
         "first_logps": row.first.get("logps"),
         "epoch_loss": sum(row.losses) / len(row.losses) if row.losses else None,
         "parameters": row.first.get("parameters"),
-        "differs": differs,
+        "differs": None if differs == math.inf else differs,
         "agrees": None if differs is None else differs <= TOLERANCE,
         "error": row.error,
     }
@@ -184,7 +186,7 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float | None:
     if not ours or not theirs:
         return None
     if ours["parameters"] != theirs["parameters"]:
-        return float("inf")
+        return math.inf
     pairs = zip(
         (ours["losses"][0], *ours.get("logps", [])),
         (theirs["losses"][0], *theirs.get("logps", [])),

@@ -1,8 +1,8 @@
 """TRL with PEFT: `SFTTrainer` and `DPOTrainer` on torch, one epoch a request.
 
 Batches are of examples of like length, as the trainers' `group_by_length` makes them of a large
-data set (of a small one it makes worse ones). SFT's padding_free took 1.3 times the CPU seconds: one
-row of 8 examples attends to all of them, masked. DPO's reference log-probabilities are computed
+data set (of a small one it makes worse ones). SFT's `padding_free` took 1.3 times the CPU seconds:
+its one row attends, masked, to all 8 examples. DPO's reference log-probabilities are computed
 before training.
 
     python -m benchmarks.peers.trl_worker DIRECTORY JOB.json
