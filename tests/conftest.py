@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +63,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark files: {folder} is not a folder; set MALT_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model as a Hugging Face directory, with its tokenizer."""
+    import small
+
+    return small.save(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> Any:
+    """That model, read."""
+    from malt_jax import models
+
+    return models.load(base)

@@ -11,23 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 from exports import PEFTS_SHAPE, TOKENS, drawn, logits, made_elsewhere, recipe, theirs
 from safetensors.numpy import load_file
 from test_settings import change, good
 
 from malt_jax import card, export, models, settings
 from malt_jax.identity import tokenizer_hash
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return small.save(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def model(base) -> models.Model:
-    return models.load(base)
 
 
 def results(workdir: Path, accuracy: float = 0.5) -> None:

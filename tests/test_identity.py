@@ -1,7 +1,6 @@
 """Adapters and checkpoints belong to one base and one tokenizer, and say so."""
 
 import json
-from pathlib import Path
 
 import pytest
 import small
@@ -9,16 +8,6 @@ from exports import another_base, another_tokenizer, drawn, recipe
 
 from malt_jax import export, models
 from malt_jax.identity import check_identity, identity, tokenizer_hash
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return small.save(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def model(base) -> models.Model:
-    return models.load(base)
 
 
 def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_path):

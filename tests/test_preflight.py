@@ -6,24 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import small
 from exports import PEFTS_SHAPE, another_base, drawn, made_elsewhere, recipe
 from safetensors.numpy import load_file
 
-from malt_jax import datasets, export, mesh, models, preflight, rundir, shards, train
+from malt_jax import datasets, export, mesh, preflight, rundir, shards, train
 from malt_jax.identity import identity
 
 SCHEMAS = {"sft": datasets.SFT_SCHEMA, "dpo": datasets.DPO_SCHEMA}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return small.save(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def model(base) -> models.Model:
-    return models.load(base)
 
 
 def row(schema: pa.Schema) -> dict:
