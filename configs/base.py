@@ -67,6 +67,12 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.workdir = "runs/base"
+    # Experiments around this run: paper_table1, ablations, sweeps, control, transfer, seeds, or
+    # several of them with commas between; "": none.
+    c.suite = ""
+    # Another run's work directory to learn from instead of collecting trees; "": collect. Another
+    # threshold, shuffled rewards, a smaller n and a shorter chain need no new samples.
+    c.trees = ""
     c.model = ConfigDict(
         {
             "path": "",  # a Hugging Face directory, a .gguf file or a hub id
@@ -78,6 +84,7 @@ def get_config() -> ConfigDict:
             "task": "",  # gsm8k, math, csqa, mawps, svamp, arithmetic or jsonl
             "train": "",  # file, hub id, or "" for the task's own hub id
             "eval": "",
+            "exclude": (),  # more test sets, TASK:PATH, that training must not overlap with
             "train_questions": 0,  # 0: all
             "eval_questions": 0,
             "max_chars": 4000,  # longer questions are dropped and reported
@@ -128,6 +135,11 @@ def get_config() -> ConfigDict:
         {
             "systems": ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
             "votes": 3,  # k samples of the single agent, or k passes of the team
+            # As many more votes of the single agent as the costliest team's tokens pay for.
+            "equal_compute": True,
+            "critiques": False,  # the last role again, with another question's critique or none
+            "agents": 3,  # of the debate
+            "rounds": 3,
             "resamples": 10_000,  # of the bootstrap
         }
     )

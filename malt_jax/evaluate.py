@@ -7,10 +7,9 @@ samples, and both teams draw with the same random numbers.
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import rundir, shards, stats, tree
+from malt_jax import outcomes, rundir, shards, tree
 from malt_jax.models.lora import Adapter
+from malt_jax.outcomes import Outcome, Passes, Row
 from malt_jax.sampler import Work
 from malt_jax.settings import SYSTEMS, Settings
 from malt_jax.types import Question
-
-Row = dict[str, Any]
-Passes = list[list[Row]]
-"""One question's k passes: `passes[sample][depth]` is a node's row."""
 
 TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
@@ -49,15 +45,6 @@ PREDICTIONS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a system made of one question."""
-
-    status: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
 def run(
     workdir: Path,
     settings: Settings,
@@ -65,56 +52,103 @@ def run(
     adapters: Mapping[str, Adapter | None],
     questions: Sequence[Question],
 ) -> Row:
-    """Samples what is missing, scores every system and writes `eval/results.json` and
-    `eval/predictions.parquet`.
+    """Samples what is missing, scores every system and writes `eval/results.json`,
+    `eval/outcomes.parquet` and `eval/predictions.parquet`.
 
     `team` is the untrained one; `adapters` make it the trained one. Returns the results.
     """
     started, directory = time.perf_counter(), workdir / "eval"
     systems = [name for name in SYSTEMS if name in settings.eval.systems]
-    whole_chain = any(name.startswith("ma") and not name.startswith("malt") for name in systems)
-    base = replace(team, roles=team.roles if whole_chain else team.roles[:1])
-    teams = {"base": base, "malt": replace(team, adapters=adapters)}
-    if not any(name.startswith("malt") for name in systems):
-        del teams["malt"]
-    passes: dict[str, dict[str, Passes]] = {}
-    for name, one in teams.items():
-        _sample(directory / name, settings, one, questions, name)
+    passes: dict[str, list[Passes]] = {}
+    for name, one in _teams(systems, team, adapters).items():
+        _sample(directory / name, settings, one, questions, name, settings.eval.votes)
         passes[name] = _passes(directory / name, questions)
-    outcomes = {
-        name: [
-            outcome(name, passes["malt" if name.startswith("malt") else "base"][q.id])
-            for q in questions
-        ]
-        for name in systems
+    found = {
+        name: [outcomes.outcome(name, one) for one in passes[_team_of(name)]] for name in systems
     }
     results: Row = {
         "split": {"n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
-        "systems": {name: _score(found) for name, found in outcomes.items()},
-        "paired": _paired(outcomes, settings),
+        "systems": {name: outcomes.score(one) for name, one in found.items()},
+        "paired": outcomes.paired(found, settings.seed, settings.eval.resamples),
         "flows": {
-            "malt" if name == "malt" else "ma": flows(list(found.values()))
-            for name, found in passes.items()
-            if len(teams[name].roles) > 1
+            "malt" if name == "malt" else "ma": outcomes.flows(one)
+            for name, one in passes.items()
+            if len(one[0][0]) > 1
         },
-        "seconds": round(time.perf_counter() - started, 1),
+        "at_k": {
+            "malt" if name == "malt" else "ma": outcomes.at_k(_finals(one), settings.seed)
+            for name, one in passes.items()
+        },
     }
-    shards.write(directory / "predictions.parquet", _predictions(passes), PREDICTIONS)
-    rundir.write_json(directory / "results.json", results)
-    for name, score in results["systems"].items():
-        low, high = score["ci95"]
-        logging.info(
-            "%-8s %.1f%% [%.1f, %.1f]", name, 100 * score["accuracy"], 100 * low, 100 * high
-        )
+    if "base" in passes:
+        alone = _alone(directory, settings, team, questions, passes["base"], found)
+        results |= _against_voting(settings, alone, found)
+        results["at_k"]["sa"] = outcomes.at_k(alone, settings.seed)
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    _write(directory, results, passes, found, questions)
+    return results
+
+
+def _teams(
+    systems: Sequence[str], team: tree.Team, adapters: Mapping[str, Adapter | None]
+) -> dict[str, tree.Team]:
+    """The teams whose passes the systems need; the first role is enough for the single agent."""
+    teams = {}
+    if any(_team_of(name) == "base" for name in systems):
+        whole_chain = any(name in ("ma", "ma_mv") for name in systems)
+        teams["base"] = replace(team, roles=team.roles if whole_chain else team.roles[:1])
+    if any(_team_of(name) == "malt" for name in systems):
+        teams["malt"] = replace(team, adapters=adapters)
+    return teams
+
+
+def _team_of(system: str) -> str:
+    return "malt" if system.startswith("malt") else "base"
+
+
+def _alone(
+    directory: Path,
+    settings: Settings,
+    team: tree.Team,
+    questions: Sequence[Question],
+    passes: Sequence[Passes],
+    found: Mapping[str, Sequence[Outcome]],
+) -> list[list[Row]]:
+    """The single agent's samples of each question: for equal compute, as many as the costliest
+    system's tokens pay for."""
+    finals = [[nodes[0] for nodes in one] for one in passes]
+    if not settings.eval.equal_compute:
+        return finals
+    costs = [float(np.mean([o.tokens for o in one])) for one in found.values()]
+    votes = max(settings.eval.votes, outcomes.votes_for(finals, max(costs)))
+    alone = replace(team, roles=team.roles[:1])
+    _sample(directory / "single", settings, alone, questions, "single agent", votes)
+    return _finals(_passes(directory / "single", questions))
+
+
+def _against_voting(
+    settings: Settings, alone: Sequence[Sequence[Row]], found: Mapping[str, Sequence[Outcome]]
+) -> Row:
+    """The single agent's curve by number of votes, and the trained team (else the untrained)
+    against it."""
+    seed, resamples = settings.seed, settings.eval.resamples
+    results: Row = {"voting": outcomes.voting(alone, seed, resamples)}
+    main = next((name for name in ("malt_mv", "malt", "ma_mv", "ma") if name in found), None)
+    if main and settings.eval.equal_compute:
+        results["equal_compute"] = outcomes.equal_compute(main, found[main], alone, seed, resamples)
     return results
 
 
 def _sample(
-    directory: Path, settings: Settings, team: tree.Team, questions: Sequence[Question], name: str
+    directory: Path,
+    settings: Settings,
+    team: tree.Team,
+    questions: Sequence[Question],
+    name: str,
+    votes: int,
 ) -> None:
-    votes = settings.eval.votes
     roles = tuple(replace(r, branching=votes if i == 0 else 1) for i, r in enumerate(team.roles))
     passing = replace(team, roles=roles, stream="evaluate")
     credit = replace(settings.credit, shuffle_rewards=False)
@@ -137,91 +171,49 @@ def _sample(
     logging.info("evaluate %s: %s", name, work.summary())
 
 
-def _passes(directory: Path, questions: Sequence[Question]) -> dict[str, Passes]:
-    wanted = {question.id for question in questions}
-    passes: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+def _passes(directory: Path, questions: Sequence[Question]) -> list[Passes]:
+    """The stored passes of each question, in the order of the questions."""
+    passes: dict[str, dict[int, list[Row]]] = {q.id: defaultdict(list) for q in questions}
     for row in shards.read(directory):
-        if row["question_id"] in wanted:
+        if row["question_id"] in passes:
             passes[row["question_id"]][row["path"][0]].append(row)
     # A shard holds the chain depth by depth, so each pass is in order.
-    return {qid: [nodes for _, nodes in sorted(found.items())] for qid, found in passes.items()}
+    return [[nodes for _, nodes in sorted(found.items())] for found in passes.values()]
 
 
-def outcome(system: str, passes: Passes) -> Outcome:
-    """Scores one system on one question.
-
-    "sa" and "sa_mv" look at the first role only, the others at the last; "_mv" votes over all
-    passes, else the first pass counts. Tokens are those of the nodes used; a prompt with several
-    samples is counted once.
-    """
-    depth = 1 if system.startswith("sa") else len(passes[0])
-    used = [nodes[:depth] for nodes in (passes if system.endswith("_mv") else passes[:1])]
-    finals = [nodes[-1] for nodes in used]
-    winner = stats.majority([row["answer"] for row in finals])
-    prompts = {
-        (row["role"], *row["path"][:-1]): row["prompt_tokens"] for nodes in used for row in nodes
-    }
-    return Outcome(
-        finals[0 if winner is None else winner]["status"],
-        sum(prompts.values()),
-        sum(row["completion_tokens"] for nodes in used for row in nodes),
-    )
+def _finals(passes: Sequence[Passes]) -> list[list[Row]]:
+    return [[nodes[-1] for nodes in one] for one in passes]
 
 
-def _score(outcomes: Sequence[Outcome]) -> Row:
-    count = Counter(found.status for found in outcomes)
-    return {
-        "n": len(outcomes),
-        "correct": count["correct"],
-        "accuracy": count["correct"] / len(outcomes),
-        "ci95": list(stats.wilson(count["correct"], len(outcomes))),
-        "unparseable": count["unparseable"],
-        "truncated": count["truncated"],
-        "tokens": {
-            "prompt": sum(found.prompt_tokens for found in outcomes),
-            "completion": sum(found.completion_tokens for found in outcomes),
-        },
-    }
-
-
-def _paired(outcomes: Mapping[str, Sequence[Outcome]], settings: Settings) -> list[Row]:
-    correct = {
-        name: np.array([o.status == "correct" for o in found]) for name, found in outcomes.items()
-    }
-    rows = []
-    for earlier, later in combinations(correct, 2):
-        a, b = correct[later], correct[earlier]
-        difference, low, high = stats.paired_bootstrap(a, b, settings.seed, settings.eval.resamples)
-        rows.append(
-            {
-                "a": later,
-                "b": earlier,
-                "difference": difference,
-                "ci95": [low, high],
-                "n": len(a),
-                "p_mcnemar": stats.mcnemar(a, b),
-            }
+def _write(
+    directory: Path,
+    results: Row,
+    passes: Mapping[str, list[Passes]],
+    found: Mapping[str, Sequence[Outcome]],
+    questions: Sequence[Question],
+) -> None:
+    shards.write(directory / "predictions.parquet", _predictions(passes), PREDICTIONS)
+    rows = [
+        {
+            "system": name,
+            "question_id": question.id,
+            "status": one.status,
+            "prompt_tokens": one.prompt_tokens,
+            "completion_tokens": one.completion_tokens,
+        }
+        for name, of_system in found.items()
+        for question, one in zip(questions, of_system, strict=True)
+    ]
+    shards.write(directory / "outcomes.parquet", rows, outcomes.SCHEMA)
+    rundir.write_json(directory / "results.json", results)
+    for name, score in results["systems"].items():
+        low, high = score["ci95"]
+        logging.info(
+            "%-8s %.1f%% [%.1f, %.1f]", name, 100 * score["accuracy"], 100 * low, 100 * high
         )
-    return rows
 
 
-def flows(passes: Sequence[Passes]) -> dict[str, int]:
-    """How the chain changed the first role's verdict, over all passes: right or not before, right
-    or not after."""
-    count = dict.fromkeys(
-        ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"], 0
-    )
-    for question in passes:
-        for nodes in question:
-            first, last = (
-                "right" if node["status"] == "correct" else "wrong"
-                for node in (nodes[0], nodes[-1])
-            )
-            count[f"{first}_to_{last}"] += 1
-    return count
-
-
-def _predictions(passes: Mapping[str, Mapping[str, Passes]]) -> list[Row]:
+def _predictions(passes: Mapping[str, list[Passes]]) -> list[Row]:
     return [
         {
             **{name: row[name] for name in PREDICTIONS.names if name in row},
@@ -229,7 +221,7 @@ def _predictions(passes: Mapping[str, Mapping[str, Passes]]) -> list[Row]:
             "sample": row["path"][0],
         }
         for name, questions in passes.items()
-        for question in questions.values()
+        for question in questions
         for nodes in question
         for row in nodes
     ]

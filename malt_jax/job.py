@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from malt_jax import (
     mesh,
     models,
     report,
+    reuse,
     roles,
     rundir,
     tasks,
@@ -29,9 +30,10 @@ from malt_jax import (
     tree,
 )
 from malt_jax.identity import check_identity, identity
+from malt_jax.models.hf import read_json
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler import Sampler, Sampling
-from malt_jax.settings import Settings
+from malt_jax.settings import ModelSettings, Settings
 from malt_jax.types import Question
 
 STAGES = ("collect", "datasets", "train", "evaluate", "report")
@@ -43,6 +45,7 @@ class Job:
     """What stages share, each part made when a stage first asks for it."""
 
     settings: Settings
+    collects: bool  # whether a stage of this job draws trees
 
     @property
     def directory(self) -> Path:
@@ -63,60 +66,74 @@ class Job:
 
     @cached_property
     def model(self) -> models.Model:
-        settings = self.settings.model
-        logging.info("loading %s", settings.path)
-
-        def place(path: Sequence[Any], array: np.ndarray) -> jax.Array:
-            axes = mesh.logical_axes(path, array.ndim)
-            return jax.device_put(array, mesh.sharding(self.mesh, array.shape, axes))
-
-        return models.load(settings.path, jnp.dtype(settings.dtype), place=place)
+        return _model(self.settings.model, self.mesh)
 
     @cached_property
-    def questions(self) -> dict[str, list[Question]]:
-        """The evaluation questions, and training questions that overlap with none of that split.
+    def _eval_split(self) -> list[Question]:
+        """The whole evaluation split, of which this run may look at a part."""
+        data, on_file = self.settings.data, bool(self.settings.data.eval or self.task.hub)
+        limit = 0 if on_file else data.eval_questions
+        questions, account = self._load(self.task, "eval", data.eval, limit)
+        kept = questions[: data.eval_questions or None]
+        self._account(
+            "eval",
+            dataclasses.replace(account, kept=len(kept), beyond_limit=len(questions) - len(kept)),
+        )
+        return questions
 
-        Questions that would not fit the context beside the prompts and completions are left out.
-        """
-        data, tokenizer = self.settings.data, self.model.tokenizer
-        context = self.model.config.context
+    @cached_property
+    def held_out(self) -> list[Question]:
+        """The questions to evaluate on."""
+        return self._eval_split[: self.settings.data.eval_questions or None]
+
+    @cached_property
+    def training(self) -> list[Question]:
+        """The training questions, which overlap with none of the evaluation split nor with any of
+        the sets in `config.data.exclude`."""
+        data, exclude = self.settings.data, list(self._eval_split)
+        for place in data.exclude:
+            name, _, path = place.partition(":")
+            exclude += self._load(tasks.get(name), "eval", path, 0)[0]
+        questions, account = self._load(
+            self.task, "train", data.train, data.train_questions, exclude
+        )
+        self._account("train", account)
+        return questions
+
+    def _load(
+        self,
+        task: tasks.Task,
+        split: str,
+        path: str,
+        limit: int,
+        exclude: Sequence[Question] = (),
+    ) -> tuple[list[Question], tasks.LoadReport]:
+        """Questions that would not fit the context beside the prompts and completions are left
+        out."""
+        tokenizer, context = self.model.tokenizer, self.model.config.context
         room = roles.question_budget(self.chain, self.task.answer_hint, context, tokenizer)
+        return tasks.load(
+            task,
+            path,
+            split=split,
+            limit=limit,
+            seed=self.settings.seed,
+            max_chars=self.settings.data.max_chars,
+            fits=lambda text: len(tokenizer.encode(text)) <= room,
+            exclude=exclude,
+        )
 
-        def load(split: str, path: str, limit: int, exclude: Sequence[Question]) -> Any:
-            return tasks.load(
-                self.task,
-                path,
-                split=split,
-                limit=limit,
-                seed=self.settings.seed,
-                max_chars=data.max_chars,
-                fits=lambda text: len(tokenizer.encode(text)) <= room,
-                exclude=exclude,
+    def _account(self, split: str, account: tasks.LoadReport) -> None:
+        """Notes in `data.json` where the rows of a split went. Raises ValueError if none is
+        left."""
+        logging.info("%s: %s", split, account.summary())
+        path = self.directory / "data.json"
+        there = read_json(path) if path.exists() else {}
+        rundir.write_json(path, there | {split: dataclasses.asdict(account)})
+        if not account.kept:
+            raise ValueError(
+                f"config.data.{split}: no question is left after the filters; {path} says why"
             )
-
-        # Training must not overlap with the whole split, of which this run may look at a part.
-        on_file = bool(data.eval or self.task.hub)
-        all_held_out, account = load("eval", data.eval, 0 if on_file else data.eval_questions, ())
-        held_out = all_held_out[: data.eval_questions or None]
-        eval_report = dataclasses.replace(
-            account, kept=len(held_out), beyond_limit=len(all_held_out) - len(held_out)
-        )
-        training, train_report = load("train", data.train, data.train_questions, all_held_out)
-        reports = {"train": train_report, "eval": eval_report}
-        for split, found in reports.items():
-            logging.info("%s: %s", split, found.summary())
-        rundir.write_json(
-            self.directory / "data.json",
-            {split: dataclasses.asdict(found) for split, found in reports.items()},
-        )
-        found = {"train": training, "eval": held_out}
-        for split, questions in found.items():
-            if not questions:
-                raise ValueError(
-                    f"config.data.{split}: no question is left after the filters; "
-                    f"{self.directory / 'data.json'} says why"
-                )
-        return found
 
     @cached_property
     def team(self) -> tree.Team:
@@ -134,8 +151,8 @@ class Job:
             siblings=min(most, 4),
             kv_gib=sample.kv_gib,
         )
-        texts = [q.text for questions in self.questions.values() for q in questions]
-        longest = max(len(tokenizer.encode(text)) for text in texts)
+        asked = self.held_out + (self.training if self.collects else [])
+        longest = max(len(tokenizer.encode(question.text)) for question in asked)
         sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
@@ -177,28 +194,43 @@ class Job:
         rundir.note(self.directory, **identity(self.model))
 
 
+@lru_cache(maxsize=1)
+def _model(settings: ModelSettings, on: Mesh) -> models.Model:
+    """The jobs of a suite share it."""
+    logging.info("loading %s", settings.path)
+
+    def place(path: Sequence[Any], array: np.ndarray) -> jax.Array:
+        axes = mesh.logical_axes(path, array.ndim)
+        return jax.device_put(array, mesh.sharding(on, array.shape, axes))
+
+    return models.load(settings.path, jnp.dtype(settings.dtype), place=place)
+
+
 def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
     """Runs the stages in the work directory, where each goes on from what it already holds.
 
     `config` is the resolved config as given, kept beside the results. Raises ValueError if the
     work directory holds another config's results.
     """
-    job = Job(settings)
+    job = Job(settings, "collect" in stages and not settings.trees)
     _ = job.chain, job.task  # what is wrong with these must show before anything is written
     rundir.claim(job.directory, config)
     for stage in stages:
         started = time.perf_counter()
         logging.info("stage %s", stage)
-        _run_stage(stage, job)
+        _run_stage(stage, job, config)
         logging.info("stage %s took %.0f s", stage, time.perf_counter() - started)
 
 
-def _run_stage(stage: str, job: Job) -> None:
+def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
     directory, settings = job.directory, job.settings
     match stage:
         case "collect":
             job.claim_base()
-            collect.run(directory, settings, job.team, job.questions["train"])
+            if settings.trees:
+                reuse.run(directory, settings, config, job.model.content_hash)
+            else:
+                collect.run(directory, settings, job.team, job.training)
         case "datasets":
             datasets.run(directory, settings)
         case "train":
@@ -206,7 +238,7 @@ def _run_stage(stage: str, job: Job) -> None:
             train.run(directory, settings, job.model, job.mesh)
         case "evaluate":
             job.claim_base()
-            evaluate.run(directory, settings, job.team, job.adapters(), job.questions["eval"])
+            evaluate.run(directory, settings, job.team, job.adapters(), job.held_out)
             export.refresh(directory, settings)
         case "merge":
             export.merge(directory, settings, job.model)

@@ -8,7 +8,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import job, settings
+from malt_jax import experiments, job, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
@@ -16,6 +16,9 @@ _STAGE = flags.DEFINE_enum(
     "all",
     ["all", *job.STAGES, *job.ON_REQUEST],
     "One stage of the job, or all of them in order (but for merge, which only runs on request).",
+)
+_COMPARE = flags.DEFINE_multi_string(
+    "compare", [], "With --stage=report: work directories of other runs to compare this one with."
 )
 
 
@@ -27,8 +30,17 @@ def main(argv: list[str]) -> None:
     _keep_compiled_programs()
     config = _CONFIG.value.to_dict()
     stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
+    others = [Path(path) for path in _COMPARE.value]
+    if others and _STAGE.value != "report":
+        raise app.UsageError("--compare goes with --stage=report")
     try:
-        job.run(settings.parse(config), config, stages)
+        parsed = settings.parse(config)
+        if _STAGE.value == "report" and (parsed.suite or others):
+            experiments.report_on(config, others)
+        elif parsed.suite and _STAGE.value == "all":
+            experiments.run(config)
+        else:
+            job.run(parsed, config, stages)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         raise SystemExit(f"malt_jax: {error}") from error
 

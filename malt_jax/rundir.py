@@ -43,9 +43,12 @@ _FROM_A_ROLES_TRAINING = (
 )
 _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("workdir", ()),
+    ("suite", ()),
     ("mesh.*", ()),
     ("sample.rows", ()),
     ("sample.kv_gib", ()),
+    ("eval.equal_compute", ()),  # these two only add
+    ("eval.critiques", ()),
     ("eval.*", ("eval",)),
     ("wandb", ()),
     ("*.max_nonfinite", ()),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PHASES = ("sft", "dpo", "kto")
-SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv")
+SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class DataSettings:
     task: str
     train: str
     eval: str
+    exclude: tuple[str, ...]
     train_questions: int
     eval_questions: int
     max_chars: int
@@ -102,6 +103,10 @@ class KtoSettings(PhaseSettings):
 class EvalSettings:
     systems: tuple[str, ...]
     votes: int
+    equal_compute: bool
+    critiques: bool
+    agents: int
+    rounds: int
     resamples: int
 
 
@@ -116,6 +121,8 @@ class MeshSettings:
 class Settings:
     seed: int
     workdir: str
+    suite: str
+    trees: str
     model: ModelSettings
     data: DataSettings
     chain: tuple[str, ...]
@@ -247,9 +254,13 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             "config.kto.batch instead",
         ),
         ("eval.votes", s.eval.votes > 0, "must be positive"),
+        ("eval.agents", s.eval.agents > 1, "a debate needs two"),
+        ("eval.rounds", s.eval.rounds > 0, "must be positive"),
         ("eval.resamples", s.eval.resamples > 0, "must be positive"),
         ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
     ]
+    for place in s.data.exclude:
+        rules.append(("data.exclude", ":" in place, f"{place!r} is not of the form TASK:PATH"))
     for system in s.eval.systems:
         rules.append(
             ("eval.systems", system in SYSTEMS, f"{system!r} is not one of {list(SYSTEMS)}")

@@ -25,7 +25,9 @@ from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work
 from malt_jax.settings import CreditSettings
 from malt_jax.tasks import Task
 from malt_jax.tokenizer import Tokenizer
-from malt_jax.types import Grade, Question
+from malt_jax.types import Question
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def grow(
     per_batch: int,
     progress: Callable[[int], Any],
     work: Work,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[Row]]:
     """The rows of the questions' trees, `per_batch` questions at a time and in their order.
 
     Trees of later batches grow beside those of earlier ones, so that no row of the sampler waits
@@ -181,50 +183,58 @@ def _node_keys(seed: int, words: Array, paths: Array, children: int) -> Array:
     return jax.vmap(over_children, (0, 0, None))(words, paths, jnp.arange(children))
 
 
-def rows(
-    team: Team, levels: Sequence[Sequence[Node]], settings: CreditSettings
-) -> list[dict[str, Any]]:
+def rows(team: Team, levels: Sequence[Sequence[Node]], settings: CreditSettings) -> list[Row]:
     """The nodes as rows of `shards.SCHEMA`: answers of the first role and of the leaves graded,
     values propagated.
 
     With `settings.shuffle_rewards` the leaves' rewards are permuted among these trees first;
     `status` keeps the true verdict.
     """
-    branching = tuple(role.branching for role in team.roles)
-    leaves = [_grade(team, node) for node in levels[-1]]
-    rewards = np.array([grade.reward for grade in leaves], np.float32).reshape(-1, *branching)
+    last = len(levels) - 1
+    found = [
+        [_describe(team, node) | _verdict(team, node, depth in (0, last)) for node in nodes]
+        for depth, nodes in enumerate(levels)
+    ]
+    return value(found, tuple(role.branching for role in team.roles), settings, team.seed)
+
+
+def value(
+    levels: Sequence[Sequence[Row]], branching: Sequence[int], settings: CreditSettings, seed: int
+) -> list[Row]:
+    """Rows with their reward (of leaves), value and label. `levels` holds the rows of whole trees
+    by depth, in the dense order; a leaf's reward follows from its `status`."""
+    rewards = np.array([row["status"] == "correct" for row in levels[-1]], np.float32)
+    rewards = rewards.reshape(-1, *branching)
     if settings.shuffle_rewards:
-        rewards = np.asarray(credit.shuffle(rewards, jax.random.key(team.seed)))
+        rewards = np.asarray(credit.shuffle(rewards, jax.random.key(seed)))
     values = [np.asarray(v).ravel() for v in credit.propagate(rewards)]
     labels = [np.asarray(x).ravel() for x in credit.label(values, settings.threshold)]
-    out = []
-    for depth, nodes in enumerate(levels):
-        is_leaf = depth == len(levels) - 1
-        for i, node in enumerate(nodes):
-            grade = leaves[i] if is_leaf else _grade(team, node) if depth == 0 else None
-            out.append(
-                {
-                    **_describe(team, node),
-                    "answer": grade.answer if grade else "",
-                    "status": grade.status if grade else "",
-                    "reward": float(rewards.flat[i]) if is_leaf else None,
-                    "value": float(values[depth][i]),
-                    "label": bool(labels[depth][i]),
-                }
-            )
-    return out
+    return [
+        {
+            **row,
+            "reward": float(rewards.flat[i]) if nodes is levels[-1] else None,
+            "value": float(values[depth][i]),
+            "label": bool(labels[depth][i]),
+        }
+        for depth, nodes in enumerate(levels)
+        for i, row in enumerate(nodes)
+    ]
 
 
-def _grade(team: Team, node: Node) -> Grade:
-    return team.task.grade(
+def _verdict(team: Team, node: Node, graded: bool) -> Row:
+    """What a role that gives no answer says is not graded."""
+    if not graded:
+        return {"answer": "", "status": ""}
+    grade = team.task.grade(
         node.text,
         node.question.answer,
         truncated=not node.completion.stopped,
         choices=node.question.choices,
     )
+    return {"answer": grade.answer, "status": grade.status}
 
 
-def _describe(team: Team, node: Node) -> dict[str, Any]:
+def _describe(team: Team, node: Node) -> Row:
     return {
         "question_id": node.question.id,
         "question": node.question.text,

@@ -17,10 +17,10 @@ MAX_LINES = 320
 
 # Top to bottom. A room is a module or a package directly under malt_jax.
 LAYERS = {
-    "doorway": {"main", "job"},
+    "doorway": {"main", "experiments", "job"},
     "story": {"collect", "train", "evaluate", "report", "tiny"},
     "engine": {
-        *("sampler", "batches", "policy", "steps", "tree", "datasets"),
+        *("sampler", "batches", "policy", "steps", "tree", "datasets", "reuse", "outcomes"),
         *("export", "card", "preflight"),
         *("objectives", "feed", "heldout", "fit"),
     },

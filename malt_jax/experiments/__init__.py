@@ -1,0 +1,44 @@
+"""A suite: the main run, its variants, and one table of them all."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from malt_jax import job, report, settings
+from malt_jax.experiments import compare, variants
+from malt_jax.experiments.variants import Config, Variant
+
+
+def run(config: Config) -> None:
+    """Runs the main job and every variant of `config.suite` that is not done, then compares.
+
+    `config` is the resolved config. Every variant is checked before the first is run. Raises
+    ValueError as `settings.parse` and `job.run` do.
+    """
+    main = copy.deepcopy(config)
+    chosen = variants.of(main)
+    if any(variant.group == "ablations" for variant in chosen):
+        main["eval"]["critiques"] = True
+    configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
+    parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
+    job.run(settings.parse(main), main, job.STAGES)
+    for i, variant in enumerate(chosen, 1):
+        if (variants.directory(main, variant.name) / "eval" / "results.json").exists():
+            logging.info("%s (%d of %d): done before", variant.name, i, len(chosen))
+            continue
+        logging.info("%s (%d of %d): %s", variant.name, i, len(chosen), variant.title)
+        stages = variant.stages
+        job.run(parsed[variant.name], configs[variant.name], stages)
+    report_on(main)
+
+
+def report_on(config: Config, others: Sequence[Path] = ()) -> None:
+    """Writes `comparison.json` of what there is of a suite, or of this run and `others`, then the
+    report."""
+    workdir = Path(config["workdir"])
+    chosen: list[Variant] = variants.of(config) if config["suite"] else []
+    if chosen or others:
+        print(compare.table(compare.write(config, chosen, others)))
+    logging.info("open %s", report.write(workdir).absolute().as_uri())

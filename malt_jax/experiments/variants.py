@@ -1,0 +1,300 @@
+"""The paper's systems and ablations as data: each is the main run's config with other values, in a
+work directory of its own below it.
+
+What a variant does not change it takes from the main run: the samples (`config.trees`) and, of roles
+that are to stay as they are, the trained adapters (`config.roles.ROLE.adapter`).
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Config = dict[str, Any]
+
+TRAINED = ("collect", "datasets", "train", "evaluate")
+EVALUATED = ("evaluate",)
+EVERY_SYSTEM = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One experiment beside the main run.
+
+    `rows` maps a system that it evaluates to the row of the table that this is, and `title` says
+    what it is; `values` are dotted config keys. `reuses` is whether its trees are the main run's.
+    """
+
+    name: str
+    group: str
+    title: str
+    values: Mapping[str, Any]
+    rows: Mapping[str, str]
+    stages: tuple[str, ...] = TRAINED
+    reuses: bool = True
+
+
+def resolve(main: Config, variant: Variant) -> Config:
+    """The whole config of a variant: what `python -m malt_jax.main` would be given to run it by
+    itself."""
+    config = copy.deepcopy(main)
+    values = {
+        "suite": "",
+        "workdir": str(directory(main, variant.name)),
+        "trees": main["workdir"] if variant.reuses and "collect" in variant.stages else "",
+        "eval.systems": tuple(variant.rows),
+        "eval.critiques": False,
+        "eval.equal_compute": False,
+        **variant.values,
+    }
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        place = config
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return config
+
+
+def directory(main: Config, name: str) -> Path:
+    """A variant's work directory."""
+    return Path(main["workdir"]) / "variants" / name
+
+
+def of(main: Config) -> list[Variant]:
+    """The variants of `config.suite`, each once, in an order in which none needs a later one.
+
+    Raises ValueError for a suite that does not exist.
+    """
+    found: dict[str, Variant] = {}
+    for name in main["suite"].split(","):
+        if name.strip() not in SUITES:
+            raise ValueError(f"config.suite: no suite {name!r}; there are {', '.join(SUITES)}")
+        found |= {variant.name: variant for variant in SUITES[name.strip()](main)}
+    return list(found.values())
+
+
+def paper_table1(main: Config) -> list[Variant]:
+    """STaR and debate; the other systems of the paper's table are the main run's own."""
+    first = main["chain"][0]
+    star_sa = Variant(
+        "star_sa",
+        "systems",
+        "STaR, single agent",
+        {"chain": (first,), f"roles.{first}.train": ("sft",)},
+        {"malt": "star_sa", "malt_mv": "star_sa_mv"},
+    )
+    star_ma = Variant(
+        "star_ma",
+        "systems",
+        "STaR, team (SFT on MALT's positives)",
+        _only_sft(main, main["chain"]),
+        {"malt": "star_ma", "malt_mv": "star_ma_mv"},
+    )
+    debate = Variant(
+        "debate",
+        "systems",
+        f"debate of {main['eval']['agents']} agents, {main['eval']['rounds']} rounds",
+        _untrained(main),
+        {"debate": "debate"},
+        EVALUATED,
+    )
+    return [star_sa, star_ma, debate]
+
+
+def ablations(main: Config) -> list[Variant]:
+    """Roles left untrained, left out, or trained with other phases; more turns of the chain."""
+    chain = tuple(main["chain"])
+    found = [
+        _evaluated(main, f"untrained_{role}", f"{role} untrained", {f"roles.{role}.adapter": ""})
+        for role in chain
+    ]
+    found.append(
+        _evaluated(main, "only_" + chain[0], f"only the trained {chain[0]}", {"chain": chain[:1]})
+    )
+    if len(chain) == 3:
+        found += [_answering_second(main), _without_second(main)]
+    star_ma = next(v for v in paper_table1(main) if v.name == "star_ma")
+    found.append(star_ma)
+    for role in chain:
+        if "dpo" in main["roles"][role]["train"]:
+            sft = str(directory(main, star_ma.name) / "export" / role)
+            title = f"{role} with SFT only"
+            found.append(_evaluated(main, f"sft_{role}", title, {f"roles.{role}.adapter": sft}))
+        elif tuple(main["roles"][role]["train"]) == ("sft",):
+            values = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
+            found.append(_variant(main, f"dpo_{role}", f"{role} with SFT and DPO", values, TRAINED))
+    return found + [_turns(main, turns) for turns in (2, 3) if len(chain) > 1]
+
+
+def sweeps(main: Config) -> list[Variant]:
+    """n, theta, temperature and k around the main run's values."""
+    chain, found = main["chain"], []
+    n = max(main["roles"][role]["branching"] for role in chain)
+    for branching in sorted({2, n - 1, n + 1} - {n, 0, 1}):
+        values = {f"roles.{role}.branching": branching for role in chain}
+        found.append(_retrained(main, f"n_{branching}", f"n = {branching}", values, branching < n))
+    for theta in (0.2, 0.35, 0.65, 0.8):
+        values = {"credit.threshold": theta}
+        found.append(_retrained(main, f"theta_{theta}", f"theta = {theta}", values, True))
+    for temperature in (0.3, 0.7, 1.0):
+        if temperature != main["sample"]["temperature"]:
+            name, title = f"temperature_{temperature}", f"temperature {temperature}"
+            values = {"sample.temperature": temperature}
+            found.append(_retrained(main, name, title, values, False))
+    votes = 3 * main["eval"]["votes"]
+    return [*found, _evaluated(main, f"votes_{votes}", f"vote of {votes}", {"eval.votes": votes})]
+
+
+def control(main: Config) -> list[Variant]:
+    """The negative control: the same samples, their rewards shuffled."""
+    values = {"credit.shuffle_rewards": True}
+    return [_retrained(main, "shuffled", "shuffled rewards", values, True, group="ablations")]
+
+
+def transfer(main: Config) -> list[Variant]:
+    """The team as it was trained on the test sets of `config.data.exclude`.
+
+    Raises ValueError if there are none.
+    """
+    places = main["data"]["exclude"]
+    if not places:
+        raise ValueError("config.suite: transfer needs test sets in config.data.exclude, TASK:PATH")
+    found = []
+    for place in places:
+        task, _, path = place.partition(":")
+        name = f"{task}_{Path(path).stem}".lower() if Path(path).stem.lower() != task else task
+        values = {
+            **_kept(main),
+            "data.task": task,
+            "data.eval": path,
+            "data.train": "",
+            "data.exclude": (),
+            "data.eval_questions": 0,
+            "eval.equal_compute": True,
+        }
+        rows = {system: f"{system}_{name}" for system in EVERY_SYSTEM}
+        found.append(Variant(f"transfer_{name}", "transfer", name, values, rows, EVALUATED))
+    return found
+
+
+def seeds(main: Config) -> list[Variant]:
+    """The whole run with three other seeds: other questions, samples and adapters."""
+    return [
+        Variant(
+            f"seed_{seed}",
+            "seeds",
+            f"seed {seed}",
+            {"seed": seed},
+            {system: f"{system}_seed_{seed}" for system in EVERY_SYSTEM},
+            reuses=False,
+        )
+        for seed in range(main["seed"] + 1, main["seed"] + 4)
+    ]
+
+
+SUITES: dict[str, Callable[[Config], list[Variant]]] = {
+    suite.__name__: suite for suite in (paper_table1, ablations, sweeps, control, transfer, seeds)
+}
+
+
+def _kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
+    """Values that take roles (all of the chain by default) as the main run trained them."""
+    values: dict[str, Any] = {}
+    for role in roles or main["chain"]:
+        if main["roles"][role]["train"]:
+            values[f"roles.{role}.train"] = ()
+            values[f"roles.{role}.adapter"] = str(Path(main["workdir"]) / "export" / role)
+    return values
+
+
+def _untrained(main: Config) -> dict[str, Any]:
+    return {
+        f"roles.{role}.{key}": empty
+        for role in main["chain"]
+        for key, empty in (("train", ()), ("adapter", ""))
+    }
+
+
+def _only_sft(main: Config, roles: Sequence[str]) -> dict[str, Any]:
+    """SFT alone; what the main run trained in that way is taken over."""
+    same = [role for role in roles if tuple(main["roles"][role]["train"]) == ("sft",)]
+    anew = {f"roles.{role}.train": ("sft",) for role in roles if role not in same}
+    return anew | (_kept(main, same) if same else {})
+
+
+def _variant(
+    main: Config,
+    name: str,
+    title: str,
+    values: Mapping[str, Any],
+    stages: tuple[str, ...],
+) -> Variant:
+    """Trained as the main run but for `values`, and named after what differs."""
+    rows = {"malt": name, "malt_mv": f"{name}_mv"}
+    return Variant(name, "ablations", title, _kept(main) | values, rows, stages)
+
+
+def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -> Variant:
+    return _variant(main, name, title, values, EVALUATED)
+
+
+def _retrained(
+    main: Config,
+    name: str,
+    title: str,
+    values: Mapping[str, Any],
+    reuses: bool,
+    group: str = "sweeps",
+) -> Variant:
+    """Everything trained anew; other samples need their own baselines."""
+    rows = {"malt": name, "malt_mv": f"{name}_mv"}
+    if not reuses:
+        rows |= {"sa_mv": f"{name}_sa_mv"}
+    return Variant(name, group, title, values, rows, reuses=reuses)
+
+
+def _answering_second(main: Config) -> Variant:
+    """Two roles: the verifier also gives the final answer, in trees of its own."""
+    first, second, last = main["chain"]
+    prompt = main["roles"][last]["prompt"]
+    cut = prompt.rfind("\n\n", 0, prompt.find(f"{{{second}}}"))
+    shown = prompt[:cut] if cut > 0 else prompt.replace(f"{{{second}}}", "")
+    values = {
+        **_kept(main, [first]),
+        "chain": (first, second),
+        f"roles.{second}.prompt": shown,
+        f"roles.{second}.max_new_tokens": main["roles"][last]["max_new_tokens"],
+    }
+    rows = {"malt": "generator_verifier", "malt_mv": "generator_verifier_mv"}
+    title = f"{first} and a {second} that answers"
+    return Variant("generator_verifier", "ablations", title, values, rows, reuses=False)
+
+
+def _without_second(main: Config) -> Variant:
+    first, second, last = main["chain"]
+    prompt = main["roles"][last]["prompt"].replace(f"{{{second}}}", "")
+    values = {"chain": (first, last), f"roles.{last}.prompt": prompt}
+    return _evaluated(main, "empty_critique", "trained, the critique left empty", values)
+
+
+def _turns(main: Config, turns: int) -> Variant:
+    """All roles but the first work again on the last one's answer, with the adapters they have."""
+    first, *others = main["chain"]
+    values, chain, before = {}, [first, *others], others[-1]
+    for turn in range(2, turns + 1):
+        for role in others:
+            name = f"{role}_{turn}"
+            prompt = main["roles"][role]["prompt"].replace(f"{{{first}}}", f"{{{before}}}")
+            for other in others:
+                if f"{other}_{turn}" in chain:
+                    prompt = prompt.replace(f"{{{other}}}", f"{{{other}_{turn}}}")
+            kept = _kept(main, [role])
+            adapter = kept.get(f"roles.{role}.adapter", main["roles"][role]["adapter"])
+            values[f"roles.{name}"] = {
+                **main["roles"][role], "prompt": prompt, "train": (), "adapter": adapter
+            }  # fmt: skip
+            chain.append(name)
+        before = chain[-1]
+    return _evaluated(main, f"turns_{turns}", f"{turns} turns", values | {"chain": tuple(chain)})
