@@ -20,7 +20,7 @@ LAYERS = {
     "doorway": {"main", "job"},
     "story": {"collect", "train", "evaluate", "report", "tiny"},
     "engine": {
-        *("sampler", "batches", "policy", "steps", "tree", "datasets"),
+        *("sampler", "batches", "policy", "steps", "tree", "datasets", "debate", "critiques"),
         *("export", "card", "preflight"),
         *("objectives", "feed", "heldout", "fit"),
     },
