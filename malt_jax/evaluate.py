@@ -8,7 +8,7 @@ samples, and both teams draw with the same random numbers.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import outcomes, rundir, shards, tree
+from malt_jax import critiques, debate, outcomes, rundir, shards, stats, tree
 from malt_jax.models.lora import Adapter
 from malt_jax.outcomes import Outcome, Passes, Row
 from malt_jax.sampler import Work
 from malt_jax.settings import SYSTEMS, Settings
 from malt_jax.types import Question
+
+Rows = Iterable[list[Row]]
 
 TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
@@ -58,14 +60,18 @@ def run(
     `team` is the untrained one; `adapters` make it the trained one. Returns the results.
     """
     started, directory = time.perf_counter(), workdir / "eval"
-    systems = [name for name in SYSTEMS if name in settings.eval.systems]
+    wanted = settings.eval.systems
+    systems = [name for name in SYSTEMS if name in wanted and name != "debate"]
+    evaluating = replace(team, stream="evaluate")
+    trained = replace(evaluating, adapters=adapters)
     passes: dict[str, list[Passes]] = {}
-    for name, one in _teams(systems, team, adapters).items():
-        _sample(directory / name, settings, one, questions, name, settings.eval.votes)
-        passes[name] = _passes(directory / name, questions)
+    for name, one in _teams(systems, evaluating, trained).items():
+        passes[name] = _sample(directory / name, settings, one, questions, name)
     found = {
         name: [outcomes.outcome(name, one) for one in passes[_team_of(name)]] for name in systems
     }
+    if "debate" in wanted:
+        found["debate"] = _debate(directory / "debate", settings, evaluating, questions)
     results: Row = {
         "split": {"n": len(questions)},
         "k": settings.eval.votes,
@@ -78,34 +84,74 @@ def run(
             if len(one[0][0]) > 1
         },
         "at_k": {
-            "malt" if name == "malt" else "ma": outcomes.at_k(_finals(one), settings.seed)
+            "malt" if name == "malt" else "ma": outcomes.at_k(_finals(one))
             for name, one in passes.items()
         },
     }
     if "base" in passes:
         alone = _alone(directory, settings, team, questions, passes["base"], found)
         results |= _against_voting(settings, alone, found)
-        results["at_k"]["sa"] = outcomes.at_k(alone, settings.seed)
+        results["at_k"]["sa"] = outcomes.at_k(alone)
+    if "malt" in passes and settings.eval.critiques:
+        results["critiques"] = _critiques(directory, settings, trained, questions, passes["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
     _write(directory, results, passes, found, questions)
     return results
 
 
-def _teams(
-    systems: Sequence[str], team: tree.Team, adapters: Mapping[str, Adapter | None]
-) -> dict[str, tree.Team]:
+def _teams(systems: Sequence[str], base: tree.Team, trained: tree.Team) -> dict[str, tree.Team]:
     """The teams whose passes the systems need; the first role is enough for the single agent."""
     teams = {}
     if any(_team_of(name) == "base" for name in systems):
         whole_chain = any(name in ("ma", "ma_mv") for name in systems)
-        teams["base"] = replace(team, roles=team.roles if whole_chain else team.roles[:1])
+        teams["base"] = replace(base, roles=base.roles if whole_chain else base.roles[:1])
     if any(_team_of(name) == "malt" for name in systems):
-        teams["malt"] = replace(team, adapters=adapters)
+        teams["malt"] = trained
     return teams
 
 
 def _team_of(system: str) -> str:
     return "malt" if system.startswith("malt") else "base"
+
+
+def _debate(
+    directory: Path, settings: Settings, team: tree.Team, questions: Sequence[Question]
+) -> list[Outcome]:
+    agents, rounds = settings.eval.agents, settings.eval.rounds
+
+    def grow(pending: Sequence[Question], *how: Any) -> Rows:
+        return debate.grow(team, pending, agents, rounds, *how)
+
+    _store(directory, settings, questions, grow, agents * rounds, "debate")
+    rows = _by_question(directory, questions)
+    return [Outcome(*debate.outcome(of_question)) for of_question in rows.values()]
+
+
+def _critiques(
+    directory: Path,
+    settings: Settings,
+    team: tree.Team,
+    questions: Sequence[Question],
+    passes: Sequence[Passes],
+) -> Row:
+    """The vote of the trained team's last role with its own critiques, with another question's and
+    with none."""
+    stored = dict(zip((q.id for q in questions), passes, strict=True))
+    finals = {"own": {id: [nodes[-1] for nodes in one] for id, one in stored.items()}}
+    for shown in ("other", "none"):
+
+        def grow(pending: Sequence[Question], *how: Any, shown: Any = shown) -> Rows:
+            return critiques.grow(team, stored, pending, shown, *how)
+
+        place, k = directory / f"critique-{shown}", settings.eval.votes
+        _store(place, settings, questions, grow, k, f"critique {shown}")
+        finals[shown] = _by_question(place, questions)
+    found: Row = {}
+    for shown, rows in finals.items():
+        right = sum(outcomes.voted(one)["status"] == "correct" for one in rows.values())
+        interval = list(stats.wilson(right, len(rows)))
+        found[shown] = {"accuracy": right / len(rows), "ci95": interval}
+    return found
 
 
 def _alone(
@@ -117,15 +163,16 @@ def _alone(
     found: Mapping[str, Sequence[Outcome]],
 ) -> list[list[Row]]:
     """The single agent's samples of each question: for equal compute, as many as the costliest
-    system's tokens pay for."""
+    system's tokens pay for, k at a time."""
     finals = [[nodes[0] for nodes in one] for one in passes]
-    if not settings.eval.equal_compute:
-        return finals
-    costs = [float(np.mean([o.tokens for o in one])) for one in found.values()]
-    votes = max(settings.eval.votes, outcomes.votes_for(finals, max(costs)))
-    alone = replace(team, roles=team.roles[:1])
-    _sample(directory / "single", settings, alone, questions, "single agent", votes)
-    return _finals(_passes(directory / "single", questions))
+    if settings.eval.equal_compute:
+        costs = [float(np.mean([o.tokens for o in one])) for one in found.values()]
+        wanted = outcomes.votes_for(finals, max(costs))
+        for i in range(1, -(-wanted // settings.eval.votes)):
+            more = replace(team, roles=team.roles[:1], stream=f"{team.stream} {i}")
+            drawn = _sample(directory / f"single-{i}", settings, more, questions, "single agent")
+            finals = [a + b for a, b in zip(finals, _finals(drawn), strict=True)]
+    return finals
 
 
 def _against_voting(
@@ -147,25 +194,39 @@ def _sample(
     team: tree.Team,
     questions: Sequence[Question],
     name: str,
-    votes: int,
-) -> None:
+) -> list[Passes]:
+    """k passes of a team for every question, in the order of the questions."""
+    votes = settings.eval.votes
     roles = tuple(replace(r, branching=votes if i == 0 else 1) for i, r in enumerate(team.roles))
-    passing = replace(team, roles=roles, stream="evaluate")
     credit = replace(settings.credit, shuffle_rewards=False)
 
+    def grow(pending: Sequence[Question], per_shard: int, *feedback: Any) -> Rows:
+        return tree.grow(replace(team, roles=roles), pending, credit, per_shard, *feedback)
+
+    _store(directory, settings, questions, grow, votes * len(roles), name)
+    return _passes(directory, questions)
+
+
+def _store(
+    directory: Path,
+    settings: Settings,
+    questions: Sequence[Question],
+    grow: Callable[..., Rows],
+    nodes_per_question: int,
+    name: str,
+) -> None:
+    """Commits what `grow` (pending questions, questions a shard, progress, work) samples."""
     # Less branching than a training tree: more questions make the same number of rows.
     work, per_shard = Work(), settings.sample.questions_per_shard * 4
 
-    def grow_trees(
-        pending: Sequence[Question], progress: Callable[[int], Any]
-    ) -> Iterator[list[Row]]:
-        return tree.grow(passing, pending, credit, per_shard, progress, work)
+    def grow_rows(pending: Sequence[Question], progress: Callable[[int], Any]) -> Rows:
+        return grow(pending, per_shard, progress, work)
 
     shards.grow(
         directory,
         questions,
-        grow_trees,
-        nodes_per_question=votes * len(roles),
+        grow_rows,
+        nodes_per_question=nodes_per_question,
         title=f"evaluate {name}",
     )
     logging.info("evaluate %s: %s", name, work.summary())
@@ -173,12 +234,22 @@ def _sample(
 
 def _passes(directory: Path, questions: Sequence[Question]) -> list[Passes]:
     """The stored passes of each question, in the order of the questions."""
-    passes: dict[str, dict[int, list[Row]]] = {q.id: defaultdict(list) for q in questions}
+    found = []
+    for rows in _by_question(directory, questions).values():
+        # A shard holds the chain depth by depth, so each pass is in order.
+        passes: dict[int, list[Row]] = defaultdict(list)
+        for row in rows:
+            passes[row["path"][0]].append(row)
+        found.append([nodes for _, nodes in sorted(passes.items())])
+    return found
+
+
+def _by_question(directory: Path, questions: Sequence[Question]) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {question.id: [] for question in questions}
     for row in shards.read(directory):
-        if row["question_id"] in passes:
-            passes[row["question_id"]][row["path"][0]].append(row)
-    # A shard holds the chain depth by depth, so each pass is in order.
-    return [[nodes for _, nodes in sorted(found.items())] for found in passes.values()]
+        if row["question_id"] in rows:
+            rows[row["question_id"]].append(row)
+    return rows
 
 
 def _finals(passes: Sequence[Passes]) -> list[list[Row]]:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from malt_jax import (
     collect,
     datasets,
+    debate,
     evaluate,
     export,
     mesh,
@@ -156,6 +157,10 @@ class Job:
         sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
+        if "debate" in self.settings.eval.systems:
+            first, agents = self.chain[0], self.settings.eval.agents
+            size = debate.prompt_size(first, agents, self.task.answer_hint, tokenizer)
+            sampler.check(size + longest, first.max_new_tokens, 1)
         return tree.Team(
             sampler=sampler,
             tokenizer=tokenizer,
@@ -171,10 +176,12 @@ class Job:
         """The adapters of the roles that have one, on the devices: the exported ones of trained
         roles, and of the others what `config.roles.ROLE.adapter` names.
 
-        Raises ValueError if a role that is to be trained has none, and if one was made for
-        another base.
+        None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
+        none, and if one was made for another base.
         """
         found: dict[str, Adapter | None] = {}
+        if not any(name.startswith("malt") for name in self.settings.eval.systems):
+            return found
         for role in self.settings.chain:
             path = Path(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:

@@ -56,15 +56,19 @@ def outcome(system: str, passes: Passes) -> Outcome:
     depth = 1 if system.startswith("sa") else len(passes[0])
     used = [nodes[:depth] for nodes in (passes if system.endswith("_mv") else passes[:1])]
     finals = [nodes[-1] for nodes in used]
-    winner = stats.majority([row["answer"] for row in finals])
     prompts = {
         (row["role"], *row["path"][:-1]): row["prompt_tokens"] for nodes in used for row in nodes
     }
     return Outcome(
-        finals[0 if winner is None else winner]["status"],
+        voted(finals)["status"],
         sum(prompts.values()),
         sum(row["completion_tokens"] for nodes in used for row in nodes),
     )
+
+
+def voted(finals: Sequence[Row]) -> Row:
+    """The row that wins a majority vote; the first where nobody votes."""
+    return finals[stats.majority([row["answer"] for row in finals]) or 0]
 
 
 def score(outcomes: Sequence[Outcome]) -> Row:
@@ -131,7 +135,7 @@ def sizes(most: int) -> list[int]:
     return [k for k in found if k < most] + [most]
 
 
-def votes(finals: Sequence[Sequence[Row]], k: int, seed: int) -> np.ndarray:
+def votes(finals: Sequence[Sequence[Row]], k: int) -> np.ndarray:
     """Expected correctness of a vote over k of each question's answers, without bias from the
     samples that are stored: float64[questions]."""
     return np.array(
@@ -140,14 +144,13 @@ def votes(finals: Sequence[Sequence[Row]], k: int, seed: int) -> np.ndarray:
                 [row["answer"] for row in rows],
                 [row["status"] == "correct" for row in rows],
                 k,
-                seed,
             )
             for rows in finals
         ]
     )
 
 
-def at_k(finals: Sequence[Sequence[Row]], seed: int) -> list[Row]:
+def at_k(finals: Sequence[Sequence[Row]]) -> list[Row]:
     """pass@k and majority@k of a system from its final rows, those of a question together."""
     most = len(finals[0])
     correct = [sum(row["status"] == "correct" for row in rows) for rows in finals]
@@ -155,7 +158,7 @@ def at_k(finals: Sequence[Sequence[Row]], seed: int) -> list[Row]:
         {
             "k": k,
             "pass": float(np.mean([stats.pass_at_k(most, c, k) for c in correct])),
-            "majority": float(votes(finals, k, seed).mean()),
+            "majority": float(votes(finals, k).mean()),
         }
         for k in sizes(most)
     ]
@@ -166,7 +169,7 @@ def voting(finals: Sequence[Sequence[Row]], seed: int, resamples: int) -> list[R
     over questions, and mean tokens a question, whose prompt is read once."""
     curve = []
     for k in sizes(len(finals[0])):
-        accuracy, low, high = stats.bootstrap(votes(finals, k, seed), seed, resamples)
+        accuracy, low, high = stats.bootstrap(votes(finals, k), seed, resamples)
         curve.append(
             {"k": k, "accuracy": accuracy, "ci95": [low, high], "tokens": voting_tokens(finals, k)}
         )
@@ -197,7 +200,7 @@ def equal_compute(
     that are stored, where those are fewer)."""
     tokens = float(np.mean([found.tokens for found in system]))
     k = min(votes_for(finals, tokens), len(finals[0]))
-    voted = votes(finals, k, seed)
+    voted = votes(finals, k)
     accuracy, low, high = stats.bootstrap(voted, seed, resamples)
     own = difference([float(found.right) for found in system], voted, seed, resamples)
     return {

@@ -1,4 +1,5 @@
-"""Intervals and tests for accuracies over questions, and the majority vote; seeded, in float64.
+"""Intervals and tests for accuracies over questions, how many questions a test needs, and votes:
+the majority, pass@k and majority@k. Seeded where random, in float64.
 
 A single accuracy is reported with `wilson`, a difference between systems with `paired_bootstrap`.
 The Wilson interval stays inside [0, 1] and keeps a width at 0 and n correct, where a percentile
@@ -9,6 +10,7 @@ bootstrap collapses to a point; and for a mean of zeros and ones the bootstrap h
 import math
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -42,11 +44,8 @@ def bootstrap(values: ArrayLike, seed: int, resamples: int = 10_000) -> tuple[fl
     Raises ValueError if there are no values, they are not one-dimensional, or one is not finite.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
-    sample = np.asarray(values, np.float64)
-    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
-        raise ValueError(f"need finite values [n] with n >= 1, got shape {sample.shape}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    sample = _finite(values, 1)
+    _check_resamples(resamples)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     rows = max(1, _BLOCK // sample.size)
@@ -56,6 +55,57 @@ def bootstrap(values: ArrayLike, seed: int, resamples: int = 10_000) -> tuple[fl
         block[:] = sample[picks].mean(axis=1)
     lo, hi = np.quantile(means, [0.025, 0.975])
     return float(sample.mean()), float(lo), float(hi)
+
+
+def nested_bootstrap(
+    values: ArrayLike, seed: int, resamples: int = 10_000, *, same_questions: bool = False
+) -> tuple[float, float, float]:
+    """The mean of `values` [S, n], n questions under each of S seeds, and its 95% percentile
+    interval over both: (mean, lo, hi).
+
+    A resample draws S seeds with replacement, then n questions with replacement: anew for every
+    drawn seed, or once for all of them with `same_questions`, which is right where a column is one
+    question under every seed. What makes a question hard is then shared by the seeds, and drawing
+    anew would let more seeds pass for more questions.
+
+    Between few seeds the spread is underestimated, by the factor (S - 1) / S in variance; where
+    seeds do not differ at all, the chance of single answers counts twice and the interval is up to
+    sqrt(2) too wide. Raises ValueError as `bootstrap` does.
+    Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8; for
+    `same_questions` Owen, Annals of Applied Statistics 1 (2007), 386-411.
+    """
+    sample = _finite(values, 2)
+    _check_resamples(resamples)
+    seeds, questions = sample.shape
+    pick_seeds, pick_questions = np.random.default_rng(seed).spawn(2)
+    means = np.empty(resamples)
+    rows = max(1, _BLOCK // sample.size)
+    for start in range(0, resamples, rows):
+        block = means[start : start + rows]
+        own = (block.size, 1 if same_questions else seeds, questions)
+        s = pick_seeds.integers(0, seeds, (block.size, seeds, 1))
+        block[:] = sample[s, pick_questions.integers(0, questions, own)].mean(axis=(1, 2))
+    lo, hi = np.quantile(means, [0.025, 0.975])
+    return float(sample.mean()), float(lo), float(hi)
+
+
+def subsets(
+    values: ArrayLike, seed: int, *, size: int = 100, count: int = 4
+) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) of the means of `count` random subsets of `values` [n].
+
+    A subset holds `size` different questions; two subsets may share some. MALT reports four seeds
+    of 100 questions in this way. Raises ValueError if n < size or count < 2, and for values that
+    `bootstrap` refuses.
+    """
+    sample = _finite(values, 1)
+    if not (1 <= size <= sample.size and count >= 2):
+        raise ValueError(
+            f"need 1 <= size <= n and count >= 2, got size={size}, n={sample.size}, count={count}"
+        )
+    rng = np.random.default_rng(seed)
+    means = [rng.choice(sample, size, replace=False).mean() for _ in range(count)]
+    return float(np.mean(means)), float(np.std(means, ddof=1))
 
 
 def paired_bootstrap(
@@ -87,6 +137,32 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     return min(1.0, 2 * tail / 2**m)
 
 
+def questions_needed(
+    difference: float, discordant: float, power: float = 0.8, confidence: float = 0.95
+) -> int:
+    """Questions on which two systems must be compared to find a difference in accuracy.
+
+    `discordant` is the share of questions on which exactly one of them is right, `difference` the
+    gap between their accuracies (its sign does not matter), `power` the chance that a two-sided
+    McNemar test at `confidence` finds it. A normal approximation: the exact test needs a few more.
+    Raises ValueError unless 0 < |difference| <= discordant <= 1 and the rest lies between 0 and 1.
+    Source: Connor, Biometrics 43 (1987), 207-211.
+    """
+    gap = abs(difference)
+    if not 0 < gap <= discordant <= 1:
+        raise ValueError(
+            f"need 0 < |difference| <= discordant <= 1, got difference={difference}, "
+            f"discordant={discordant}"
+        )
+    for name, share in (("power", power), ("confidence", confidence)):
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+    z = NormalDist().inv_cdf
+    spread = z(0.5 + confidence / 2) * math.sqrt(discordant)
+    spread += z(power) * math.sqrt(discordant - gap**2)
+    return math.ceil((spread / gap) ** 2)
+
+
 def majority(answers: Sequence[str]) -> int | None:
     """Index of the first sample that gives the winning answer of a vote, or None if nobody votes.
 
@@ -95,6 +171,70 @@ def majority(answers: Sequence[str]) -> int | None:
     """
     votes = Counter(answer for answer in answers if answer)
     return answers.index(max(votes, key=votes.__getitem__)) if votes else None
+
+
+def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> float:
+    """The chance that a vote over k of the n samples is right: a random k-subset in random order,
+    judged as `majority` does, so each of t answers with the most votes wins with chance 1 / t.
+
+    Exact: `answers` are counted, and a dynamic programme over the distinct ones adds up the
+    subsets as integers. `right` says of each sample whether it is; equal answers must agree on it.
+    Raises ValueError if they do not, if the lengths differ, and unless 1 <= k <= n.
+    """
+    _check_k(len(answers), k)
+    verdicts: dict[str, bool] = {}
+    for answer, verdict in zip(answers, right, strict=True):
+        if verdicts.setdefault(answer, bool(verdict)) != verdict:
+            raise ValueError(f"answer {answer!r} is right in one sample and wrong in another")
+    counts = Counter(answers)
+    silent = counts.pop("", 0)
+    wins = Fraction(0)  # of the C(n, k) subsets, ties as the share that is won
+    for answer in (a for a in counts if verdicts[a]):
+        for votes in range(1, min(counts[answer], k) + 1):
+            # Subsets in which `answer` has `votes` and no other has more, by their size and by how
+            # many answers have as many.
+            ways = Counter({(votes, 1): math.comb(counts[answer], votes)})
+            for other in counts.keys() - {answer}:
+                wider = Counter[tuple[int, int]]()
+                for (size, tied), many in ways.items():
+                    for n in range(min(counts[other], votes, k - size) + 1):
+                        wider[size + n, tied + (n == votes)] += many * math.comb(counts[other], n)
+                ways = wider
+            for (size, tied), many in ways.items():
+                wins += Fraction(many * math.comb(silent, k - size), tied)
+    return float(wins / math.comb(len(answers), k))
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that k of n samples, of which `correct` are right, hold a right one, without bias:
+    1 - C(n - c, k) / C(n, k), in exact integers and rounded once.
+
+    Raises ValueError unless 0 <= correct <= n and 1 <= k <= n.
+    Source: Chen et al., arXiv 2107.03374, section 2.1.
+    """
+    _check_k(n, k)
+    if not 0 <= correct <= n:
+        raise ValueError(f"need 0 <= correct <= n, got correct={correct}, n={n}")
+    draws = math.comb(n, k)
+    return (draws - math.comb(n - correct, k)) / draws
+
+
+def _check_k(n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"need 1 <= k <= n, got k={k}, n={n}; store more samples a question")
+
+
+def _finite(values: ArrayLike, axes: int) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim != axes or array.size == 0 or not np.isfinite(array).all():
+        shape = "[n]" if axes == 1 else "[S, n]"
+        raise ValueError(f"need finite values {shape}, none of it empty, got shape {array.shape}")
+    return array
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
 
 
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from malt_jax.tokenizer import Tokenizer
 from malt_jax.types import Question
 
 Row = dict[str, Any]
+
+Whole = TypeVar("Whole")
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,22 @@ def grow(
     Trees of later batches grow beside those of earlier ones, so that no row of the sampler waits
     for the end of a batch.
     """
-    waiting: dict[str, list[list[Node]]] = {}
+    for trees in in_order(questions, per_batch, expand(team, questions, progress, work)):
+        together = [[n for level in depth for n in level] for depth in zip(*trees, strict=True)]
+        yield rows(team, together, settings)
+
+
+def in_order(
+    questions: Sequence[Question], per_batch: int, whole: Iterable[tuple[Question, Whole]]
+) -> Iterator[list[Whole]]:
+    """What `whole` makes of the questions, in whatever order it comes: `per_batch` questions at a
+    time and in their order, each batch as soon as it is there."""
+    waiting: dict[str, Whole] = {}
     batches = [questions[i : i + per_batch] for i in range(0, len(questions), per_batch)]
-    for question, levels in expand(team, questions, progress, work):
-        waiting[question.id] = levels
+    for question, made in whole:
+        waiting[question.id] = made
         while batches and all(q.id in waiting for q in batches[0]):
-            trees = [waiting.pop(q.id) for q in batches.pop(0)]
-            together = [[n for level in depth for n in level] for depth in zip(*trees, strict=True)]
-            yield rows(team, together, settings)
+            yield [waiting.pop(q.id) for q in batches.pop(0)]
 
 
 def expand(
@@ -102,7 +112,7 @@ def expand(
     adapters = [next(i for i, b in enumerate(distinct) if b is a) for a in own]
     limits = {role.name: role.max_new_tokens for role in team.roles}
     sizes = list(itertools.accumulate((role.branching for role in team.roles), operator.mul))
-    fresh, stack = iter(questions), list[Request]()
+    stack = list[Request]()
 
     def ask(tree: _Tree, path: tuple[int, ...], seen: dict[str, str]) -> Request:
         role = team.roles[len(path)]
@@ -112,15 +122,8 @@ def expand(
         tag = (tree, path, seen)
         return Request(prompt, keys, role.max_new_tokens, adapters[len(path)], tag)
 
-    def take() -> Request | None:
-        if stack:
-            return stack.pop()
-        question = next(fresh, None)
-        if question is None:
-            return None
-        return ask(_Tree(question, [{} for _ in team.roles]), (), {})
-
-    for request, completions in team.sampler.run(take, distinct, sampling=team.sampling, work=work):
+    fresh = (ask(_Tree(question, [{} for _ in team.roles]), (), {}) for question in questions)
+    for request, completions in sample(team, fresh, stack, distinct, work):
         tree, path, seen = request.tag
         role = team.roles[len(path)]
         for c, completion in enumerate(completions):
@@ -137,6 +140,23 @@ def expand(
                 tree.question,
                 [[node for _, node in sorted(level.items())] for level in tree.nodes],
             )
+
+
+def sample(
+    team: Team,
+    fresh: Iterator[Request],
+    stack: list[Request],
+    adapters: Sequence[Adapter | None],
+    work: Work | None,
+) -> Iterator[tuple[Request, list[Completion]]]:
+    """Samples the requests of `fresh`, made when rows are free, and those that the caller puts on
+    `stack` for what it has seen so far. The stack goes first, its top before the rest: what was
+    begun is finished before more is begun."""
+
+    def take() -> Request | None:
+        return stack.pop() if stack else next(fresh, None)
+
+    return team.sampler.run(take, adapters, sampling=team.sampling, work=work)
 
 
 @dataclass(frozen=True)
@@ -219,6 +239,13 @@ def value(
         for depth, nodes in enumerate(levels)
         for i, row in enumerate(nodes)
     ]
+
+
+def row(team: Team, node: Node) -> Row:
+    """A node that answers outside a tree as a row of `shards.SCHEMA`: graded, but without reward,
+    value and label, which belong to trees."""
+    blank = dict.fromkeys(("reward", "value", "label"))
+    return _describe(team, node) | _verdict(team, node, True) | blank
 
 
 def _verdict(team: Team, node: Node, graded: bool) -> Row:

@@ -21,6 +21,7 @@ LAYERS = {
     "story": {"collect", "train", "evaluate", "report", "tiny"},
     "engine": {
         *("sampler", "batches", "policy", "steps", "tree", "datasets", "reuse", "outcomes"),
+        *("debate", "critiques"),
         *("export", "card", "preflight"),
         *("objectives", "feed", "heldout", "fit"),
     },

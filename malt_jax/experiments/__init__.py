@@ -14,8 +14,9 @@ from malt_jax.experiments.variants import Config, Variant
 def run(config: Config) -> None:
     """Runs the main job and every variant of `config.suite` that is not done, then compares.
 
-    `config` is the resolved config. Every variant is checked before the first is run. Raises
-    ValueError as `settings.parse` and `job.run` do.
+    `config` is the resolved config. Every variant's settings are checked before the first is run;
+    one that fails later does not keep the others from running. Raises ValueError as
+    `settings.parse` and `job.run` do, at the end for what variants raised.
     """
     main = copy.deepcopy(config)
     chosen = variants.of(main)
@@ -24,14 +25,21 @@ def run(config: Config) -> None:
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
     job.run(settings.parse(main), main, job.STAGES)
+    failed = {}
     for i, variant in enumerate(chosen, 1):
         if (variants.directory(main, variant.name) / "eval" / "results.json").exists():
             logging.info("%s (%d of %d): done before", variant.name, i, len(chosen))
             continue
         logging.info("%s (%d of %d): %s", variant.name, i, len(chosen), variant.title)
-        stages = variant.stages
-        job.run(parsed[variant.name], configs[variant.name], stages)
+        try:
+            job.run(parsed[variant.name], configs[variant.name], variant.stages)
+        except ValueError as error:  # a role without examples, say: the others can still be run
+            logging.error("%s: %s", variant.name, error)
+            failed[variant.name] = error
     report_on(main)
+    if failed:
+        lines = [f"{name}: {error}" for name, error in failed.items()]
+        raise ValueError("\n".join(["some variants could not be run:", *lines]))
 
 
 def report_on(config: Config, others: Sequence[Path] = ()) -> None:

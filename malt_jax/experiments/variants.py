@@ -1,8 +1,8 @@
 """The paper's systems and ablations as data: each is the main run's config with other values, in a
 work directory of its own below it.
 
-What a variant does not change it takes from the main run: the samples (`config.trees`) and, of roles
-that are to stay as they are, the trained adapters (`config.roles.ROLE.adapter`).
+What a variant does not change it takes from the main run: the samples (`config.trees`) and, of
+roles that are to stay as they are, the trained adapters (`config.roles.ROLE.adapter`).
 """
 
 import copy
@@ -233,7 +233,7 @@ def _variant(
 ) -> Variant:
     """Trained as the main run but for `values`, and named after what differs."""
     rows = {"malt": name, "malt_mv": f"{name}_mv"}
-    return Variant(name, "ablations", title, _kept(main) | values, rows, stages)
+    return Variant(name, "ablations", title, {**_kept(main), **values}, rows, stages)
 
 
 def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -> Variant:

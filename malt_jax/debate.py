@@ -1,0 +1,149 @@
+"""Multi-agent debate, a baseline without training: agents read each other's answers and answer
+again, and the last round votes.
+
+Source: Du et al., arXiv 2305.14325; MALT's table has 3 agents and 3 rounds. Every agent is the
+chain's first role under its adapter. There an agent goes on with its chat and so keeps its own
+answers before it; here a prompt is one message, and an agent sees the others' last answers only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from malt_jax import stats, tree
+from malt_jax.roles import Role, prompt_ids
+from malt_jax.sampler import Request, Work
+from malt_jax.tokenizer import Tokenizer
+from malt_jax.tree import Node, Team
+from malt_jax.types import Question
+
+Row = dict[str, Any]
+
+STREAM = "debate"
+NAME = "debater"
+PROMPT = (
+    "Below are a problem and the solutions that other agents gave to it. Use them as advice, keep "
+    "what is right in them and write the best solution. End with one line of the form: Final "
+    "Answer: X, where X is {hint} and nothing else.\n\nProblem:\n{question}\n\n{others}"
+)
+OTHER = "Solution of another agent:\n{others}"
+
+
+def grow(
+    team: Team,
+    questions: Sequence[Question],
+    agents: int,
+    rounds: int,
+    per_batch: int,
+    progress: Callable[[int], Any],
+    work: Work,
+) -> Iterator[list[Row]]:
+    """The rows of the questions' debates, `per_batch` questions at a time and in their order.
+
+    A question has agents * rounds rows of `shards.SCHEMA`, round by round: role "debater", path
+    [agent, round] from 0 on, every answer graded; there is no reward, value or label. Raises
+    ValueError for less than two agents or one round.
+    """
+    if agents < 2 or rounds < 1:
+        raise ValueError(f"a debate needs two agents and one round, got {agents} and {rounds}")
+    whole = expand(team, questions, agents, rounds, progress, work)
+    for debates in tree.in_order(questions, per_batch, whole):
+        yield [tree.row(team, node) for nodes in debates for node in nodes]
+
+
+def expand(
+    team: Team,
+    questions: Iterable[Question],
+    agents: int,
+    rounds: int,
+    progress: Callable[[int], Any] = lambda nodes: None,
+    work: Work | None = None,
+) -> Iterator[tuple[Question, list[Node]]]:
+    """Each question with its debate's nodes, round by round and in agent order, as soon as the last
+    agent has spoken. Debates run side by side, and within one a round waits for the one before."""
+    first, hint = team.roles[0], team.task.answer_hint
+    again, names = debater(first, agents), _names(agents)
+    limits = dict.fromkeys(names, first.max_new_tokens)
+    stack = list[Request]()
+
+    def begin(question: Question) -> Request:
+        parents = [(question.id, (agent,)) for agent in range(agents)]
+        keys = tree.node_keys(team.seed, STREAM, parents, rounds)
+        prompt = prompt_ids(first, question, hint, {}, {}, team.tokenizer)
+        debate = _Debate(question, keys, [{}])
+        return Request(prompt, keys[:, 0], first.max_new_tokens, tag=(debate, range(agents)))
+
+    def follow(debate: _Debate, agent: int) -> Request:
+        said = debate.rounds[-2]
+        others = [said[other].text for other in range(agents) if other != agent]
+        seen = dict(zip(names, others, strict=True))
+        prompt = prompt_ids(again, debate.question, hint, seen, limits, team.tokenizer)
+        keys = debate.keys[[agent], len(debate.rounds) - 1]
+        return Request(prompt, keys, again.max_new_tokens, tag=(debate, [agent]))
+
+    adapters = [team.adapters.get(first.name)]
+    fresh = (begin(question) for question in questions)
+    for request, completions in tree.sample(team, fresh, stack, adapters, work):
+        debate, speakers = request.tag
+        spoken, prompt = debate.rounds[-1], list(request.prompt)
+        for agent, completion in zip(speakers, completions, strict=True):
+            text = team.tokenizer.decode(completion.tokens)
+            path = (agent, len(debate.rounds) - 1)
+            spoken[agent] = Node(debate.question, NAME, path, prompt, completion, text)
+        progress(len(completions))
+        if len(spoken) < agents:
+            continue
+        if len(debate.rounds) == rounds:
+            yield debate.question, [said[a] for said in debate.rounds for a in range(agents)]
+        else:
+            debate.rounds.append({})
+            stack += [follow(debate, agent) for agent in range(agents)]
+
+
+@dataclass(frozen=True)
+class _Debate:
+    """A debate under way: `keys: uint32[agents, rounds, 2]`, and each begun round's nodes by
+    agent."""
+
+    question: Question
+    keys: np.ndarray
+    rounds: list[dict[int, Node]]
+
+
+def outcome(rows: Sequence[Row]) -> tuple[str, int, int]:
+    """Status, prompt tokens and completion tokens of one question's debate, from its rows.
+
+    The last round votes in agent order by the rule of `stats.majority`; where nobody votes, the
+    first agent's status counts. All that was read and written is counted, the first round's prompt
+    once: all agents were sampled from it.
+    """
+    last = max(row["path"][1] for row in rows)
+    finals = sorted((row for row in rows if row["path"][1] == last), key=lambda row: row["path"])
+    winner = stats.majority([row["answer"] for row in finals])
+    read = [row["prompt_tokens"] for row in rows if row["path"][0] == 0 or row["path"][1] > 0]
+    written = sum(row["completion_tokens"] for row in rows)
+    return finals[0 if winner is None else winner]["status"], sum(read), written
+
+
+def debater(first: Role, agents: int) -> Role:
+    """An agent after the first round. Each of the other agents' answers is a field of its own, so
+    that the prompt's length is bounded by theirs."""
+    names = _names(agents)
+    others = "\n\n".join(OTHER.replace("others", name) for name in names)
+    prompt = PROMPT.replace("{others}", others)
+    return Role(NAME, prompt, ("question", "hint", *names), 1, first.max_new_tokens)
+
+
+def prompt_size(first: Role, agents: int, hint: str, tokenizer: Tokenizer) -> int:
+    """The most tokens that a debater's prompt may have beside those of the question; it writes up
+    to `first.max_new_tokens`. The counterpart of `roles.prompt_sizes`."""
+    names, blank = _names(agents), Question("", "", "")
+    limits, empty = dict.fromkeys(names, first.max_new_tokens), dict.fromkeys(names, "")
+    ids = prompt_ids(debater(first, agents), blank, hint, empty, limits, tokenizer)
+    return len(ids) + sum(limits.values())
+
+
+def _names(agents: int) -> list[str]:
+    return [f"other_{i}" for i in range(1, agents)]
