@@ -22,7 +22,7 @@ def a_job(tmp_path: Path, **changes) -> job.Job:
         small.save(model)
     for key, value in {"workdir": str(tmp_path), "model.path": str(model), **changes}.items():
         change(config, key.replace("__", "."), value)
-    return job.Job(settings.parse(config))
+    return job.Job(settings.parse(config), collects=True)
 
 
 def write(path: Path, questions: list[str]) -> str:
@@ -42,8 +42,8 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
         data__train_questions=0,
         data__eval_questions=2,
     )
-    assert len(one.questions["eval"]) == 2
-    assert {q.text for q in one.questions["train"]} == {"And 3 - 2?", "And 9 - 8?"}
+    assert len(one.held_out) == 2
+    assert {q.text for q in one.training} == {"And 3 - 2?", "And 9 - 8?"}
     report = json.loads((tmp_path / "data.json").read_text())
     assert report["train"]["overlap_exact"] == 8
     counts = {name: report["eval"][name] for name in ("read", "kept", "beyond_limit")}
@@ -61,7 +61,7 @@ def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
         data__eval_questions=0,
     )
     with pytest.raises(ValueError, match=r"config.data.train: no question is left .*data.json"):
-        _ = one.questions
+        _ = one.training
 
 
 def test_the_longest_prompts_fit_the_context(tmp_path):
@@ -83,7 +83,7 @@ def test_the_longest_prompts_fit_the_context(tmp_path):
 def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
     one = a_job(tmp_path, roles__refiner__max_new_tokens=600)
     with pytest.raises(ValueError, match=r"leave no room for a question in the model's context"):
-        _ = one.questions
+        _ = one.training
 
 
 def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from malt_jax import evaluate
-from malt_jax.evaluate import Outcome, flows, outcome
+from malt_jax import outcomes
+from malt_jax.outcomes import Outcome, Passes, flows, outcome
 
 
-def passes(*answers: tuple[str, str]) -> evaluate.Passes:
+def passes(*answers: tuple[str, str]) -> Passes:
     """Passes of a two-role chain; "2" is correct, "" unparseable."""
 
     def row(role: str, path: list[int], answer: str, prompt: int, completion: int) -> dict:
@@ -57,20 +57,52 @@ def test_flows():
 
 
 def test_paired_comparisons_and_scores():
-    class Settings:
-        seed = 0
-
-        class eval:
-            resamples = 2000
-
     right, wrong = Outcome("correct", 1, 2), Outcome("wrong", 1, 2)
-    outcomes = {"sa": [wrong] * 30 + [right] * 70, "malt_mv": [right] * 90 + [wrong] * 10}
-    (pair,) = evaluate._paired(outcomes, Settings)
+    found = {"sa": [wrong] * 30 + [right] * 70, "malt_mv": [right] * 90 + [wrong] * 10}
+    (pair,) = outcomes.paired(found, seed=0, resamples=2000)
     assert (pair["a"], pair["b"], pair["n"]) == ("malt_mv", "sa", 100)
     assert pair["difference"] == pytest.approx(0.2)
     assert pair["ci95"][0] < 0.2 < pair["ci95"][1]
     assert pair["p_mcnemar"] < 0.01
-    score = evaluate._score(outcomes["sa"])
+    score = outcomes.score(found["sa"])
     assert (score["n"], score["correct"], score["accuracy"]) == (100, 70, 0.7)
     assert score["tokens"] == {"prompt": 100, "completion": 200}
     assert score["ci95"][0] < 0.7 < score["ci95"][1]
+
+
+def finals(*answers: str) -> list[dict]:
+    return [nodes[0] for nodes in passes(*((answer, "") for answer in answers))]
+
+
+def test_votes_of_k_stored_samples():
+    """Three samples, two of them right: a pair votes right if both are, and in half of the pairs
+    of one each, where the first to appear wins."""
+    one, none = finals("2", "2", "3"), finals("3", "", "")
+    assert outcomes.votes([one, none], 1).tolist() == pytest.approx([2 / 3, 0])
+    assert outcomes.votes([one, none], 2).tolist() == pytest.approx([1 / 3 + 2 / 3 / 2, 0])
+    assert outcomes.votes([one, none], 3).tolist() == [1, 0]
+    at = outcomes.at_k(
+        [one, none],
+    )
+    assert [row["k"] for row in at] == [1, 2, 3]
+    assert [row["pass"] for row in at] == pytest.approx([1 / 3, 1 / 2, 1 / 2])
+
+
+def test_equal_compute_buys_as_many_votes_as_the_team_spent_tokens():
+    """A prompt of 10 tokens is read once and each sample costs 5: 61 tokens pay for 10.2 samples,
+    so 11 are taken, never fewer."""
+    samples = [finals(*["2"] * 12), finals(*["3"] * 12)]
+    assert outcomes.voting_tokens(samples, 3) == 25
+    assert outcomes.votes_for(samples, 61) == 11
+    assert outcomes.votes_for(samples, 60) == 10
+    assert outcomes.votes_for(samples, 3) == 1
+    team = [Outcome("correct", 40, 21), Outcome("correct", 40, 21)]
+    found = outcomes.equal_compute("malt_mv", team, samples, seed=0, resamples=200)
+    assert (found["k"], found["tokens"], found["voting"]["tokens"]) == (11, 61, 65)
+    assert (found["voting"]["accuracy"], found["difference"]) == (0.5, 0.5)
+
+
+def test_a_curve_ends_at_what_is_stored():
+    assert outcomes.sizes(1) == [1]
+    assert outcomes.sizes(2) == [1, 2]
+    assert outcomes.sizes(9) == [1, 2, 3, 5, 8, 9]

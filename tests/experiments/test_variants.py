@@ -1,0 +1,115 @@
+"""Every suite of every config is made of runs that could be started by themselves."""
+
+from pathlib import Path
+
+import pytest
+from test_settings import CONFIGS, change, good, load
+
+from malt_jax import roles, settings
+from malt_jax.experiments import variants
+from malt_jax.experiments.variants import SUITES
+
+
+def a_config(path: Path, suite: str) -> dict:
+    return change(
+        change(load(path), "suite", suite), "data.exclude", ("svamp:SVAMP.json", "mawps:a/b.jsonl")
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_variant_is_a_run(path, suite):
+    main = a_config(path, suite)
+    before = repr(main)
+    found = variants.of(main)
+    assert found
+    for variant in found:
+        resolved = variants.resolve(main, variant)
+        parsed = settings.parse(resolved)
+        chain = roles.chain(parsed)  # its prompts show what they may
+        assert set(variant.rows) == set(parsed.eval.systems)
+        assert parsed.workdir == f"{main['workdir']}/variants/{variant.name}"
+        if "train" in variant.stages:
+            assert any(parsed.roles[role.name].train for role in chain), "nothing to train"
+        else:
+            assert not any(parsed.roles[role.name].train for role in chain), "never trained"
+    assert repr(main) == before, "the main run's config must stay as it is"
+    rows = [row for variant in found for row in variant.rows.values()]
+    assert len(set(rows)) == len(rows)
+
+
+def resolved(name: str, suite: str, **changes) -> dict:
+    main = good()
+    for key, value in {"suite": suite, "workdir": "runs/x", **changes}.items():
+        change(main, key, value)
+    (variant,) = [variant for variant in variants.of(main) if variant.name == name]
+    return variants.resolve(main, variant)
+
+
+def test_star_learns_from_the_same_samples():
+    alone = resolved("star_sa", "paper_table1")
+    assert (alone["chain"], alone["trees"]) == (("generator",), "runs/x")
+    assert alone["roles"]["generator"]["train"] == ("sft",)
+    team = resolved("star_ma", "paper_table1")
+    assert team["trees"] == "runs/x"
+    assert [team["roles"][r]["train"] for r in team["chain"]] == [(), ("sft",), ("sft",)]
+    # The generator of MALT was trained with SFT alone: the same adapter.
+    assert team["roles"]["generator"]["adapter"] == "runs/x/export/generator"
+
+
+def test_one_role_untrained_leaves_the_others_as_they_are():
+    found = resolved("untrained_verifier", "ablations")["roles"]
+    assert [found[role]["adapter"] for role in ("generator", "verifier", "refiner")] == [
+        "runs/x/export/generator", "", "runs/x/export/refiner"
+    ]  # fmt: skip
+
+
+def test_sft_only_takes_one_role_from_the_other_run():
+    found = resolved("sft_refiner", "ablations")["roles"]
+    assert found["refiner"]["adapter"] == "runs/x/variants/star_ma/export/refiner"
+    assert found["verifier"]["adapter"] == "runs/x/export/verifier"
+
+
+def test_a_later_turn_works_on_the_last_answer():
+    found = resolved("turns_3", "ablations")
+    assert found["chain"] == (
+        "generator", "verifier", "refiner", "verifier_2", "refiner_2", "verifier_3", "refiner_3"
+    )  # fmt: skip
+    shown = {name: found["roles"][name]["prompt"] for name in found["chain"]}
+    assert shown["verifier_2"] == "Check: {question}\n{refiner}"
+    assert shown["refiner_2"] == "Refine: {question}\n{refiner}\n{verifier_2}"
+    assert shown["refiner_3"] == "Refine: {question}\n{refiner_2}\n{verifier_3}"
+    assert found["roles"]["refiner_3"]["adapter"] == "runs/x/export/refiner"
+
+
+def test_an_empty_critique_shows_nothing_where_it_stood():
+    found = resolved("empty_critique", "ablations")
+    assert found["chain"] == ("generator", "refiner")
+    assert found["roles"]["refiner"]["prompt"] == "Refine: {question}\n{generator}\n"
+
+
+def test_samples_are_drawn_anew_only_where_they_must_be():
+    def reuses(suite: str) -> dict[str, bool]:
+        main = change(good(), "suite", suite)
+        return {v.name: v.reuses for v in variants.of(main) if "collect" in v.stages}
+
+    found = reuses("sweeps,control")
+    assert found["n_2"]
+    assert not found["n_4"]
+    assert found["theta_0.65"]
+    assert found["shuffled"]
+    assert not found["temperature_0.7"]
+    assert not any(reuses("seeds").values())
+
+
+def test_suites_add_up_and_an_unknown_one_is_refused():
+    main = change(good(), "suite", "paper_table1, ablations")
+    names = [variant.name for variant in variants.of(main)]
+    assert len(set(names)) == len(names)
+    assert names.index("star_ma") < names.index("sft_refiner"), "it needs that run's adapters"
+    with pytest.raises(
+        ValueError, match=r"config.suite: no suite 'table2'; there are paper_table1"
+    ):
+        variants.of(change(good(), "suite", "table2"))
+    with pytest.raises(ValueError, match=r"transfer needs test sets in config.data.exclude"):
+        variants.of(change(good(), "suite", "transfer"))
