@@ -23,7 +23,8 @@ from malt_jax.models.lora import Adapter
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work
 from malt_jax.settings import CreditSettings
-from malt_jax.tasks import Task
+from malt_jax.tasks import Task, isolation
+from malt_jax.tasks.isolation import Sample
 from malt_jax.tokenizer import Tokenizer
 from malt_jax.types import Grade, Question
 
@@ -188,11 +189,15 @@ def rows(
     values propagated.
 
     With `settings.shuffle_rewards` the leaves' rewards are permuted among these trees first;
-    `status` keeps the true verdict.
+    `status` keeps the true verdict. A leaf that could not be graded is missing: no reward, and it
+    counts in no mean. A node without a graded leaf has neither value nor label.
     """
     branching = tuple(role.branching for role in team.roles)
-    leaves = [_grade(team, node) for node in levels[-1]]
-    rewards = np.array([grade.reward for grade in leaves], np.float32).reshape(-1, *branching)
+    grades = {depth: _grade(team, levels[depth]) for depth in {0, len(levels) - 1}}
+    rewards = np.array(
+        [np.nan if leaf.status == "unknown" else leaf.reward for leaf in grades[len(levels) - 1]],
+        np.float32,
+    ).reshape(-1, *branching)
     if settings.shuffle_rewards:
         rewards = np.asarray(credit.shuffle(rewards, jax.random.key(team.seed)))
     values = [np.asarray(v).ravel() for v in credit.propagate(rewards)]
@@ -201,27 +206,27 @@ def rows(
     for depth, nodes in enumerate(levels):
         is_leaf = depth == len(levels) - 1
         for i, node in enumerate(nodes):
-            grade = leaves[i] if is_leaf else _grade(team, node) if depth == 0 else None
+            grade = grades[depth][i] if depth in grades else None
+            known = not np.isnan(values[depth][i])
             out.append(
                 {
                     **_describe(team, node),
                     "answer": grade.answer if grade else "",
                     "status": grade.status if grade else "",
-                    "reward": float(rewards.flat[i]) if is_leaf else None,
-                    "value": float(values[depth][i]),
-                    "label": bool(labels[depth][i]),
+                    "reward": float(rewards.flat[i]) if is_leaf and known else None,
+                    "value": float(values[depth][i]) if known else None,
+                    "label": bool(labels[depth][i]) if known else None,
                 }
             )
     return out
 
 
-def _grade(team: Team, node: Node) -> Grade:
-    return team.task.grade(
-        node.text,
-        node.question.answer,
-        truncated=not node.completion.stopped,
-        choices=node.question.choices,
-    )
+def _grade(team: Team, nodes: Sequence[Node]) -> list[Grade]:
+    samples = [
+        Sample(n.text, n.question.answer, not n.completion.stopped, n.question.choices)
+        for n in nodes
+    ]
+    return isolation.grade(team.task, samples)
 
 
 def _describe(team: Team, node: Node) -> dict[str, Any]:
