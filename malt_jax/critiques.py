@@ -43,7 +43,7 @@ def grow(
     for answers in tree.in_order(
         questions, per_batch, expand(team, passes, questions, shown, progress, work)
     ):
-        yield [tree.row(team, node) for nodes in answers for node in nodes]
+        yield tree.answers(team, [node for nodes in answers for node in nodes])
 
 
 def expand(

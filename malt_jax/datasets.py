@@ -114,7 +114,10 @@ def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], lis
 
 
 def gather(harvest: Harvest, siblings: Sequence[Row], settings: CreditSettings) -> None:
-    """Adds one parent's children to its role's harvest."""
+    """Adds one parent's children to its role's harvest. A node without a value (none of its leaves
+    could be graded) is neither positive nor negative."""
+    harvest.dropped["not graded"] += sum(row["value"] is None for row in siblings)
+    siblings = [row for row in siblings if row["value"] is not None]
     harvest.parents += 1
     harvest.values += [row["value"] for row in siblings]
     harvest.positives += sum(row["label"] for row in siblings)

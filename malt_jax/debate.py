@@ -50,7 +50,7 @@ def grow(
         raise ValueError(f"a debate needs two agents and one round, got {agents} and {rounds}")
     whole = expand(team, questions, agents, rounds, progress, work)
     for debates in tree.in_order(questions, per_batch, whole):
-        yield [tree.row(team, node) for nodes in debates for node in nodes]
+        yield tree.answers(team, [node for nodes in debates for node in nodes])
 
 
 def expand(

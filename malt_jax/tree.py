@@ -23,7 +23,8 @@ from malt_jax.models.lora import Adapter
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work
 from malt_jax.settings import CreditSettings
-from malt_jax.tasks import Task
+from malt_jax.tasks import Task, isolation
+from malt_jax.tasks.isolation import Sample
 from malt_jax.tokenizer import Tokenizer
 from malt_jax.types import Question
 
@@ -208,11 +209,12 @@ def rows(team: Team, levels: Sequence[Sequence[Node]], settings: CreditSettings)
     values propagated.
 
     With `settings.shuffle_rewards` the leaves' rewards are permuted among these trees first;
-    `status` keeps the true verdict.
+    `status` keeps the true verdict. A leaf that could not be graded is missing: no reward, and it
+    counts in no mean. A node without a graded leaf has neither value nor label.
     """
     last = len(levels) - 1
     found = [
-        [_describe(team, node) | _verdict(team, node, depth in (0, last)) for node in nodes]
+        answers(team, nodes) if depth in (0, last) else [_row(team, node) for node in nodes]
         for depth, nodes in enumerate(levels)
     ]
     return value(found, tuple(role.branching for role in team.roles), settings, team.seed)
@@ -223,46 +225,46 @@ def value(
 ) -> list[Row]:
     """Rows with their reward (of leaves), value and label. `levels` holds the rows of whole trees
     by depth, in the dense order; a leaf's reward follows from its `status`."""
-    rewards = np.array([row["status"] == "correct" for row in levels[-1]], np.float32)
+    verdicts = {"correct": 1.0, "unknown": np.nan}
+    rewards = np.array([verdicts.get(row["status"], 0.0) for row in levels[-1]], np.float32)
     rewards = rewards.reshape(-1, *branching)
     if settings.shuffle_rewards:
         rewards = np.asarray(credit.shuffle(rewards, jax.random.key(seed)))
     values = [np.asarray(v).ravel() for v in credit.propagate(rewards)]
     labels = [np.asarray(x).ravel() for x in credit.label(values, settings.threshold)]
+    out = []
+    for depth, nodes in enumerate(levels):
+        for i, row in enumerate(nodes):
+            known = not np.isnan(values[depth][i])
+            assigned = {
+                "reward": float(rewards.flat[i]) if known and nodes is levels[-1] else None,
+                "value": float(values[depth][i]) if known else None,
+                "label": bool(labels[depth][i]) if known else None,
+            }
+            out.append({**row, **assigned})
+    return out
+
+
+def answers(team: Team, nodes: Sequence[Node]) -> list[Row]:
+    """Nodes that answer as rows of `shards.SCHEMA`: graded, but without reward, value and label,
+    which belong to trees."""
+    samples = [
+        Sample(n.text, n.question.answer, not n.completion.stopped, n.question.choices)
+        for n in nodes
+    ]
+    grades = isolation.grade(team.task, samples)
     return [
-        {
-            **row,
-            "reward": float(rewards.flat[i]) if nodes is levels[-1] else None,
-            "value": float(values[depth][i]),
-            "label": bool(labels[depth][i]),
-        }
-        for depth, nodes in enumerate(levels)
-        for i, row in enumerate(nodes)
+        _row(team, node) | {"answer": grade.answer, "status": grade.status}
+        for node, grade in zip(nodes, grades, strict=True)
     ]
 
 
-def row(team: Team, node: Node) -> Row:
-    """A node that answers outside a tree as a row of `shards.SCHEMA`: graded, but without reward,
-    value and label, which belong to trees."""
-    blank = dict.fromkeys(("reward", "value", "label"))
-    return _describe(team, node) | _verdict(team, node, True) | blank
-
-
-def _verdict(team: Team, node: Node, graded: bool) -> Row:
-    """What a role that gives no answer says is not graded."""
-    if not graded:
-        return {"answer": "", "status": ""}
-    grade = team.task.grade(
-        node.text,
-        node.question.answer,
-        truncated=not node.completion.stopped,
-        choices=node.question.choices,
-    )
-    return {"answer": grade.answer, "status": grade.status}
-
-
-def _describe(team: Team, node: Node) -> Row:
+def _row(team: Team, node: Node) -> Row:
+    """A node that is not graded, or not yet."""
     return {
+        **dict.fromkeys(("reward", "value", "label")),
+        "answer": "",
+        "status": "",
         "question_id": node.question.id,
         "question": node.question.text,
         "reference": node.question.answer,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["correct", "wrong", "unparseable", "truncated"]
+Status = Literal["correct", "wrong", "unparseable", "truncated", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Grade:
 
     `answer` is the extracted answer in a canonical form, so that equal answers are equal strings
     and a majority vote can count them; it is empty if nothing was found. `via` names the rule
-    that found it ("final_answer", "boxed", "hashes", "fallback"), or is empty.
+    that found it ("final_answer", "boxed", "hashes", "fallback"), or is empty. "unknown" says that
+    grading did not end within its limits: no vote, no reward, and in a tree a missing leaf.
     """
 
     status: Status

@@ -156,6 +156,11 @@ def _verify(answer: str, truth: str) -> bool:
     return bool(gold and candidate and verify(gold, candidate, timeout_seconds=None))
 
 
+def warm_up() -> None:
+    """Imports math-verify and its parser, which takes a second or more."""
+    _verify("x", "y")
+
+
 def _strip_once(text: str) -> str:
     text = text.strip().strip("$").removesuffix(".").strip()
     for pattern, plain in _REWRITES:
@@ -179,4 +184,5 @@ TASK = Task(
     read_row=read_row,
     reference=reference,
     grade=grade,
+    warm_up=warm_up,
 )

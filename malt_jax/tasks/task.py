@@ -31,6 +31,10 @@ class Grader(Protocol):
     ) -> Grade: ...
 
 
+def nothing() -> None:
+    """The warm-up of a grader that imports nothing on its way."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One benchmark.
@@ -38,7 +42,8 @@ class Task:
     `answer_hint` names the kind of answer in a prompt. `read_row` makes a question of one row of
     any published form, with an empty `id` where the form has none and the reference as published;
     it raises ValueError naming a field that is missing or of a wrong type. `reference` is the
-    canonical form of a reference answer, or None if it is not one.
+    canonical form of a reference answer, or None if it is not one. `warm_up` imports what `grade`
+    needs, before a limit on its time counts. `isolation` finds both functions by their names.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Task:
     read_row: Callable[[Row], Question]
     reference: Callable[[str, Choices], str | None]
     grade: Grader
+    warm_up: Callable[[], object] = nothing
 
 
 def text_field(row: Row, name: str) -> str:
