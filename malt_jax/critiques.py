@@ -18,6 +18,8 @@ Row = dict[str, Any]
 Passes = Sequence[Sequence[Row]]
 """One question's k passes: `passes[sample][depth]` is a row of `shards.SCHEMA`."""
 
+Shown = Literal["own", "other", "none"]
+
 STREAM = "evaluate"  # what the stored passes were drawn with
 
 
@@ -25,7 +27,7 @@ def grow(
     team: Team,
     passes: Mapping[str, Passes],
     questions: Sequence[Question],
-    shown: Literal["own", "other", "none"],
+    shown: Shown,
     per_batch: int,
     progress: Callable[[int], Any],
     work: Work,
@@ -50,7 +52,7 @@ def expand(
     team: Team,
     passes: Mapping[str, Passes],
     questions: Iterable[Question],
-    shown: Literal["own", "other", "none"],
+    shown: Shown,
     progress: Callable[[int], Any] = lambda nodes: None,
     work: Work | None = None,
 ) -> Iterator[tuple[Question, list[Node]]]:

@@ -185,7 +185,7 @@ def test_in_a_chain_of_two_the_first_role_is_replaced(team, monkeypatch):
     stored = {
         question.id: [
             [
-                {"role": "generator", "path": [i], "completion": f"{question.id} pass {i}"},
+                {"role": "generator", "path": [i], "completion": f"{question.id} by {i}"},
                 {"role": "refiner", "path": [i, 0], "completion": "unused"},
             ]
             for i in range(2)
@@ -193,7 +193,7 @@ def test_in_a_chain_of_two_the_first_role_is_replaced(team, monkeypatch):
         for question in QUESTIONS
     }
     list(critiques.expand(short, stored, QUESTIONS[:1], "other"))
-    assert prompts == [("0+0 q2 pass 0", (0, 0)), ("0+0 q2 pass 1", (1, 0))]
+    assert prompts == [("0+0 q2 by 0", (0, 0)), ("0+0 q2 by 1", (1, 0))]
 
 
 def test_passes_and_chains_that_do_not_fit_are_refused(team, passes):
