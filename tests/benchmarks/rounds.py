@@ -130,6 +130,7 @@ class Bench:
             else:
                 row.add(parents, seconds)
                 extra.trees.append((parents, seconds, answer["live_rows"]))
+                extra.compile_s.append(answer["compile_s"])
 
     def sample(
         self,

@@ -35,6 +35,7 @@ class Extra:
 
     trees: list[tuple[list[Parent], float, float]] = field(default_factory=list)
     adapted: list[float] = field(default_factory=list)
+    compile_s: list[float] = field(default_factory=list)  # not in the trees' seconds
 
 
 def figures(row: Row, ours: Row | None, questions: int, runs: int) -> dict[str, Any]:

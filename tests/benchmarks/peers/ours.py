@@ -22,6 +22,25 @@ ROWS = 128
 RANK = 8
 
 
+class _Compiling:
+    """Seconds that this process spent compiling, cache misses of jax.jit as jax reports them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, seconds: float, **_: Any) -> None:
+        if event in _COMPILE_EVENTS:
+            self.seconds += seconds
+
+
+_COMPILE_EVENTS = {
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+}
+_COMPILING = _Compiling()
+
+
 class Engine:
     """The model with its sampler, and the questions whose trees are asked for."""
 
@@ -47,7 +66,8 @@ class Engine:
 
     def expand(self, request: dict[str, Any]) -> dict[str, Any]:
         """The questions' trees: parents as the driver counts them, and the mean number of rows a
-        decoding step worked on. The seconds include text handling."""
+        decoding step worked on. The seconds include text handling; those of programs that had to
+        be compiled are told apart."""
         team = tree.Team(
             sampler=self.sampler,
             tokenizer=self.work.tokenizer,
@@ -58,9 +78,10 @@ class Engine:
             seed=request["seed"],
             stream="benchmark",
         )
-        started, work = time.perf_counter(), Work()
+        started, work, before = time.perf_counter(), Work(), _COMPILING.seconds
         trees = [levels for _, levels in tree.expand(team, self.work.questions, work=work)]
-        seconds = time.perf_counter() - started
+        compiling = _COMPILING.seconds - before
+        seconds = time.perf_counter() - started - compiling
         parents = []
         for levels in trees:
             for nodes, role in zip(levels, self.work.roles, strict=True):
@@ -68,8 +89,13 @@ class Engine:
                     rows = [node.completion.tokens for node in nodes[i : i + role.branching]]
                     parents.append((nodes[i].prompt, rows))
         live = work.decoded / work.steps
-        print(work.summary(), file=sys.stderr, flush=True)
-        return {"parents": parents, "seconds": seconds, "live_rows": live}
+        print(f"{work.summary()}; {compiling:.1f} s compiling", file=sys.stderr, flush=True)
+        return {
+            "parents": parents,
+            "seconds": seconds,
+            "compile_s": compiling,
+            "live_rows": live,
+        }
 
     @cached_property
     def adapters(self) -> dict[str, lora.Adapter]:
