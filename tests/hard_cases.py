@@ -1,8 +1,8 @@
 r"""Pairs of answers on which graders of MATH disagree, with the verdict of a person.
 
 (answer, reference, whether a teacher would take it for the same answer). The form that a question
-asks for counts where forms carry meaning (a base, open or closed ends, the order of a pair), and does
-not where they are spellings (fractions, radicals, spacing, units named by the question).
+asks for counts where forms carry meaning (a base, open or closed ends, the order of a pair), and
+does not where they are spellings (fractions, radicals, spacing, units named by the question).
 """
 
 FRACTIONS = [

@@ -112,6 +112,7 @@ def grade(completion: str, answer: str, *, truncated: bool = False, choices: Cho
 def lenient(
     completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
 ) -> Grade:
+    """By the last line that names a choice, where no mark can be read."""
     return judge_leniently(completion, rules(answer, choices))
 
 

@@ -123,9 +123,9 @@ def _split(text: str, separator: str) -> list[str]:
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
         if depth == 0 and text.startswith(separator, i):
-            parts.append(text[start:i])
+            parts.append(text[start:i].strip())
             start = i + len(separator)
-    return [*parts, text[start:]]
+    return [*parts, text[start:].strip()]
 
 
 def _flat(parts: Sequence[str]) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def _equal_relations(a: str, b: str) -> bool:
     shapes = _shape(a), _shape(b)
     if any(shapes):
         return all(shapes) and _equal_shapes(*shapes)
-    sides = _RELATION.split(a), _RELATION.split(b)
+    sides = _sides(a), _sides(b)
     if any(len(side) != 3 for side in sides) or not all(
         _is_expression(x) for side in sides for x in side[::2]
     ):
@@ -167,13 +167,13 @@ def _value_of(relation: str) -> str:
     """What a relation says that stands against no relation: x > a an interval, AB = 5 a number."""
     if found := _interval(relation):
         return found[1]
-    name, sign, value = (*_RELATION.split(relation, maxsplit=1), "", "")[:3]
-    return value if sign == "=" and _MEASURED.fullmatch(name) else relation
+    name, sign, *rest = _sides(relation)
+    return rest[0] if len(rest) == 1 and sign == "=" and _MEASURED.fullmatch(name) else relation
 
 
 def _interval(text: str) -> tuple[str, str] | None:
     """The name and the interval of an inequality that bounds one letter by constants."""
-    sides = _RELATION.split(text)
+    sides = _sides(text)
     signs = sides[1::2]
     if len(signs) not in (1, 2) or {s in ("<", r"\le") for s in signs} | {
         s in (">", r"\ge") for s in signs
@@ -187,6 +187,11 @@ def _interval(text: str) -> tuple[str, str] | None:
     if not _is_name(name) or name in low + high:
         return None
     return name, f"{'[('[left == '<']}{low},{high}{'])'[right == '<']}"
+
+
+def _sides(relation: str) -> list[str]:
+    """Sides and signs in turn."""
+    return [part.strip() for part in _RELATION.split(relation)]
 
 
 def _is_name(text: str) -> bool:

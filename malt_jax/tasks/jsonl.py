@@ -53,6 +53,7 @@ def grade(completion: str, answer: str, *, truncated: bool = False, choices: Cho
 def lenient(
     completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
 ) -> Grade:
+    """By the last number or statement, where no mark can be read."""
     return judge_leniently(completion, rules(answer))
 
 
