@@ -2,9 +2,9 @@
 
 Strict reading takes an answer only from an explicit mark ("Final Answer:", a box, "####"). Lenient
 reading takes the first mark it can read, else what the text holds anywhere (the last number, the
-last formula), finished or not. A run's own grades find an answer where strict reading does, and none
-where lenient reading finds none. Where a system's accuracies by the two are far apart, comparing it
-measures its format as much as its answers.
+last formula), finished or not. A run's own grades find an answer wherever strict reading does, and
+nowhere that lenient reading does not. Where a system's accuracies by the two are far apart,
+comparing it measures its format as much as its answers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

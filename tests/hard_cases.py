@@ -69,6 +69,8 @@ UNITS = [
     ("60^{\\circ}", "60\\text{ degrees}", True),
     ("60°", "60", True),
     ("6^0", "60", False),
+    ("99\\pi\\text{ square inches}", "99\\pi", True),
+    ("\\frac\\pi4", "\\frac{\\pi}{4}", True),
     ("5m", "5", False),
     ("50\\text{ cents}", "5\\text{ dollars}", False),
 ]

@@ -20,7 +20,8 @@ MAX_DEPTH = 40
 _SPELLINGS = [
     (re.compile(r"\\langle(?![A-Za-z])"), "("),
     (re.compile(r"\\rangle(?![A-Za-z])"), ")"),
-    (re.compile(r"\\[lr]brace(?![A-Za-z])"), lambda m: r"\{" if m[0][1] == "l" else r"\}"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])|≤"), r"\\le"),
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])|≥"), r"\\ge"),
     (re.compile(r"\\neq?(?![A-Za-z])|≠"), r"\\ne"),
@@ -40,7 +41,7 @@ _FUNCTIONS = {"sqrt", "sin", "cos", "tan", "log", "exp", "arcsin", "arccos", "ar
 _VARIABLES = (set("abcxyz"), set("kmnpqrstxyz"))
 _BASE = re.compile(r"(-?[\dA-Za-z.]+)_\{?(\d+)\}?")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
-_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _RELATION = re.compile(r"(\\(?:le|ge|ne)(?![A-Za-z])|[<>=])")
 _FLIPPED = {">": "<", r"\ge": r"\le"}
 _MEASURED = re.compile(r"(?:\\angle|m\\angle)?[A-Z]{1,3}")
@@ -70,19 +71,21 @@ def _equal(a: str, b: str) -> bool:
         return _equal_relations(a, b)
     if any(relations):
         a, b = (_value_of(text) if _RELATION.search(text) else text for text in (a, b))
-    shapes = _shape(a), _shape(b)
-    if any(shapes):
-        return all(shapes) and _equal_shapes(*shapes)
-    bases = _BASE.fullmatch(a), _BASE.fullmatch(b)
+    if (verdict := _equal_shapes(_shape(a), _shape(b))) is not None:
+        return verdict
+    bases = [_BASE.fullmatch(text) for text in (a, b)]
     if any(bases):
-        return all(bases) and bases[0].groups() == bases[1].groups()
+        return len({base and base.groups() for base in bases}) == 1
     if not (_is_expression(a) and _is_expression(b)):
         return False
     values = numeric.whole(a), numeric.whole(b)
     return values[0] == values[1] if None not in values else symbolic.equal(a, b)
 
 
-def _equal_shapes(a: _Shape, b: _Shape) -> bool:
+def _equal_shapes(a: _Shape | None, b: _Shape | None) -> bool | None:
+    """None if neither has a shape."""
+    if a is None or b is None:
+        return None if a is b else False
     if (a.kind, len(a.parts)) != (b.kind, len(b.parts)):
         return False
     if a.ordered:
@@ -132,11 +135,9 @@ def _flat(parts: Sequence[str]) -> tuple[str, ...]:
     """The members of a list: both values of each a ± b, without a name they have in common."""
     members = []
     for part in parts:
-        signs = ("+", "-") if _PLUS_MINUS.search(part) else ("",)
-        for sign in signs:
-            other = {"+": "-", "-": "+", "": ""}[sign]
-            text = _PLUS_MINUS.sub(lambda m, s=sign, o=other: s if m[1] == "pm" else o, part)
-            members.append(text.removeprefix("+"))
+        for upper, lower in ("+-", "-+") if _PLUS_MINUS.search(part) else ("..",):
+            text = re.sub(r"\\pm(?![A-Za-z])", upper, part)
+            members.append(re.sub(r"\\mp(?![A-Za-z])", lower, text).removeprefix("+"))
     names = {member.partition("=")[0] for member in members}
     if len(names) == 1 and len(name := names.pop()) == 1 and name.isalpha():
         members = [member.partition("=")[2] or member for member in members]
@@ -144,23 +145,23 @@ def _flat(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _equal_relations(a: str, b: str) -> bool:
-    intervals = _interval(a), _interval(b)
-    if all(intervals):
-        return intervals[0][0] == intervals[1][0] and _equal(intervals[0][1], intervals[1][1])
-    shapes = _shape(a), _shape(b)
-    if any(shapes):
-        return all(shapes) and _equal_shapes(*shapes)
+    if (one := _interval(a)) and (other := _interval(b)):
+        return one[0] == other[0] and _equal(one[1], other[1])
+    if (verdict := _equal_shapes(_shape(a), _shape(b))) is not None:
+        return verdict
     sides = _sides(a), _sides(b)
     if any(len(side) != 3 for side in sides) or not all(
         _is_expression(x) for side in sides for x in side[::2]
     ):
         return False
-    (sign, *first), (other, *second) = (
+    (sign, *first), (its_sign, *second) = (
         (_FLIPPED[op], right, left) if op in _FLIPPED else (op, left, right)
         for left, op, right in sides
     )
     directed = sign in ("<", r"\le")
-    return sign == other and symbolic.proportional(tuple(first), tuple(second), directed)
+    if sign != its_sign:
+        return False
+    return symbolic.proportional((first[0], first[1]), (second[0], second[1]), directed)
 
 
 def _value_of(relation: str) -> str:

@@ -21,7 +21,7 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*([\dA-Za-z])"), r"\\sqrt{\1}"),
@@ -31,7 +31,7 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(le|ge|ne)q(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"[\u2212\u2013]"), "-"),
 ]
-_UNIT = re.compile(rf"(?<=[\d}})])\s*{_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
+_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
 _UNIT_WORDS = re.compile(
     r"^(-?[\d.,/]+)(?:\s+(?:[A-Za-z]{3,}|[ckm]m|[km]?g|ft|in|lbs?|oz|hr|mi|yd)"
     r"(?:\^\{?\d\}?|[²³])?\.?)+$"

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import hard_cases
 import prm800k
@@ -87,8 +89,7 @@ RESPELLINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("file", ["test500.jsonl", "train4500.jsonl"])
 @pytest.mark.parametrize("how", RESPELLINGS)
-def test_real_references_in_other_spellings(file: str, how: str, shared_data) -> None:
-    """Each against itself, re-spelled; and no reference equals the next one that looks unlike."""
+def test_real_references_in_other_spellings(file: str, how: str, shared_data: Path) -> None:
     rows = map(json.loads, (shared_data / "math" / file).read_text().splitlines())
     references = [math.reference(math.read_row(row).answer) for row in rows]
     samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in references if t]
@@ -97,8 +98,36 @@ def test_real_references_in_other_spellings(file: str, how: str, shared_data) ->
     assert not wrong
 
 
-def test_different_references_are_rarely_equal(shared_data) -> None:
-    """Every pair of neighbours in the order of their texts: all pairs called equal are listed."""
+def _next_digit(match: re.Match[str]) -> str:
+    return str((int(match[0]) + 1) % 10)
+
+
+FAULTS: dict[str, Callable[[str], str]] = {
+    "first digit": lambda t: re.sub(r"\d", _next_digit, t, count=1),
+    "last digit": lambda t: re.sub(r"\d(?=\D*$)", _next_digit, t),
+    "sign": lambda t: f"-{t}" if t[0] not in "0(" and re.search(r"\d|^[a-z]$", t) else t,
+    "end": lambda t: re.sub(r"^\((.*,.*[)\]])$", r"[\1", t),
+    "order": lambda t: re.sub(r"^\(([^,]*),([^,]*)\)$", r"(\2,\1)", t),
+    "one more": lambda t: f"{t}+1",
+    "part": lambda t: t.partition(",")[0] if t[0] not in "([\\" else t,
+}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> None:
+    rows = map(json.loads, (shared_data / "math" / "test500.jsonl").read_text().splitlines())
+    references = {math.reference(math.read_row(row).answer) or "" for row in rows}
+    faulty = {t: FAULTS[how](t) for t in sorted(references)}
+    samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
+    assert len(samples) > 5
+    found = isolation.grade(MATH, samples)
+    assert {v.status for v in found} <= {"wrong", "unparseable"}, [
+        s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
+    ]
+
+
+def test_different_references_are_not_equal(shared_data: Path) -> None:
+    """A twentieth of all pairs, evenly spread."""
     text = (shared_data / "math" / "test500.jsonl").read_text()
     rows = map(json.loads, text.splitlines())
     references = sorted({math.reference(math.read_row(row).answer) or "" for row in rows})
