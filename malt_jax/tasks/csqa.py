@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from malt_jax.tasks.extract import judge, marked
+from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
 from malt_jax.tasks.task import Choices, Hub, Row, Task, id_field, text_field
 from malt_jax.types import Grade, Question
 
@@ -19,6 +19,7 @@ _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _OPENING = re.compile(
     r"^(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|choice|option)\s*(?:is)?\s*:?\s*", re.I
 )
+_LISTED = re.compile(r"^\(([A-Z])\) (.*)$", re.MULTILINE)
 _EDGES = " \t\r\n\"'`*_$.,;:!?"
 
 
@@ -68,13 +69,21 @@ def fallback(text: str, choices: Choices) -> str | None:
     return None
 
 
+def anywhere(text: str, choices: Choices) -> str | None:
+    """What `fallback` finds, else what the last line that names a choice says."""
+    if found := fallback(text, choices):
+        return found
+    return next(filter(None, (read(line, choices) for line in reversed(text.splitlines()))), None)
+
+
 def reference(answer: str, choices: Choices = ()) -> str | None:
     marks = marked(answer)
     return read(marks[0][0] if marks else answer, choices)
 
 
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades by choice; without `choices` the letters A to E, and the text of an answer "(A) bank".
+def rules(answer: str, choices: Choices = ()) -> Rules:
+    """How a letter is found, and held to this reference; without `choices` the letters A to E, and
+    the text of an answer "(A) bank".
 
     Raises:
         ValueError: if the reference answer names none of the choices.
@@ -86,14 +95,30 @@ def grade(completion: str, answer: str, *, truncated: bool = False, choices: Cho
     truth = reference(answer, choices)
     if truth is None:
         raise ValueError(f"reference answer {answer!r} names none of the choices {choices}")
-    return judge(
-        completion,
+    return Rules(
         truth,
-        read=lambda text: read(text, choices),
-        fallback=lambda text: fallback(text, choices),
-        agree=str.__eq__,
-        truncated=truncated,
+        lambda text: read(text, choices),
+        lambda text: fallback(text, choices),
+        lambda text: anywhere(text, choices),
+        str.__eq__,
     )
+
+
+def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
+    """Grades by choice. Raises ValueError as `rules` does."""
+    return judge(completion, rules(answer, choices), truncated)
+
+
+def lenient(
+    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
+) -> Grade:
+    """By the last line that names a choice, where no mark can be read."""
+    return judge_leniently(completion, rules(answer, choices))
+
+
+def listed(question: str) -> Choices:
+    """The choices that a question's text lists, as `read_row` writes them."""
+    return tuple(_LISTED.findall(question))
 
 
 def _by_whole_text(text: str, choices: Choices) -> str | None:
@@ -160,4 +185,6 @@ TASK = Task(
     read_row=read_row,
     reference=reference,
     grade=grade,
+    lenient=lenient,
+    choices=listed,
 )

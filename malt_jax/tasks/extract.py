@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from malt_jax.types import Grade
 
@@ -11,31 +12,60 @@ _HASHES = re.compile(r"(?<!#)####(?!#)(.*)")
 _MARKDOWN = " \t\r\n*_`"
 
 
-def judge(
-    completion: str,
-    reference: str,
-    *,
-    read: Callable[[str], str | None],
-    fallback: Callable[[str], str | None],
-    agree: Callable[[str, str], bool],
-    truncated: bool,
-) -> Grade:
-    """Grades a completion against a canonical reference.
+class Undecided(Exception):
+    """An answer that cannot be compared within any reasonable limit."""
 
-    `read` turns a marked answer into its canonical form, or None; the first mark that it can read
-    counts. `fallback` sees the whole completion, and only where there is no mark at all and the
-    completion came to its own end.
+
+class Rules(NamedTuple):
+    """How a task finds answers and holds them to one reference.
+
+    `truth` is the canonical reference. `read` turns a marked answer into its canonical form, or
+    None. `fallback` finds an answer in a completion that marks none; `anywhere` is content with
+    less. `agree` compares with `truth`, and may raise Undecided.
     """
-    marks = marked(completion)
-    readable = ((answer, via) for text, via in marks if (answer := read(text)))
-    answer, via = next(readable, ("", ""))
+
+    truth: str
+    read: Callable[[str], str | None]
+    fallback: Callable[[str], str | None]
+    anywhere: Callable[[str], str | None]
+    agree: Callable[[str, str], bool]
+
+
+def judge(completion: str, rules: Rules, truncated: bool) -> Grade:
+    """Grades a completion.
+
+    The first mark that can be read counts. The fallback counts only where there is no mark at all
+    and the completion came to its own end.
+    """
+    answer, via = _first_readable(completion, rules)
     if not answer and truncated:
         return Grade("truncated")
-    if not answer and not marks:
-        answer, via = fallback(completion) or "", "fallback"
+    if not answer and not marked(completion):
+        answer, via = rules.fallback(completion) or "", "fallback"
+    return _verdict(answer, via, rules)
+
+
+def judge_leniently(completion: str, rules: Rules) -> Grade:
+    """Grades by the first mark that can be read, else by whatever the completion holds anywhere,
+    cut short or not. For audits: no accuracy is reported by it."""
+    answer, via = _first_readable(completion, rules)
+    if not answer:
+        answer, via = rules.anywhere(completion) or "", "fallback"
+    return _verdict(answer, via, rules)
+
+
+def _first_readable(completion: str, rules: Rules) -> tuple[str, str]:
+    found = ((answer, via) for text, via in marked(completion) if (answer := rules.read(text)))
+    return next(found, ("", ""))
+
+
+def _verdict(answer: str, via: str, rules: Rules) -> Grade:
     if not answer:
         return Grade("unparseable")
-    return Grade("correct" if agree(answer, reference) else "wrong", answer, via)
+    try:
+        return Grade("correct" if rules.agree(answer, rules.truth) else "wrong", answer, via)
+    except Undecided:
+        return Grade("unknown")
 
 
 def marked(text: str) -> list[tuple[str, str]]:

@@ -16,4 +16,5 @@ TASK = Task(
     read_row=read_row,
     reference=numeric.reference,
     grade=numeric.grade,
+    lenient=numeric.lenient,
 )

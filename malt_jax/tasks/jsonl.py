@@ -3,7 +3,7 @@
 import re
 
 from malt_jax.tasks import numeric
-from malt_jax.tasks.extract import judge, marked
+from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
 from malt_jax.tasks.task import Choices, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Grade, Question
 
@@ -27,8 +27,19 @@ def reference(answer: str, choices: Choices = ()) -> str | None:
     return normalise(text) if value is None else numeric.canonical(value)
 
 
+def rules(answer: str, choices: Choices = ()) -> Rules:
+    """Those of numbers where the reference is one and nothing else, else equality after
+    `normalise`. Raises ValueError if the reference is blank."""
+    truth = reference(answer)
+    if truth is None:
+        raise ValueError("the reference answer is blank")
+    if numeric.whole(truth) is not None:
+        return numeric.rules(truth)
+    return Rules(truth, normalise, _last_statement, _last_statement, str.__eq__)
+
+
 def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Numeric where the reference is a number and nothing else, else equality after `normalise`.
+    """Grades by value or wording.
 
     Without a mark the last number counts, or for text what follows the last "answer is", or else
     the last line that is not blank.
@@ -36,19 +47,14 @@ def grade(completion: str, answer: str, *, truncated: bool = False, choices: Cho
     Raises:
         ValueError: if the reference answer is blank.
     """
-    truth = reference(answer)
-    if truth is None:
-        raise ValueError("the reference answer is blank")
-    if numeric.whole(truth) is not None:
-        return numeric.grade(completion, truth, truncated=truncated)
-    return judge(
-        completion,
-        truth,
-        read=normalise,
-        fallback=_last_statement,
-        agree=str.__eq__,
-        truncated=truncated,
-    )
+    return judge(completion, rules(answer), truncated)
+
+
+def lenient(
+    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
+) -> Grade:
+    """By the last number or statement, where no mark can be read."""
+    return judge_leniently(completion, rules(answer))
 
 
 def _last_statement(text: str) -> str | None:
@@ -63,4 +69,5 @@ TASK = Task(
     read_row=read_row,
     reference=reference,
     grade=grade,
+    lenient=lenient,
 )

@@ -1,16 +1,15 @@
 r"""MATH (Hendrycks et al., arXiv 2103.03874): competition problems; the solution boxes its answer.
 
-Equality is decided in two steps: equal canonical forms, and else math-verify (symbolic equality)
-for expressions small enough that it cannot stall.
+Equality is decided in two steps: equal canonical forms, and else `equality`. An expression may take
+any time to compare: `isolation` bounds it.
 """
 
-import logging
 import re
-from functools import lru_cache
-from math import prod
+from fractions import Fraction
 
-from malt_jax.tasks import numeric
-from malt_jax.tasks.extract import judge, marked
+from malt_jax.tasks import numeric, symbolic
+from malt_jax.tasks.equality import equivalent
+from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Grade, Question
 
@@ -19,14 +18,10 @@ _ANSWER_IS = re.compile(r"\banswer\s+is\s*:?\s*([^\n]+)", re.IGNORECASE)
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"
 _REWRITES: list[tuple[re.Pattern[str], str]] = [
-    (
-        re.compile(
-            r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|(?<!\\)\\[!,;:> ]|~|\\q?quad"
-        ),
-        "",
-    ),
+    (re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])"), ""),
+    (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*([\dA-Za-z])"), r"\\sqrt{\1}"),
@@ -36,21 +31,15 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(le|ge|ne)q(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"[\u2212\u2013]"), "-"),
 ]
-_UNIT = re.compile(rf"(?<=[\d}})])\s*{_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
-_UNIT_WORDS = re.compile(r"^(-?[\d.,/]+)(?:\s+[A-Za-z]{3,}\.?)+$")
+_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
+_UNIT_WORDS = re.compile(
+    r"^(-?[\d.,/]+)(?:\s+(?:[A-Za-z]{3,}|[ckm]m|[km]?g|ft|in|lbs?|oz|hr|mi|yd)"
+    r"(?:\^\{?\d\}?|[²³])?\.?)+$"
+)
+_SPACE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|\s+")  # \pi r must not become \pir
 _NAME = re.compile(r"^[A-Za-z](?:\([A-Za-z]\))?(?:=|\\in(?![A-Za-z]))(?=[^=]+$)")
-
-_WORDS = re.compile(r"[A-Za-z]{3,}")
-_COMMANDS = re.compile(r"\\[A-Za-z]+")
-_FUNCTIONS = {"sqrt", "sin", "cos", "tan", "log", "exp", "arcsin", "arccos", "arctan", "pmatrix"}
-_HEAVY = re.compile(r"\\(?:sum|prod|int|lim|[dt]?binom)(?![A-Za-z])|!|_|\d{16}|\^\^|\*\*")
-_SIGN = re.compile(r"[+-]|\\(?:pm|mp)(?![A-Za-z])")
-_GROUP_POWER = re.compile(r"[)}\]|]\s*\^")
-_POWER = re.compile(r"\^\s*(?:\{([^{}]*)\}|(\w))")
-MAX_LENGTH = 160
-MAX_DEPTH = 6
-MAX_POWER = 20
-MAX_TERMS = 1024
+# 0.1\overline{6}: the digits before the point, after it, and repeated.
+_REPEATING = re.compile(r"(-?)(\d{0,9})\.(\d{0,9})\\(?:overline|bar)\{(\d{1,9})\}")
 
 
 def read_row(row: Row) -> Question:
@@ -95,8 +84,8 @@ def fallback(text: str) -> str | None:
     return canonical(spans[-1]) if spans else None
 
 
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades by canonical form, then by math-verify.
+def rules(answer: str, choices: Choices = ()) -> Rules:
+    """How answers are found, and held to this reference.
 
     Raises:
         ValueError: if the reference answer is blank, or a solution without a boxed answer.
@@ -104,61 +93,21 @@ def grade(completion: str, answer: str, *, truncated: bool = False, choices: Cho
     truth = reference(answer)
     if truth is None:
         raise ValueError(f"reference answer {answer!r:.80} holds no answer")
-    return judge(
-        completion, truth, read=read, fallback=fallback, agree=equivalent, truncated=truncated
+    return Rules(
+        truth, read, fallback, lambda text: fallback(text) or numeric.last(text), equivalent
     )
 
 
-def equivalent(answer: str, truth: str) -> bool:
-    """Whether two canonical answers are equal, as strings or else as expressions."""
-    if answer == truth:
-        return True
-    return is_small(answer) and is_small(truth) and _verify(answer, truth)
+def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
+    """Grades by canonical form, then by value. Raises ValueError as `rules` does."""
+    return judge(completion, rules(answer), truncated)
 
 
-def is_small(latex: str) -> bool:
-    """Whether an expression is free of what makes a computer algebra system slow.
-
-    That is: sums, products, integrals, limits, binomials, factorials, subscripts; literals of 16
-    digits; powers of powers, exponents over MAX_POWER (their product, where a group is raised);
-    what could expand to more than MAX_TERMS terms; deep nesting; length. Words are refused too: a
-    parser takes them for products of variables, so that anagrams would be equal.
-    """
-    if len(latex) > MAX_LENGTH or _HEAVY.search(latex):
-        return False
-    if not set(_WORDS.findall(_COMMANDS.sub(" ", latex))) <= _FUNCTIONS:
-        return False
-    depth = deepest = 0
-    for character in latex:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    exponents = [a or b for a, b in _POWER.findall(latex)]
-    if deepest > MAX_DEPTH or latex.count("^") != len(exponents):
-        return False
-    literals = [int(literal) for e in exponents for literal in re.findall(r"\d+", e)]
-    signs = len(_SIGN.findall(latex))
-    if _GROUP_POWER.search(latex):
-        power = prod(max(1, literal) for literal in literals)
-        expanded = (signs + 1) ** min(power, MAX_POWER)
-    else:
-        power, expanded = max(literals, default=0), 2**signs
-    return power <= MAX_POWER and expanded <= MAX_TERMS
-
-
-@lru_cache(maxsize=8192)
-def _verify(answer: str, truth: str) -> bool:
-    from math_verify import parse, verify
-
-    # Its time limits are signals, for the main thread only; `is_small` stands in for them.
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    gold, candidate = (parse(f"${latex}$", parsing_timeout=None) for latex in (truth, answer))
-    return bool(gold and candidate and verify(gold, candidate, timeout_seconds=None))
-
-
-def warm_up() -> None:
-    """Imports math-verify and its parser, which takes a second or more."""
-    _verify("x", "y")
+def lenient(
+    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
+) -> Grade:
+    """By the last formula or number anywhere, where no mark can be read."""
+    return judge_leniently(completion, rules(answer))
 
 
 def _strip_once(text: str) -> str:
@@ -168,9 +117,19 @@ def _strip_once(text: str) -> str:
     text = _UNIT_WORDS.sub(r"\1", _UNIT.sub("", text))
     text = re.sub(_TEXT, r"\1", text)
     text = text.lower() if text.isalpha() and len(text) > 1 else text
-    text = _NAME.sub("", "".join(text.split()))
+    text = _NAME.sub("", _SPACE.sub(lambda m: f"{m[1]} " if m[1] else "", text))
+    if repeating := _REPEATING.fullmatch(text):
+        return numeric.canonical(_repeating(*repeating.groups()))
     value = numeric.whole(text) if text[:1] != "(" else None
     return text if value is None else numeric.canonical(value)
+
+
+def _repeating(sign: str, whole: str, fixed: str, repeated: str) -> Fraction:
+    nines = (10 ** len(repeated) - 1) * 10 ** len(fixed)
+    value = int(whole + fixed or "0") * Fraction(1, 10 ** len(fixed)) + Fraction(
+        int(repeated), nines
+    )
+    return -value if sign else value
 
 
 def _spans(text: str) -> list[str]:
@@ -184,5 +143,6 @@ TASK = Task(
     read_row=read_row,
     reference=reference,
     grade=grade,
-    warm_up=warm_up,
+    lenient=lenient,
+    warm_up=symbolic.warm_up,
 )

@@ -23,4 +23,5 @@ TASK = Task(
     read_row=read_row,
     reference=numeric.reference,
     grade=numeric.grade,
+    lenient=numeric.lenient,
 )

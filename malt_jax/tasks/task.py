@@ -35,6 +35,11 @@ def nothing() -> None:
     """The warm-up of a grader that imports nothing on its way."""
 
 
+def no_choices(question: str) -> Choices:
+    """The choices of a question that has none."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Task:
     """One benchmark.
@@ -42,8 +47,10 @@ class Task:
     `answer_hint` names the kind of answer in a prompt. `read_row` makes a question of one row of
     any published form, with an empty `id` where the form has none and the reference as published;
     it raises ValueError naming a field that is missing or of a wrong type. `reference` is the
-    canonical form of a reference answer, or None if it is not one. `warm_up` imports what `grade`
-    needs, before a limit on its time counts. `isolation` finds both functions by their names.
+    canonical form of a reference answer, or None if it is not one. `lenient` grades for
+    audits, by an answer that need not be marked or the completion finished. `warm_up` imports what
+    grading needs, before a limit on its time counts; `isolation` finds these functions by their
+    names. `choices` are those that a question's text lists.
     """
 
     name: str
@@ -52,7 +59,9 @@ class Task:
     read_row: Callable[[Row], Question]
     reference: Callable[[str, Choices], str | None]
     grade: Grader
+    lenient: Grader
     warm_up: Callable[[], object] = nothing
+    choices: Callable[[str], Choices] = no_choices
 
 
 def text_field(row: Row, name: str) -> str:

@@ -121,4 +121,5 @@ def roofline(
         "roofline": {"flops_per_s": machine.flops, "bytes_per_s": machine.bandwidth},
         "roofline_fraction": spread(fractions),
         "adapters_cost_percent": spread(cost),
+        "compile_s": spread(extra.compile_s),
     }

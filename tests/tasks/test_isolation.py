@@ -78,11 +78,12 @@ TEXTS = {
 def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> None:
     """The bomb's verdict is right or "unknown", and its neighbours' are their own."""
     bomb = f"Final Answer: $\\boxed{{{BOMBS[name]}}}$"
+    statuses(MATH, ["a process that is warm"], "2x")
     started = time.monotonic()
     found = statuses(MATH, ["Final Answer: 2x", bomb, "Final Answer: $x+x$"], "2x")
     assert found[::2] == ["correct", "correct"]
     assert found[1] in ("wrong", "unknown", "unparseable")
-    assert time.monotonic() - started < 2 * isolation.START_SECONDS
+    assert time.monotonic() - started < 10 * isolation.WALL_SECONDS
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -161,20 +162,14 @@ CANARIES = [
 @pytest.mark.parametrize("name", ["math", "gsm8k", "csqa", "jsonl"])
 def test_no_text_is_run_as_code(name: str, tmp_path: Path) -> None:
     file = tmp_path / "canary"
-    samples = [Sample(text.format(file=file), "1+open(2)" if name == "math" else "A")
-               for text in CANARIES]  # fmt: skip
-    if name == "gsm8k":
-        samples = [replace_answer(sample, "18") for sample in samples]
-    isolation.grade(tasks.get(name), samples)
+    answer = {"math": "1+x", "gsm8k": "18", "csqa": "A", "jsonl": "red"}[name]
+    texts = [text.format(file=file) for text in CANARIES]
+    isolation.grade(tasks.get(name), [Sample(text, answer) for text in texts])
+    if name in ("math", "jsonl"):  # here such a text may be the reference
+        isolation.grade(tasks.get(name), [Sample("\\boxed{x+1}", text) for text in texts])
     assert not file.exists()
-    # The other way round: the text is the reference.
-    if name in ("math", "jsonl"):
-        isolation.grade(tasks.get(name), [Sample("x+1", s.completion[:300]) for s in samples])
-    assert not file.exists()
-
-
-def replace_answer(sample: Sample, answer: str) -> Sample:
-    return sample._replace(answer=answer)
+    subprocess.run(["touch", str(file)], check=True)
+    assert file.exists()  # the canary can sing
 
 
 def test_threads_share_the_process() -> None:

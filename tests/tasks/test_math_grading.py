@@ -40,20 +40,6 @@ DIFFERENT = [
     ("\\boxed{x-1}", "x+1"),
     ("\\boxed{\\begin{pmatrix}1\\\\2\\end{pmatrix}}", "\\begin{pmatrix}2\\\\1\\end{pmatrix}"),
 ]
-BOMBS = [
-    "9^{9^{9^9}}",
-    "(((9^9)^9)^9)^9",
-    "2^{2^{2^{2^2}}}",
-    "100000!",
-    "\\binom{100000}{50000}",
-    "\\sum_{i=1}^{10^9} i",
-    "(a+b+c+d+e+f)^{20}",
-    "(1+x)^{999999999}",
-    "9" * 100000,
-    "(" * 50 + "1" + ")" * 50,
-    "+".join("abcdefghijklmn"),
-    "\\sqrt{" * 30 + "2" + "}" * 30,
-]
 
 
 @pytest.mark.parametrize(("completion", "reference"), EQUAL)
@@ -64,18 +50,6 @@ def test_equal(completion: str, reference: str) -> None:
 @pytest.mark.parametrize(("completion", "reference"), DIFFERENT)
 def test_different(completion: str, reference: str) -> None:
     assert grade(completion, reference).status == "wrong"
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_expensive_expressions_are_compared_as_text_alone(
-    bomb: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(answer: str, truth: str) -> bool:
-        raise AssertionError("reached the computer algebra system")
-
-    monkeypatch.setattr(math, "_verify", refuse)
-    assert grade(f"\\boxed{{{bomb}}}", "x+1").status == "wrong"
-    assert grade(f"\\boxed{{{bomb}}}", f"\\boxed{{{bomb}}}").status == "correct"
 
 
 def test_symbolic_equality_off_the_main_thread() -> None:

@@ -1,0 +1,165 @@
+"""A grading audit: which answers depend on where the grader looked for them.
+
+Strict reading takes an answer only from an explicit mark ("Final Answer:", a box, "####"). Lenient
+reading takes the first mark it can read, else what the text holds anywhere (the last number, the
+last formula), finished or not. A run's own grades find an answer wherever strict reading does, and
+nowhere that lenient reading does not. Where a system's accuracies by the two are far apart,
+comparing it measures its format as much as its answers.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from absl import logging
+
+from malt_jax import rundir, shards, stats, tasks
+from malt_jax.settings import SYSTEMS, Settings
+from malt_jax.tasks import Task, isolation
+from malt_jax.tasks.isolation import Sample
+from malt_jax.types import Grade
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("question_id", "question", "reference", "role", "path", "completion"),
+    *("finish_reason", "answer", "status"),
+)
+SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),  # "trees", "eval/base", "eval/malt"
+        ("question_id", pa.string()),
+        ("role", pa.string()),
+        ("path", pa.list_(pa.int32())),
+        ("reference", pa.string()),
+        ("answer", pa.string()),  # as the run graded it
+        ("status", pa.string()),
+        ("strict_answer", pa.string()),
+        ("strict_status", pa.string()),
+        ("lenient_answer", pa.string()),
+        ("lenient_status", pa.string()),
+    ]
+)
+
+
+def run(workdir: Path, settings: Settings) -> Row:
+    """Reads `trees/` and `eval/*/`, writes `eval/audit.parquet` (the answers on which the readings
+    differ) and `eval/audit.json` (the counts); returns the counts."""
+    task = tasks.get(settings.data.task)
+    differing: list[Row] = []
+    counts: Row = {"answers": {}, "systems": {}}
+    for directory in [workdir / "trees", *sorted((workdir / "eval").glob("*/"))]:
+        source = directory.relative_to(workdir).as_posix()
+        found: list[Row] = []
+        for path in shards.paths(directory):
+            found += audit(shards.read_one(path, COLUMNS), task, source)
+        differing += [row for row in found if differs(row)]
+        counts["answers"] |= {
+            f"{source} {role}": count([row for row in found if row["role"] == role])
+            for role in dict.fromkeys(row["role"] for row in found)
+        }
+        counts["systems"] |= accuracies(found, settings)
+    shards.write(workdir / "eval" / "audit.parquet", differing, SCHEMA)
+    rundir.write_json(workdir / "eval" / "audit.json", counts)
+    for name, row in counts["systems"].items():
+        logging.info(
+            "audit %-8s strict %.1f%%, as graded %.1f%%, lenient %.1f%%",
+            name,
+            *(100 * row[reading] for reading in ("strict", "graded", "lenient")),
+        )
+    return counts
+
+
+def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
+    """The graded ones of `rows` (of `shards.SCHEMA`), each with both readings of it, as rows of
+    SCHEMA."""
+    graded = [row for row in rows if row["status"]]
+    samples = [
+        Sample(
+            row["completion"],
+            row["reference"],
+            row["finish_reason"] == "length",
+            task.choices(row["question"]),
+        )
+        for row in graded
+    ]
+    # A mark that a finished completion has, a cut one has as well: strict reading needs no flag.
+    strict = [_marked(grade) for grade in isolation.grade(task, samples)]
+    lenient = isolation.grade(replace(task, grade=task.lenient), samples)
+    return [
+        {
+            **{name: row[name] for name in SCHEMA.names if name in row},
+            "source": source,
+            "strict_answer": one.answer,
+            "strict_status": one.status,
+            "lenient_answer": other.answer,
+            "lenient_status": other.status,
+        }
+        for row, one, other in zip(graded, strict, lenient, strict=True)
+    ]
+
+
+def _marked(grade: Grade) -> Grade:
+    return Grade("unparseable") if grade.via == "fallback" else grade
+
+
+def differs(row: Row) -> bool:
+    """Whether the two readings find different answers, or judge them differently."""
+    return bool(
+        row["strict_answer"] != row["lenient_answer"]
+        or (row["strict_status"] == "correct") != (row["lenient_status"] == "correct")
+    )
+
+
+def count(rows: Sequence[Row]) -> dict[str, int]:
+    """How many answers there are, are right by each reading, differ, and could not be graded."""
+    return {
+        "n": len(rows),
+        "strict": sum(row["strict_status"] == "correct" for row in rows),
+        "graded": sum(row["status"] == "correct" for row in rows),
+        "lenient": sum(row["lenient_status"] == "correct" for row in rows),
+        "differ": sum(map(differs, rows)),
+        "unknown": sum(row["status"] == "unknown" for row in rows),
+    }
+
+
+def accuracies(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, float]]:
+    """Accuracy of each system by each reading; `rows` are those of eval/base or of eval/malt.
+
+    A system's answer is the one of the first pass, or of the vote of all ("_mv"); its role is the
+    first ("sa") or the last.
+    """
+    sources = {"eval/base": ("sa", "ma"), "eval/malt": ("malt",)}
+    found = {}
+    for name in SYSTEMS:
+        team, vote = name.removesuffix("_mv"), name.endswith("_mv")
+        chosen = [row for row in rows if team in sources.get(row["source"], ())]
+        depth = 1 if team == "sa" else len(settings.chain)
+        finals = [row for row in chosen if len(row["path"]) == depth]
+        if name in settings.eval.systems and finals:
+            questions = list(_by_question(finals))
+            found[name] = {"n": float(len(questions))} | {
+                reading: sum(_is_right(passes, prefix, vote) for passes in questions)
+                / len(questions)
+                for reading, prefix in _READINGS.items()
+            }
+    return found
+
+
+_READINGS = {"strict": "strict_", "graded": "", "lenient": "lenient_"}
+
+
+def _by_question(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    questions: dict[str, list[Row]] = {}
+    for row in rows:
+        questions.setdefault(row["question_id"], []).append(row)
+    for passes in questions.values():
+        yield sorted(passes, key=lambda row: row["path"])
+
+
+def _is_right(passes: Sequence[Row], prefix: str, vote: bool) -> bool:
+    used = passes if vote else passes[:1]
+    winner = stats.majority([row[f"{prefix}answer"] for row in used])
+    return bool(used[winner or 0][f"{prefix}status"] == "correct")

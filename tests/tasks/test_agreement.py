@@ -1,0 +1,139 @@
+"""The MATH grader, math-verify alone and a PRM800K-style grader against verdicts of a person."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import hard_cases
+import prm800k
+import pytest
+
+from malt_jax import tasks
+from malt_jax.tasks import isolation, math
+from malt_jax.tasks.isolation import Sample
+
+MATH = tasks.get("math")
+
+
+def ours(answer: str, reference: str) -> bool:
+    return MATH.grade(f"\\boxed{{{answer}}}", reference).status == "correct"
+
+
+def math_verify(answer: str, reference: str) -> bool:
+    from math_verify import parse, verify
+
+    gold, found = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, found, timeout_seconds=None))
+
+
+def test_the_table_is_large_and_has_both_verdicts() -> None:
+    truths = [truth for _, _, truth in hard_cases.ALL]
+    assert len(truths) >= 130
+    assert min(truths.count(True), truths.count(False)) >= 50
+    assert len({case[:2] for case in hard_cases.ALL}) == len(truths)
+
+
+@pytest.mark.parametrize(("answer", "reference", "truth"), hard_cases.ALL)
+def test_the_verdict_is_the_persons(answer: str, reference: str, truth: bool) -> None:
+    assert ours(answer, reference) == truth
+
+
+@pytest.mark.parametrize(("answer", "reference", "truth"), hard_cases.CONVENTIONS)
+def test_the_exceptions_are_exceptions(answer: str, reference: str, truth: bool) -> None:
+    assert ours(answer, reference) != truth
+
+
+def test_agreement_of_the_three_with_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours is right everywhere; the others show where the hard cases are hard."""
+    logging.disable(logging.CRITICAL)
+    graders: dict[str, Callable[[str, str], bool]] = {
+        "malt_jax": ours,
+        "math-verify": math_verify,
+        "PRM800K-style": prm800k.grade,
+    }
+    counts = {}
+    for name, grade in graders.items():
+        verdicts = [(grade(a, b), truth) for a, b, truth in hard_cases.ALL]
+        counts[name] = (
+            sum(found == truth for found, truth in verdicts),
+            sum(found and not truth for found, truth in verdicts),
+        )
+    logging.disable(logging.NOTSET)
+    with capsys.disabled():
+        for name, (agree, false) in counts.items():
+            print(f"\n{name}: {agree} of {len(hard_cases.ALL)}, {false} falsely right", end="")
+    assert counts["malt_jax"] == (len(hard_cases.ALL), 0)
+    assert counts["math-verify"][1] > 10  # a planted fault of the table would show here
+    assert counts["PRM800K-style"][1] < 5  # it errs on the side of refusing
+
+
+RESPELLINGS: dict[str, Callable[[str], str]] = {
+    "spaced": lambda t: f" {t} ",
+    "displayed": lambda t: f"$$\n{t}\n$$",
+    "dfrac": lambda t: t.replace("\\frac", "\\dfrac"),
+    "sized brackets": lambda t: (
+        t.replace("(", "\\left(").replace(")", "\\right)")
+        if t.count("(") == t.count(")") and "[" not in t and "]" not in t
+        else t
+    ),
+    "small spaces": lambda t: (
+        t.replace(",", ",\\; ").replace("+", " + ").replace("=", " = ")
+        if "{," not in t and not any(c.isdigit() for c in t)
+        else t
+    ),
+    "full stop": lambda t: f"{t}.",
+}
+
+
+@pytest.mark.parametrize("file", ["test500.jsonl", "train4500.jsonl"])
+@pytest.mark.parametrize("how", RESPELLINGS)
+def test_real_references_in_other_spellings(file: str, how: str, shared_data: Path) -> None:
+    rows = map(json.loads, (shared_data / "math" / file).read_text().splitlines())
+    references = [math.reference(math.read_row(row).answer) for row in rows]
+    samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in references if t]
+    found = isolation.grade(MATH, samples)
+    wrong = [s for s, v in zip(samples, found, strict=True) if v.status != "correct"]
+    assert not wrong
+
+
+def _next_digit(match: re.Match[str]) -> str:
+    return str((int(match[0]) + 1) % 10)
+
+
+FAULTS: dict[str, Callable[[str], str]] = {
+    "first digit": lambda t: re.sub(r"\d", _next_digit, t, count=1),
+    "last digit": lambda t: re.sub(r"\d(?=\D*$)", _next_digit, t),
+    "sign": lambda t: f"-{t}" if t[0] not in "0(" and re.search(r"\d|^[a-z]$", t) else t,
+    "end": lambda t: re.sub(r"^\((.*,.*[)\]])$", r"[\1", t),
+    "order": lambda t: re.sub(r"^\(([^,]*),([^,]*)\)$", r"(\2,\1)", t),
+    "one more": lambda t: f"{t}+1",
+    "part": lambda t: t.partition(",")[0] if t[0] not in "([\\" else t,
+}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> None:
+    rows = map(json.loads, (shared_data / "math" / "test500.jsonl").read_text().splitlines())
+    references = {math.reference(math.read_row(row).answer) or "" for row in rows}
+    faulty = {t: FAULTS[how](t) for t in sorted(references)}
+    samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
+    assert len(samples) > 5
+    found = isolation.grade(MATH, samples)
+    assert {v.status for v in found} <= {"wrong", "unparseable"}, [
+        s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
+    ]
+
+
+def test_different_references_are_not_equal(shared_data: Path) -> None:
+    """A twentieth of all pairs, evenly spread."""
+    text = (shared_data / "math" / "test500.jsonl").read_text()
+    rows = map(json.loads, text.splitlines())
+    references = sorted({math.reference(math.read_row(row).answer) or "" for row in rows})
+    samples = [Sample(f"\\boxed{{{a}}}", b) for a in references for b in references if a < b]
+    samples = samples[:: max(1, len(samples) // 4000)]
+    found = isolation.grade(MATH, samples)
+    assert not any(v.status == "unknown" for v in found)
+    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.reward]
+    assert equal == []
