@@ -40,6 +40,7 @@ def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
     yields = ["1,800", "1,080", "1,039", "600", "200", "257"]
     assert ["generator", *yields, "identical text 37, over cap 4"] in rows
     assert ["SFT rows", "1,039", "57.7%", ""] in rows
+    assert ["pairs", "257", "14.3%", ""] in rows
     assert ["overlap ngram", "5", "\u2013"] in rows
     assert not any(row[0] == "dropped" for row in rows)
     assert ["credit.threshold", "0.5"] in rows
@@ -151,7 +152,8 @@ def test_trees_are_counted_in_full_and_shown_in_an_even_spread(workdir: Path) ->
     assert forest is not None
     assert (forest.total, forest.nodes, len(forest.trees)) == (90, 90 * 39, 60)
     # 88 trees in turn all right, all wrong, even, only leaves right; and two even ones.
-    assert forest.kinds == {"rescued": 46, "spoiled": 24, "disagreement": 24, "unsolved": 22}
+    assert forest.kinds == {"rescued": 46, "broken": 24, "disagreement": 24, "unsolved": 22}
+    assert "30 are left\n  out" in report.write(workdir).read_text()
     assert tuple(forest.prompts) == CHAIN
     assert [forest.trees[0]["id"], forest.trees[-1]["id"]] == ["q-attack", "q087"]
     assert spread([str(i) for i in range(9)], 3) == ["0", "4", "8"]
@@ -179,6 +181,66 @@ def test_held_out_evaluations_are_series_of_their_own(workdir: Path) -> None:
     page = report.write(workdir).read_text()
     assert "loss 3 → 2, held out 2.5" in page
     assert '<polyline class="line other"' in page
+
+
+def test_kl_and_the_log_probabilities_have_charts_and_the_kept_step_is_marked(
+    workdir: Path,
+) -> None:
+    path = workdir / "checkpoints" / "verifier" / "dpo" / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "loss": 3, "chosen_logp": -4, "rejected_logp": -5}\n'
+        '{"step": 2, "loss": 2, "chosen_logp": -6, "rejected_logp": -9}\n'
+        '{"step": 2, "eval": true, "loss": 2.5, "kl": 0.25, "best": true}\n'
+        '{"step": 3, "loss": 1, "chosen_logp": null, "rejected_logp": null}\n'
+        '{"step": 3, "eval": true, "loss": 2.75, "kl": 0.5, "best": false}\n'
+    )
+    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("verifier", "dpo"))
+    assert training.kept == 2
+    assert training.held_out["kl"] == ((2, 0.25), (3, 0.5))
+    assert [figure.what.split(" ")[0] for figure in training.figures] == [
+        "loss",
+        "log-probability,",
+        "KL",
+    ]
+    assert training.figures[1].ends == "\u22124 → \u22126, \u22125 → \u22129"
+    page = report.write(workdir).read_text()
+    assert "held out 0.5 in" in page
+    assert "3 steps; 2 kept" in page
+
+
+def test_a_phase_without_evaluations_names_no_kept_step(workdir: Path) -> None:
+    path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3}\n')
+    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    assert training.kept is None
+
+
+def test_answers_without_a_verdict_are_counted_where_there_are_any(workdir: Path) -> None:
+    page = report.write(workdir).read_text()
+    assert '<th scope="col" class="n">unknown</th>' not in page
+    path = workdir / "eval" / "results.json"
+    found = json.loads(path.read_text())
+    found["systems"]["malt_mv"]["unknown"] = 8
+    write_json(path, found)
+    rows = cells(report.write(workdir).read_text())
+    interval = "[74.3, 81.6]"
+    assert ["malt_mv", "391", "500", "78.2%", interval, "1", "0", "8", "648", "294"] in rows
+    assert ["sa", "306", "500", "61.2%", "[56.9, 65.4]", "11", "3", "0", "41", "28"] in rows
+    text = (workdir / "report" / "report.md").read_text()
+    assert "| malt_mv | 391 | 500 | 78.2% | [74.3, 81.6] | 1 | 0 | 8 | 648 | 294 |" in text
+
+
+def test_settings_that_were_changed_later_stand_with_their_command(workdir: Path) -> None:
+    config = json.loads((workdir / "config.json").read_text())
+    change = {"lora.rank": {"old": 8, "new": 16}}
+    config["changes"] = [
+        {"date": "2025-03-02T08:00:00Z", "command": "again --rank", "config": change}
+    ]
+    write_json(workdir / "config.json", config)
+    page = html.unescape(report.write(workdir).read_text())
+    assert "lora.rank from 8 to\n  16" in page
+    assert ">again --rank</pre>" in page
+    assert "again --rank" in (workdir / "report" / "report.md").read_text()
 
 
 def test_comparisons_of_the_trained_team_come_first(workdir: Path) -> None:
