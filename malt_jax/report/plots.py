@@ -44,11 +44,12 @@ def compute(comparison: Comparison) -> Markup:
 def sweeps(comparison: Comparison) -> list[Captioned]:
     """A small plot a swept setting."""
     main = comparison.main_row
+    accuracy = main.accuracy if main else None
     found = []
     for word, rows in comparison.sweeps.items():
         ends = ", ".join(f"{value:g}: {pct(row.accuracy)}" for value, row in rows)
         points = [(value, row.accuracy, row.ci95) for value, row in rows]
-        plot = sweep_chart(points, main and main.accuracy, f"Accuracy by {word}; {ends}")
+        plot = sweep_chart(points, accuracy, f"Accuracy by {word}; {ends}")
         found.append((word, ends, plot))
     return found
 
