@@ -20,6 +20,7 @@ from malt_jax import rundir
 from malt_jax.report import charts, headline, plots, sentences, svg
 from malt_jax.report.forest import KINDS
 from malt_jax.report.load import Run, load
+from malt_jax.report.trainings import panels
 
 _STYLES = ("report.css", "figures.css", "comparison.css", "trees.css", "narrow.css")
 _SCRIPTS = ("trees.js", "browse.js")
@@ -98,7 +99,7 @@ def _environment(html: bool) -> Environment:
         keep_trailing_newline=True,
     )
     modules = {"charts": charts, "headline": headline, "plots": plots, "sentences": sentences}
-    environment.globals |= {**modules, "percent_scale": svg.percent_scale}
+    environment.globals |= {**modules, "panels": panels, "percent_scale": svg.percent_scale}
     environment.filters |= {
         "pct": headline.pct,
         "points": headline.points,

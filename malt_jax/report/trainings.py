@@ -55,6 +55,16 @@ class Training:
         ]
 
 
+def panels(trainings: Sequence[Training]) -> list[list[tuple[Training, Figure]]]:
+    """The charts of one phase, in rows: a row a role, or a row a figure where these are few."""
+    found = [[(training, figure) for figure in training.figures] for training in trainings]
+    if max(map(len, found), default=0) > 2:
+        return found
+    every = [one for row in found for one in row]
+    by_figure = [[one for one in every if one[1].what == what] for _, what in _CHARTS]
+    return [row for row in by_figure if row]
+
+
 def _figure(training: Training, names: Sequence[str], what: str) -> Figure:
     kinds = dict(zip(names, ("", "second"), strict=False))
     present = [name for name in names if name in training.series]
