@@ -12,6 +12,7 @@ GROUPS = {
     "ablations": "Ablations",
     "sweeps": "Sweeps",
     "transfer": "Other questions",
+    "seeds": "Other seeds",
     "runs": "Runs",
 }
 
@@ -100,9 +101,10 @@ class Critique:
 
 @dataclass(frozen=True)
 class Power:
-    """`questions` are what 80% power takes to show `difference` where a share `discordant` of the
-    questions differ; there are `have`."""
+    """`questions` are what 80% power takes to show `difference` to the system `against` where a
+    share `discordant` of the questions differ; there are `have`."""
 
+    against: str
     discordant: float
     difference: float
     questions: int
@@ -110,11 +112,23 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Seed:
+    """The main system minus the one of this name over several seeds; the interval resamples seeds
+    and questions."""
+
+    name: str
+    difference: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """comparison.json. What it does not hold is empty or None."""
+    """comparison.json. What it does not hold is empty or None. `source` says where the paper's
+    figures are from, `seeds` are over `seed_runs` runs."""
 
     suite: str
     main: str
+    source: str
     rows: tuple[Row, ...]
     voting: tuple[Vote, ...]
     equal_compute: EqualCompute | None
@@ -123,6 +137,8 @@ class Comparison:
     splits: tuple[Split, ...]
     critiques: tuple[Critique, ...]
     power: Power | None
+    seeds: tuple[Seed, ...]
+    seed_runs: int
     commands: Mapping[str, str]
 
     @property
@@ -140,14 +156,29 @@ class Comparison:
 
     @property
     def sweeps(self) -> dict[str, list[tuple[float, Row]]]:
-        """Rows whose names are one word and a number each, as n_2 and n_4: by word, two or more."""
-        found: dict[str, list[tuple[float, Row]]] = {}
+        """Rows whose names are a word and a number, as n_2 and n_4, by word and sorted. Of n_2 and
+        n_2_mv, which is its vote, only what is like the main row."""
+        found: dict[tuple[str, str], list[tuple[float, Row]]] = {}
         for row in self.rows:
-            parts = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)", row.name)
+            parts = re.fullmatch(r"(.+?)_(\d+(?:\.\d+)?)((?:_[a-z]+)*)", row.name)
             if row.group == "sweeps" and parts:
-                found.setdefault(parts[1], []).append((float(parts[2]), row))
-        by_size = {word: sorted(rows, key=lambda pair: pair[0]) for word, rows in found.items()}
-        return {word: rows for word, rows in by_size.items() if len(rows) > 1}
+                found.setdefault((parts[1], parts[3]), []).append((float(parts[2]), row))
+        like = "_mv" if self.main.endswith("_mv") else ""
+        chosen = {word: found.get((word, like)) or found.get((word, "")) for word, _ in found}
+        return {
+            word: sorted(rows, key=lambda pair: pair[0]) for word, rows in chosen.items() if rows
+        }
+
+    @property
+    def differences(self) -> list[Row]:
+        """The rows but for the systems that were compared with the main one; where there is a vote
+        and a single pass of a group's members, those that are like the main row."""
+        found = []
+        for _, rows in self.groups:
+            compared = [row for row in rows if row.against and row.group != "systems"]
+            like = [r for r in compared if r.name.endswith("_mv") == self.main.endswith("_mv")]
+            found += like or compared
+        return found
 
     @property
     def plotted(self) -> list[Row]:
@@ -157,6 +188,14 @@ class Comparison:
 
     @property
     def lacking(self) -> dict[str, str]:
-        """The commands of rows that are not there."""
-        there = {row.name for row in self.rows}
+        """The commands of rows and variants that are not there."""
+        there = {name for row in self.rows for name in (row.name, row.variant)}
         return {name: line for name, line in self.commands.items() if name not in there}
+
+    @property
+    def by_command(self) -> dict[str, list[str]]:
+        """The names of the rows and variants that each command makes."""
+        found: dict[str, list[str]] = {}
+        for name, line in self.commands.items():
+            found.setdefault(line, []).append(name)
+        return found

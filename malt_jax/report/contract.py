@@ -13,6 +13,7 @@ from malt_jax.report.comparison import (
     EqualCompute,
     Power,
     Row,
+    Seed,
     Split,
     Vote,
 )
@@ -27,9 +28,11 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
     Raises:
       ValueError: a part lacks a key or holds something else; the message says which part.
     """
+    paper, seeds = data.get("paper") or {}, data.get("seeds") or {}
     found = Comparison(
         suite=str(data["suite"]),
         main=str(data["main"]),
+        source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
         rows=tuple(_each("rows", data["rows"], _row)),
         voting=tuple(_each("voting", data.get("voting") or (), _vote)),
         equal_compute=_maybe("equal_compute", data, _equal_compute),
@@ -43,6 +46,8 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
             _critique(kind, row) for kind, row in (data.get("critiques") or {}).items() if row
         ),
         power=_maybe("power", data, _power),
+        seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
+        seed_runs=_count(seeds.get("runs", 0)),
         commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
     )
     names = [row.name for row in found.rows]
@@ -122,8 +127,14 @@ def _critique(kind: str, data: Mapping[str, Any]) -> Critique:
         return Critique(kind, _number(data["accuracy"]), interval(data["ci95"]))
 
 
+def _seed(name: str, data: Mapping[str, Any]) -> Seed:
+    with _inside(f"seeds.differences.{name}"):
+        return Seed(name, _number(data["difference"]), interval(data["ci95"]))
+
+
 def _power(data: Mapping[str, Any]) -> Power:
     return Power(
+        str(data.get("against") or ""),
         _number(data["discordant"]),
         _number(data["difference"]),
         _count(data["questions"]),

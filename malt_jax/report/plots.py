@@ -6,6 +6,7 @@ from malt_jax.report.charts import Line, line_chart, sweep_chart
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.compute import Mark, compute_plot
 from malt_jax.report.headline import pct
+from malt_jax.report.records import Settings
 
 Captioned = tuple[str, str, Markup]
 """Whose figure, what it shows, and the figure."""
@@ -41,17 +42,35 @@ def compute(comparison: Comparison) -> Markup:
     return Markup("").join(parts)
 
 
-def sweeps(comparison: Comparison) -> list[Captioned]:
-    """A small plot a swept setting."""
-    main = comparison.main_row
+def sweeps(comparison: Comparison, settings: Settings | None) -> list[Captioned]:
+    """A small plot a swept setting, the main system at its own value among the others."""
+    main, own = comparison.main_row, own_values(settings) if settings else {}
     accuracy = main.accuracy if main else None
     found = []
     for word, rows in comparison.sweeps.items():
-        ends = ", ".join(f"{value:g}: {pct(row.accuracy)}" for value, row in rows)
-        points = [(value, row.accuracy, row.ci95) for value, row in rows]
-        plot = sweep_chart(points, accuracy, f"Accuracy by {word}; {ends}")
-        found.append((word, ends, plot))
+        tried = dict(rows)
+        if main and word in own:
+            tried.setdefault(own[word], main)
+        if len(tried) > 1:
+            order = sorted(tried.items(), key=lambda pair: pair[0])
+            ends = ", ".join(f"{value:g}: {pct(row.accuracy)}" for value, row in order)
+            points = [(value, row.accuracy, row.ci95) for value, row in order]
+            plot = sweep_chart(points, accuracy, f"Accuracy by {word}; {ends}")
+            found.append((word, ends, plot))
     return found
+
+
+def own_values(settings: Settings) -> dict[str, float]:
+    """The values that the main run itself has of what the suites sweep."""
+    config = settings.config
+    branching = [role.get("branching", 0) for role in config.get("roles", {}).values()]
+    found = {
+        "n": max(branching, default=0),
+        "theta": settings.threshold,
+        "temperature": config.get("sample", {}).get("temperature"),
+        "votes": config.get("eval", {}).get("votes"),
+    }
+    return {word: float(value) for word, value in found.items() if value}
 
 
 def at_k(comparison: Comparison) -> list[Captioned]:

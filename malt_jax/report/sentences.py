@@ -58,10 +58,11 @@ def spent(comparison: Comparison) -> str:
     if found is None:
         return ""
     vote = found.vote
+    short = "; no more samples were drawn" if vote.tokens < found.tokens else ""
     return (
         f"Plain voting is the single agent's majority over {vote.k} samples: {pct(vote.accuracy)} "
         f"{interval(vote.ci95)} at {vote.tokens:,.0f} tokens a question, where {found.system} "
-        f"spends {found.tokens:,.0f}."
+        f"spends {found.tokens:,.0f}{short}."
     )
 
 
@@ -105,9 +106,10 @@ def power(comparison: Comparison) -> str:
     found = comparison.power
     if found is None:
         return ""
+    to = f" to {found.against}" if found.against else ""
     enough = "which there are" if found.have >= found.questions else f"and there are {found.have:,}"
     return (
-        f"A difference of {abs(100 * found.difference):.1f} points, where "
+        f"A difference of {abs(100 * found.difference):.1f} points{to}, where "
         f"{pct(found.discordant)} of the questions set the two systems apart, takes "
         f"{found.questions:,} questions to show with 80% power, {enough}."
     )

@@ -138,7 +138,21 @@ def comparison() -> dict[str, Any]:
             "other": {"accuracy": 0.601, "ci95": [0.56, 0.641]},
             "none": {"accuracy": 0.612, "ci95": [0.571, 0.652]},
         },
-        "power": {"discordant": 0.11, "difference": 0.019, "questions": 2390, "have": 562},
+        "paper": {"arxiv": "2412.01928", "model": "Llama-3.1-8B-Instruct", "protocol": "4 x 100"},
+        "seeds": {
+            "runs": 4,
+            "differences": {
+                "sa": {"difference": 0.098, "ci95": [0.061, 0.133]},
+                "ma_mv": {"difference": 0.03, "ci95": [-0.014, 0.071]},
+            },
+        },
+        "power": {
+            "against": "sa_mv",
+            "discordant": 0.11,
+            "difference": 0.019,
+            "questions": 2390,
+            "have": 562,
+        },
         "commands": {
             name: f"{COMMAND} --config.variant={name}"
             for name in (*(r[0] for r in ROWS if r[0] not in BASES), "one_role")

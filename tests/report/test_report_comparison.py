@@ -11,7 +11,7 @@ from planted_comparison import COMMAND, comparison, row
 from test_report_write import cells
 
 from malt_jax import report
-from malt_jax.report import sentences
+from malt_jax.report import plots, sentences
 from malt_jax.report.contract import parse_comparison
 from malt_jax.report.load import load
 
@@ -43,6 +43,7 @@ def test_the_table_holds_what_was_planted(workdir: Path) -> None:
     assert ["refiner left untrained", "", "+4.4", "[0.9, 7.9]", "0.01"] in rows
     assert ["sa_mv to malt_mv", "", "+1.2", "+8.7", "-3.5", "+6.4"] in rows
     assert ["its own critique", "", "64.6", "[60.5, 68.4]"] in rows
+    assert ["ma_mv", "", "+3.0", "[-1.4, 7.1]"] in rows
     assert ["star_ma", "92", "", "95", "+0.2", "925", "574"] in rows
     assert ["sft_only", "sft_only", "399", "562", "[67.1, 74.6]", "7", "4", "2"] in [
         r[:8] for r in rows
@@ -90,8 +91,8 @@ def test_the_plain_sentences() -> None:
         "question's critique (-4.5 points) and 61.2% without any (-3.4 points)."
     )
     assert sentences.power(found) == (
-        "A difference of 1.9 points, where 11.0% of the questions set the two systems apart, takes "
-        "2,390 questions to show with 80% power, and there are 562."
+        "A difference of 1.9 points to sa_mv, where 11.0% of the questions set the two "
+        "systems apart, takes 2,390 questions to show with 80% power, and there are 562."
     )
 
 
@@ -103,11 +104,51 @@ def test_sweeps_are_rows_that_share_a_word_and_differ_in_a_number() -> None:
     }
 
 
+def test_votes_are_compared_with_votes_where_there_are_both() -> None:
+    names = ("n_2", "n_2_mv", "n_4_mv", "n_4_sa_mv", "votes_9_mv")
+    rows = [row("n_2") | {"name": name} for name in names]
+    alone = row("without_g")  # of a group in which nothing votes
+    found = parse_comparison(comparison() | {"rows": [row("malt_mv"), *rows, alone]})
+    assert {word: [r.name for _, r in rows] for word, rows in found.sweeps.items()} == {
+        "n": ["n_2_mv", "n_4_mv"],
+        "votes": ["votes_9_mv"],
+    }
+    compared = [r.name for r in found.differences]
+    assert compared == ["without_g", "n_2_mv", "n_4_mv", "n_4_sa_mv", "votes_9_mv"]
+
+
+def test_the_main_run_stands_at_its_own_value_of_a_sweep(workdir: Path) -> None:
+    found = comparison()
+    found["rows"] = [row("malt_mv"), row("n_2"), row("n_5"), row("temperature_0.5")]
+    write_json(workdir / "comparison.json", found)
+    run = load(workdir)  # its roles branch three times, and it names no temperature
+    assert run.comparison is not None
+    (captioned,) = plots.sweeps(run.comparison, run.settings)
+    assert captioned[:2] == ("n", "2: 67.6%, 3: 70.6%, 5: 71.9%")
+    assert plots.sweeps(run.comparison, None)[0][1] == "2: 67.6%, 5: 71.9%"
+
+
+def test_a_variant_that_made_rows_of_other_names_is_not_missed() -> None:
+    made = row("n_2") | {"name": "sa_seed_1", "variant": "seed_1", "group": "seeds"}
+    commands = {"seed_1": "run", "seed_2": "run"}
+    found = parse_comparison(comparison() | {"rows": [made], "commands": commands})
+    assert found.lacking == {"seed_2": "run"}
+    assert found.by_command == {"run": ["seed_1", "seed_2"]}
+
+
+def test_fewer_tokens_of_plain_voting_are_owned_up_to() -> None:
+    found = comparison()
+    assert "no more samples" not in sentences.spent(parse_comparison(found))
+    found["equal_compute"]["voting"]["tokens"] = 1800.0
+    said = "at 1,800 tokens a question, where malt_mv spends 2,482; no more samples were drawn."
+    assert sentences.spent(parse_comparison(found)).endswith(said)
+
+
 def test_markdown_has_the_same_tables(workdir: Path) -> None:
     written(workdir, comparison())
     text = minus((workdir / "report" / "report.md").read_text())
     line = (
-        "| MALT, vote of 3 (best) | malt_mv | 397 | 562 | 70.6% | [66.7, 74.3] | 90.5% | "
+        "| MALT, vote of 3 (best) | malt_mv | 397 | 562 | 70.6% | [66.7, 74.3] | 90.50% | "
         "70.8 ± 3.1 |  |  |  | 2,482 | 7 | 4 | 2 |"
     )
     assert line in text
@@ -174,6 +215,7 @@ def test_a_title_with_a_script_stays_text(workdir: Path) -> None:
         ({"voting": [{"k": 1}]}, r"voting\[0\] lacks 'accuracy'"),
         ({"equal_compute": {"system": "malt"}}, "equal_compute lacks 'tokens'"),
         ({"flows": {"malt": {}}}, "flows.malt lacks 'wrong_to_right'"),
+        ({"seeds": {"differences": {"sa": {}}}}, "seeds.differences.sa lacks 'difference'"),
         ({"critiques": {"own": {"accuracy": 1}}}, "critiques.own lacks 'ci95'"),
         ({"power": {"discordant": float("nan")}}, "power: nan is no finite number"),
     ],
