@@ -127,17 +127,18 @@ def line_chart(
     lines: Sequence[Line],
     label: str,
     *bounds: float,
+    across: Point | None = None,
     kept: float | None = None,
     suffix: str = "",
 ) -> Markup:
-    """Series over steps on one pair of axes; `bounds` (low, high) fix the upright one, `kept` is
-    a step to mark, and `suffix` the unit."""
+    """Series over steps on one pair of axes; `bounds` (low, high) fix the upright one and `across`
+    the other, `kept` is a step to mark, and `suffix` the unit."""
     xs, ys = zip(*(point for line in lines for point in line.points), strict=True)
     low, high = bounds or (min(ys), max(ys))
     if low == high:
-        low, high = low - 0.5, high + 0.5
-    right = max(*xs, min(xs) + 1)
-    x = Scale(min(xs), right, LEFT, WIDTH - RIGHT, whole=True)
+        low, high = low - (abs(low) or 0.5), high + (abs(low) or 0.5)
+    left, right = across or (min(xs), max(xs))
+    x = Scale(left, max(right, left + 1), LEFT, WIDTH - RIGHT, whole=True)
     margin = 0 if bounds else (high - low) * 0.06
     y = Scale(low - margin, high + margin, HEIGHT - BOTTOM, TOP)
     parts = [axes(x, y, suffix)]

@@ -1,4 +1,4 @@
-"""The page as a real browser shows it, with a comparison whose first title is an attack; skipped
+"""The page as a real browser shows it, with a comparison in which two titles are attacks; skipped
 where there is no Chromium."""
 
 from collections.abc import Iterator
@@ -35,7 +35,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.
     folder = tmp_path_factory.mktemp("run")
     write_run(folder)
     planted = comparison()
-    planted["rows"][0]["title"] = ATTACK
+    for row in (planted["rows"][0], planted["rows"][12]):  # a system and an ablation
+        row["title"] = ATTACK
     write_json(folder / "comparison.json", planted)
     with chromium.browser(program, tmp_path_factory.mktemp("profile")) as page:
         yield page, report.write(folder)

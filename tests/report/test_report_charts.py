@@ -89,6 +89,14 @@ def test_line_chart_of_one_or_equal_points_is_drawn() -> None:
     assert 'points="44,78 330,78"' in charts.line_chart([Line([(1, 0.7), (2, 0.7)])], "loss")
 
 
+def test_a_lone_evaluation_lies_among_the_steps_that_were_taken() -> None:
+    """It had an axis of its own, from its step to the next, and from -0.5 to 0.5."""
+    picture = charts.line_chart([Line([(20, 0.017)], "other", dots=True)], "kl", across=(1, 39))
+    (dot,) = attributes(picture, "circle", "dot")
+    assert (dot["cx"], dot["cy"]) == ("187", "78")
+    assert re.findall(r'text-anchor="end">([^<]*)<', picture) == ["0", "0.01", "0.02", "0.03"]
+
+
 def test_split_row_puts_what_was_gained_one_after_another() -> None:
     picture = charts.split_row(0.02, [(0.01, "quiet"), (0.03, "high")], 0.04, "a to b")
     bars = attributes(picture, "rect", "bar")

@@ -96,11 +96,12 @@ def test_the_plain_sentences() -> None:
     )
 
 
-def test_sweeps_are_rows_that_share_a_word_and_differ_in_a_number() -> None:
+def test_sweeps_are_rows_named_by_a_word_and_a_number() -> None:
     found = parse_comparison(comparison())
     assert {word: [x for x, _ in rows] for word, rows in found.sweeps.items()} == {
         "n": [2, 3, 5],
         "theta": [0.3, 0.5, 0.7],
+        "temperature": [0.5],
     }
 
 
