@@ -17,11 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from malt_jax import rundir
-from malt_jax.report import charts, headline
+from malt_jax.report import charts, headline, plots, sentences, svg
 from malt_jax.report.forest import KINDS
-from malt_jax.report.load import load
-from malt_jax.report.records import Run
+from malt_jax.report.load import Run, load
+from malt_jax.report.trainings import panels
 
+_STYLES = ("report.css", "figures.css", "comparison.css", "trees.css", "narrow.css")
+_SCRIPTS = ("trees.js", "browse.js")
 _COMMAND = "python -m malt_jax.main --config=CONFIG"
 
 
@@ -62,8 +64,7 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
     command = settings.command if settings else f"{_COMMAND} --config.workdir={workdir}"
     order = {role: i for i, role in enumerate(settings.chain if settings else ())}
     style, script = (
-        Markup(resources.files(__name__).joinpath("page", name).read_text(encoding="utf-8"))
-        for name in ("report.css", "report.js")
+        Markup("").join(_page_file(name) for name in names) for names in (_STYLES, _SCRIPTS)
     )
     return {
         "run": run,
@@ -84,6 +85,10 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
     }
 
 
+def _page_file(name: str) -> Markup:
+    return Markup(resources.files(__name__).joinpath("page", name).read_text(encoding="utf-8"))
+
+
 def _environment(html: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader(__name__, "page"),
@@ -93,7 +98,8 @@ def _environment(html: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"charts": charts, "headline": headline}
+    modules = {"charts": charts, "headline": headline, "plots": plots, "sentences": sentences}
+    environment.globals |= {**modules, "panels": panels, "percent_scale": svg.percent_scale}
     environment.filters |= {
         "pct": headline.pct,
         "points": headline.points,

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 LIMIT = 60
 KINDS = {
     "rescued": "a wrong first answer leads to a right last one",
-    "spoiled": "a right first answer leads to a wrong last one",
+    "broken": "a right first answer leads to a wrong last one",
     "disagreement": "the last answers differ",
     "unsolved": "no last answer is right",
 }
@@ -93,7 +93,7 @@ def kinds_of(rows: Iterable[Row]) -> list[str]:
     pairs = {(first[leaf["path"][0]], leaf["status"] == "correct") for leaf in leaves}
     found = {
         "rescued": (False, True) in pairs,
-        "spoiled": (True, False) in pairs,
+        "broken": (True, False) in pairs,
         "disagreement": len({leaf["answer"] for leaf in leaves}) > 1,
         "unsolved": not any(right for _, right in pairs),
     }

@@ -1,7 +1,7 @@
 """The main result in words, as plain when MALT loses as when it wins."""
 
-from malt_jax.report.charts import typeset
-from malt_jax.report.records import Evaluation, Paired
+from malt_jax.report.records import Evaluation, Interval, Paired
+from malt_jax.report.svg import typeset
 
 BASELINES = ("sa", "ma", "sa_mv", "ma_mv")
 
@@ -17,7 +17,7 @@ def points(x: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else typeset(text)
 
 
-def interval(ci95: tuple[float, float]) -> str:
+def interval(ci95: Interval) -> str:
     """(0.743, 0.816) -> "[74.3, 81.6]", in percent."""
     return typeset("[" + ", ".join(f"{100 * x:.1f}" for x in ci95) + "]")
 
@@ -50,12 +50,17 @@ def sentence(evaluation: Evaluation) -> str:
 
 def difference(pair: Paired) -> str:
     """So many points over (or below) the other, with the paired interval."""
-    low, high = (typeset(f"{100 * x:.1f}") for x in pair.ci95)
     if pair.difference < 0:
         size = f"{-100 * pair.difference:.1f} points below {pair.b}"
     else:
         size = f"{points(pair.difference)} points over {pair.b}"
-    return f"{size} (paired 95% interval {low} to {high})"
+    return f"{size} (paired 95% interval {bounds(pair.ci95)})"
+
+
+def bounds(ci95: Interval) -> str:
+    """(0.13, 0.21) -> "13.0 to 21.0"."""
+    low, high = (typeset(f"{100 * x:.1f}") for x in ci95)
+    return f"{low} to {high}"
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -64,12 +69,6 @@ def verdict(evaluation: Evaluation) -> str:
     compared = against(evaluation, name) if name else []
     if name is None or not compared:
         return ""
-    groups = {
-        "beats": [pair.b for pair in compared if pair.ci95[0] > 0],
-        "loses to": [pair.b for pair in compared if pair.ci95[1] < 0],
-        "cannot be told from": [pair.b for pair in compared if pair.ci95[0] <= 0 <= pair.ci95[1]],
-    }
-    said = [f"{verb} {_and(names)}" for verb, names in groups.items() if names]
     systems = {system.name: system for system in evaluation.systems}
     spent = systems[name].tokens_per_question
     costs = [
@@ -77,9 +76,21 @@ def verdict(evaluation: Evaluation) -> str:
         for other in ("sa", "sa_mv")
         if other in systems and systems[other].tokens_per_question
     ]
-    cost = f" Tokens a question: {_and(costs)}." if costs else ""
-    return f"At 95% {name} {_and(said)}.{cost}"
+    cost = f" Tokens a question: {join(costs)}." if costs else ""
+    return f"{told(name, compared)}{cost}"
 
 
-def _and(words: list[str]) -> str:
+def told(name: str, compared: list[Paired]) -> str:
+    """Whom `name` beats, to whom it loses, and from whom it cannot be told."""
+    groups = {
+        "beats": [pair.b for pair in compared if pair.ci95[0] > 0],
+        "loses to": [pair.b for pair in compared if pair.ci95[1] < 0],
+        "cannot be told from": [pair.b for pair in compared if pair.ci95[0] <= 0 <= pair.ci95[1]],
+    }
+    said = [f"{verb} {join(names)}" for verb, names in groups.items() if names]
+    return f"At 95% {name} {join(said)}."
+
+
+def join(words: list[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -1,23 +1,67 @@
-"""Reads what the earlier stages wrote in a work directory."""
+"""Reads what the earlier stages wrote in a work directory, and what was compared there."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from malt_jax.report.forest import load_forest
-from malt_jax.report.records import (
-    Evaluation,
-    Flow,
-    Paired,
-    RoleYield,
-    Run,
-    Settings,
-    System,
-    Training,
-)
+from malt_jax.report.comparison import Comparison
+from malt_jax.report.contract import interval, parse_comparison
+from malt_jax.report.forest import Forest, load_forest
+from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Settings, System
+from malt_jax.report.trainings import Training, read_trainings
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that is not there yet, and the stage that writes it."""
+
+    part: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the work directory holds; a part is None or empty where its stage has not run."""
+
+    settings: Settings | None
+    data: Mapping[str, Mapping[str, int]] | None
+    forest: Forest | None
+    yields: tuple[RoleYield, ...]
+    trainings: tuple[Training, ...]
+    evaluation: Evaluation | None
+    comparison: Comparison | None
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is a comparison and nothing of a run of its own."""
+        parts = (self.settings, self.data, self.forest, self.yields, self.trainings)
+        return bool(self.comparison) and not any((*parts, self.evaluation))
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """Of every chain; the comparison knows more of them than one evaluation."""
+        known = (*(self.evaluation.flows if self.evaluation else ()),)
+        known += self.comparison.flows if self.comparison else ()
+        return tuple({flow.system: flow for flow in known}.values())
+
+    @property
+    def missing(self) -> dict[str, Missing]:
+        """The absent parts, by the name of the attribute that would hold them."""
+        stages = {
+            "settings": Missing("config.json", "collect"),
+            "data": Missing("data.json", "collect"),
+            "forest": Missing("trees/*.parquet", "collect"),
+            "yields": Missing("datasets/yield.json", "datasets"),
+            "trainings": Missing("checkpoints/ROLE/PHASE/metrics.jsonl", "train"),
+            "evaluation": Missing("eval/results.json", "evaluate"),
+        }
+        if self.bare:
+            return {}
+        return {name: lack for name, lack in stages.items() if not getattr(self, name)}
 
 
 def load(workdir: Path) -> Run:
@@ -33,26 +77,22 @@ def load(workdir: Path) -> Run:
         data=_read(workdir / "data.json", _counts),
         forest=load_forest(workdir / "trees"),
         yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
-        trainings=tuple(
-            _read_training(path)
-            for path in sorted(
-                workdir.glob("checkpoints/*/*/metrics.jsonl"),
-                key=lambda path: (path.parts[-3], path.parts[-2] != "sft"),
-            )
-        ),
+        trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
+        comparison=_read(workdir / "comparison.json", parse_comparison, "compare"),
     )
 
 
-def _read(path: Path, parse: Callable[[Any], T]) -> T | None:
+def _read(path: Path, parse: Callable[[Any], T], again: str = "run its stage") -> T | None:
     if not path.exists():
         return None
+    way_out = f"delete it and {again} again"
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
     except KeyError as error:
-        raise ValueError(f"{path}: lacks {error}; delete it and run its stage again") from error
+        raise ValueError(f"{path}: lacks {error}; {way_out}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; delete it and run its stage again") from error
+        raise ValueError(f"{path}: {error}; {way_out}") from error
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -70,6 +110,7 @@ def _settings(data: Mapping[str, Any]) -> Settings:
         base_hash=data.get("base_hash", ""),
         started=data.get("started", ""),
         platform=data.get("platform", ""),
+        changes=tuple(data.get("changes", ())),
     )
 
 
@@ -77,16 +118,17 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     systems = tuple(
         System(
             name=name,
-            ci95=_interval(row["ci95"]),
+            ci95=interval(row["ci95"]),
             prompt_tokens=row["tokens"]["prompt"],
             completion_tokens=row["tokens"]["completion"],
+            unknown=row.get("unknown", 0),
             **{key: row[key] for key in ("n", "correct", "accuracy", "unparseable", "truncated")},
         )
         for name, row in data["systems"].items()
     )
     paired = tuple(
         Paired(
-            row["a"], row["b"], row["difference"], _interval(row["ci95"]), row["n"],
+            row["a"], row["b"], row["difference"], interval(row["ci95"]), row["n"],
             row.get("p_mcnemar"),
         )
         for row in data["paired"]
@@ -96,11 +138,6 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
     return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], systems, paired, flows)
-
-
-def _interval(pair: Any) -> tuple[float, float]:
-    low, high = pair
-    return float(low), float(high)
 
 
 def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:
@@ -115,37 +152,3 @@ def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:
         )
         for role, row in data.items()
     )
-
-
-def _read_training(path: Path) -> Training:
-    """A line a step or evaluation; a last line that a kill cut short is left out."""
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            row["step"] = int(row["step"])
-            rows.append(row)
-        except (KeyError, TypeError, ValueError) as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise ValueError(
-                f"{path}:{number}: not a JSON object with a 'step'; delete the line"
-            ) from error
-    steps = [row for row in rows if not row.get("eval")]
-    return Training(
-        role=path.parts[-3],
-        phase=path.parts[-2],
-        series=_series(steps),
-        held_out=_series([row for row in rows if row.get("eval")]),
-        steps=len(steps),
-    )
-
-
-def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Points by figure; null is a figure that was not finite."""
-    found = {
-        key: tuple((row["step"], row[key]) for row in rows if row.get(key) is not None)
-        for key in ("loss", "accuracy", "margin")
-    }
-    return {key: points for key, points in found.items() if points}

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from malt_jax.report.forest import Forest
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """config.json: what was run, by which command, with which packages."""
+    """config.json: what was run, by which command, with which packages; and the settings that were
+    changed since (`date`, `command`, `config`), in order."""
 
     config: Mapping[str, Any]
     command: str
@@ -18,6 +19,7 @@ class Settings:
     base_hash: str
     started: str
     platform: str
+    changes: tuple[Mapping[str, Any], ...]
 
     @property
     def threshold(self) -> float:
@@ -43,9 +45,10 @@ class System:
     n: int
     correct: int
     accuracy: float
-    ci95: tuple[float, float]
+    ci95: Interval
     unparseable: int
     truncated: int
+    unknown: int  # grading came to no verdict in its time
     prompt_tokens: int
     completion_tokens: int
 
@@ -62,7 +65,7 @@ class Paired:
     a: str
     b: str
     difference: float
-    ci95: tuple[float, float]
+    ci95: Interval
     n: int
     p_mcnemar: float | None
 
@@ -113,51 +116,6 @@ class RoleYield:
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     dropped: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Training:
-    """One phase of one role. `series` maps loss, accuracy or margin to its (step, value) points,
-    `held_out` the same of the evaluations on questions kept out of training."""
-
-    role: str
-    phase: str
-    series: Mapping[str, tuple[tuple[float, float], ...]]
-    held_out: Mapping[str, tuple[tuple[float, float], ...]]
-    steps: int
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A part that is not there yet, and the stage that writes it."""
-
-    part: str
-    stage: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that the work directory holds; a part is None or empty where its stage has not run."""
-
-    settings: Settings | None
-    data: Mapping[str, Mapping[str, int]] | None
-    forest: Forest | None
-    yields: tuple[RoleYield, ...]
-    trainings: tuple[Training, ...]
-    evaluation: Evaluation | None
-
-    @property
-    def missing(self) -> dict[str, Missing]:
-        """The absent parts, by the name of the attribute that would hold them."""
-        stages = {
-            "settings": Missing("config.json", "collect"),
-            "data": Missing("data.json", "collect"),
-            "forest": Missing("trees/*.parquet", "collect"),
-            "yields": Missing("datasets/yield.json", "datasets"),
-            "trainings": Missing("checkpoints/ROLE/PHASE/metrics.jsonl", "train"),
-            "evaluation": Missing("eval/results.json", "evaluate"),
-        }
-        return {name: lack for name, lack in stages.items() if not getattr(self, name)}
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,11 +1,13 @@
-"""The page as a real browser shows it; skipped where there is no Chromium."""
+"""The page as a real browser shows it, with a comparison in which two titles are attacks; skipped
+where there is no Chromium."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import pytest
-from planted import ATTACK, write_run
+from planted import ATTACK, write_json, write_run
+from planted_comparison import comparison
 
 from malt_jax import report
 
@@ -21,6 +23,8 @@ OPEN = """(async () => {
 })()"""
 SHOWN = "[...document.querySelectorAll('.tree')].filter((e) => !e.hidden).length"
 RELEASE = "document.getElementById('filters').dispatchEvent(new Event('input'))"
+COUNT = "document.getElementById('shown').textContent"
+REMEMBERED = "new Promise((done) => setTimeout(() => done(location.hash), 300))"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,10 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.
         pytest.skip("needs chromium on PATH (apt-get install chromium)")
     folder = tmp_path_factory.mktemp("run")
     write_run(folder)
+    planted = comparison()
+    for row in (planted["rows"][0], planted["rows"][12]):  # a system and an ablation
+        row["title"] = ATTACK
+    write_json(folder / "comparison.json", planted)
     with chromium.browser(program, tmp_path_factory.mktemp("profile")) as page:
         yield page, report.write(folder)
 
@@ -65,19 +73,118 @@ def test_values_stand_as_numbers_beside_their_colour(page: chromium.Page) -> Non
     assert len(set(colours)) == 2
 
 
-def test_search_and_filters_hide_trees(page: chromium.Page) -> None:
+def choose(page: chromium.Page, **values: str) -> None:
+    for name, value in values.items():
+        page.run(f"document.forms.filters.elements.{name}.value = '{value}'")
+    page.run(RELEASE)
+
+
+def tick(page: chromium.Page, kind: str, on: bool = True) -> None:
+    page.run(f"document.querySelector('[value={kind}]').checked = {str(on).lower()}; {RELEASE}")
+
+
+def press(page: chromium.Page, *keys: str) -> None:
+    for key in keys:
+        page.run(
+            "document.activeElement.dispatchEvent("
+            f"new KeyboardEvent('keydown', {{key: '{key}', bubbles: true, cancelable: true}}))"
+        )
+
+
+def test_the_search_looks_into_questions_answers_and_texts(page: chromium.Page) -> None:
     assert page.run(SHOWN) == 60
-    page.run(f"document.getElementById('search').value = 'NAÏVE 数学'; {RELEASE}")
+    choose(page, q="NAÏVE 数学")
+    assert page.run(COUNT) == "1 of 60 shown"
+    choose(page, q="ann has 12 apples")
     assert page.run(SHOWN) == 1
-    assert page.run("document.getElementById('shown').textContent") == "1 of 60 shown"
-    page.run("document.getElementById('search').value = ''")
-    page.run(f"document.querySelector('[value=unsolved]').checked = true; {RELEASE}")
+    choose(page, q="step one of refiner [2, 2, 2]")
+    assert page.run(SHOWN) > 50
+    choose(page, q="no such words")
+    assert page.run(COUNT) == "0 of 60 shown"
+    page.run("document.getElementById('reset').click()")
+    assert page.run(f"new Promise((done) => setTimeout(() => done({SHOWN}), 50))") == 60
+
+
+def test_kinds_narrow_each_other_down(page: chromium.Page) -> None:
+    tick(page, "unsolved")
     unsolved = page.run(SHOWN)
     right = "[...document.querySelectorAll('.tree:not([hidden]) .score')].map((e) => e.textContent)"
     assert 0 < unsolved < 60
     assert page.run(right) == ["0 of 27 right"] * unsolved
-    page.run(f"document.querySelector('[name=kind][value=\"\"]').checked = true; {RELEASE}")
-    assert page.run(SHOWN) == 60
+    tick(page, "broken")
+    assert page.run(SHOWN) == 0  # no right first answer leads anywhere where none is right
+    tick(page, "unsolved", False)
+    assert 0 < page.run(SHOWN) < 60
+
+
+def test_the_value_range_takes_its_ends_in(page: chromium.Page) -> None:
+    choose(page, **{"from": "1"})
+    right = "[...document.querySelectorAll('.tree:not([hidden]) .score')].map((e) => e.textContent)"
+    assert set(page.run(right)) == {"27 of 27 right"}
+    choose(page, **{"from": "0.05", "to": "0.95"})
+    assert set(page.run(right)) == {"14 of 27 right"}
+    assert 0 < page.run(SHOWN) < 60
+
+
+def test_what_is_chosen_stands_in_the_address_and_is_read_from_it(
+    page: chromium.Page, opened: tuple[chromium.Page, Path]
+) -> None:
+    choose(page, q="18 & 1%", to="0.5")
+    tick(page, "rescued")
+    tick(page, "disagreement")
+    hash_text = page.run(REMEMBERED)
+    assert hash_text == "#trees?q=18+%26+1%25&to=0.5&kind=rescued&kind=disagreement"
+    page.run("location.hash = '#results'")
+    assert page.run("document.getElementById('search').value") == "18 & 1%"
+    page.run("location.hash = '#trees?q=apples&kind=unsolved&tree=q001'")
+    wait = "new Promise((done) => setTimeout(() => done("
+    assert page.run(f"{wait} document.getElementById('search').value), 100))") == "apples"
+    assert page.run("document.querySelector('[value=rescued]').checked") is False
+    assert page.run("document.querySelector('.tree[open] .text').textContent").startswith("Ann has")
+    assert page.run(REMEMBERED) == "#trees?q=apples&kind=unsolved&tree=q001"
+    assert page.errors == []
+
+
+def test_the_trees_are_walked_by_keyboard(page: chromium.Page) -> None:
+    press(page, "/")
+    assert page.run("document.activeElement.id") == "search"
+    focus = "document.activeElement.querySelector('.role, .text').textContent"
+    page.run("document.querySelector('.tree > summary').focus()")
+    press(page, "ArrowRight")
+    page.run("new Promise((done) => setTimeout(done, 50))")
+    press(page, "ArrowDown")
+    assert page.run(focus) == "generator 1"
+    press(page, "ArrowDown")
+    assert page.run(focus) == "generator 2"
+    press(page, "ArrowLeft")
+    assert page.run(focus).startswith("Question q-attack")
+    press(page, "ArrowLeft", "ArrowDown")
+    assert page.run(focus).startswith("Ann has")
+    press(page, "End")
+    assert page.run("document.activeElement.parentElement.matches('.tree:last-child')")
+
+
+def test_a_script_in_a_title_stays_text(page: chromium.Page) -> None:
+    texts = page.run("[...document.querySelectorAll('.suite th')].map((e) => e.textContent)")
+    assert any(text.startswith(ATTACK) for text in texts)
+    assert page.run("document.querySelectorAll('img, .suite script').length") == 0
+    assert page.run("document.title") == "MALT on arithmetic, tiny-llama-2m"
+
+
+@pytest.mark.parametrize(("width", "kind"), [(390, "narrow"), (700, "wide"), (1200, "wide")])
+def test_no_two_labels_of_the_compute_plot_overlap(
+    page: chromium.Page, width: int, kind: str
+) -> None:
+    page.screen(width)
+    hits = page.run(f"""(() => {{
+      const labels = [...document.querySelectorAll('.compute.{kind} .label')];
+      const boxes = labels.map((e) => e.getBoundingClientRect());
+      const hit = (a, b) => Math.min(a.right, b.right) > Math.max(a.left, b.left)
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
+      return [boxes.length, boxes.every((box) => box.width > 0),
+        boxes.filter((a, i) => boxes.slice(0, i).some((b) => hit(a, b))).length];
+    }})()""")
+    assert hits == [11, True, 0]
 
 
 @pytest.mark.parametrize("width", [390, 768, 1200])

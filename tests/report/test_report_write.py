@@ -40,6 +40,7 @@ def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
     yields = ["1,800", "1,080", "1,039", "600", "200", "257"]
     assert ["generator", *yields, "identical text 37, over cap 4"] in rows
     assert ["SFT rows", "1,039", "57.7%", ""] in rows
+    assert ["pairs", "257", "14.3%", ""] in rows
     assert ["overlap ngram", "5", "\u2013"] in rows
     assert not any(row[0] == "dropped" for row in rows)
     assert ["credit.threshold", "0.5"] in rows
@@ -151,34 +152,39 @@ def test_trees_are_counted_in_full_and_shown_in_an_even_spread(workdir: Path) ->
     assert forest is not None
     assert (forest.total, forest.nodes, len(forest.trees)) == (90, 90 * 39, 60)
     # 88 trees in turn all right, all wrong, even, only leaves right; and two even ones.
-    assert forest.kinds == {"rescued": 46, "spoiled": 24, "disagreement": 24, "unsolved": 22}
+    assert forest.kinds == {"rescued": 46, "broken": 24, "disagreement": 24, "unsolved": 22}
+    assert "30 are left\n  out" in report.write(workdir).read_text()
     assert tuple(forest.prompts) == CHAIN
     assert [forest.trees[0]["id"], forest.trees[-1]["id"]] == ["q-attack", "q087"]
     assert spread([str(i) for i in range(9)], 3) == ["0", "4", "8"]
 
 
-def test_a_last_line_that_a_kill_cut_short_is_left_out(workdir: Path) -> None:
-    path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
-    assert training.series == {"loss": ((1, 3), (2, 2))}
-    assert training.steps == 2
-
-
-def test_held_out_evaluations_are_series_of_their_own(workdir: Path) -> None:
-    """They stood among the steps: two losses a step, and a count of steps that was none."""
-    path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
-    path.write_text(
-        '{"step": 1, "loss": 3}\n{"step": 2, "loss": null}\n{"step": 3, "loss": 2}\n'
-        '{"step": 3, "eval": true, "loss": 2.5, "best": true}\n'
-    )
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
-    assert training.series == {"loss": ((1, 3), (3, 2))}
-    assert training.held_out == {"loss": ((3, 2.5),)}
-    assert training.steps == 3
+def test_answers_without_a_verdict_are_counted_where_there_are_any(workdir: Path) -> None:
     page = report.write(workdir).read_text()
-    assert "loss 3 → 2, held out 2.5" in page
-    assert '<polyline class="line other"' in page
+    assert '<th scope="col" class="n">unknown</th>' not in page
+    path = workdir / "eval" / "results.json"
+    found = json.loads(path.read_text())
+    found["systems"]["malt_mv"]["unknown"] = 8
+    write_json(path, found)
+    rows = cells(report.write(workdir).read_text())
+    interval = "[74.3, 81.6]"
+    assert ["malt_mv", "391", "500", "78.2%", interval, "1", "0", "8", "648", "294"] in rows
+    assert ["sa", "306", "500", "61.2%", "[56.9, 65.4]", "11", "3", "0", "41", "28"] in rows
+    text = (workdir / "report" / "report.md").read_text()
+    assert "| malt_mv | 391 | 500 | 78.2% | [74.3, 81.6] | 1 | 0 | 8 | 648 | 294 |" in text
+
+
+def test_settings_that_were_changed_later_stand_with_their_command(workdir: Path) -> None:
+    config = json.loads((workdir / "config.json").read_text())
+    change = {"lora.rank": {"old": 8, "new": 16}}
+    config["changes"] = [
+        {"date": "2025-03-02T08:00:00Z", "command": "again --rank", "config": change}
+    ]
+    write_json(workdir / "config.json", config)
+    page = html.unescape(report.write(workdir).read_text())
+    assert "lora.rank from 8 to\n  16" in page
+    assert ">again --rank</pre>" in page
+    assert "again --rank" in (workdir / "report" / "report.md").read_text()
 
 
 def test_comparisons_of_the_trained_team_come_first(workdir: Path) -> None:

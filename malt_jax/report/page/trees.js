@@ -1,7 +1,7 @@
 "use strict";
 // Everything that a model or a data set wrote enters the page through textContent.
 
-const MARKS = { correct: "✓", wrong: "✗", unparseable: "?", truncated: "…" };
+const MARKS = { correct: "✓", wrong: "✗", unparseable: "?", truncated: "…", unknown: "–" };
 
 function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -119,42 +119,3 @@ function treeView(tree) {
   });
   return details;
 }
-
-function haystack(tree) {
-  const texts = [tree.id, tree.question, tree.reference];
-  const walk = (nodes) => {
-    for (const node of nodes) {
-      texts.push(node.answer, node.completion);
-      walk(node.children);
-    }
-  };
-  walk(tree.nodes);
-  return texts.join("\n").toLowerCase();
-}
-
-function browse(trees) {
-  const entries = trees.map((tree) => ({ tree, view: treeView(tree), text: haystack(tree) }));
-  const filters = document.getElementById("filters");
-  const shown = document.getElementById("shown");
-  document.getElementById("browser").append(...entries.map((entry) => entry.view));
-  function apply() {
-    const words = document.getElementById("search").value.trim().toLowerCase();
-    const kind = filters.elements.kind.value;
-    let count = 0;
-    for (const { tree, view, text } of entries) {
-      view.hidden = !(text.includes(words) && (!kind || tree.kinds.includes(kind)));
-      count += !view.hidden;
-    }
-    shown.textContent = `${count} of ${trees.length} shown`;
-  }
-  filters.hidden = false;
-  filters.addEventListener("input", apply);
-  filters.addEventListener("submit", (event) => event.preventDefault());
-  apply();
-}
-
-for (const sample of document.querySelectorAll(".chip.sample")) {
-  paint(sample, Number(sample.dataset.value));
-}
-const forest = document.getElementById("forest");
-if (forest) browse(JSON.parse(forest.textContent));

@@ -1,0 +1,186 @@
+"""Reads comparison.json, and refuses by name what is not of its form."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from malt_jax.report.comparison import (
+    Against,
+    AtK,
+    Comparison,
+    Critique,
+    EqualCompute,
+    Power,
+    Row,
+    Seed,
+    Split,
+    Vote,
+)
+from malt_jax.report.records import Flow, Interval
+
+T = TypeVar("T")
+
+
+def parse_comparison(data: Mapping[str, Any]) -> Comparison:
+    """Reads the JSON object; of its keys only suite, main and rows must be there.
+
+    Raises:
+      ValueError: a part lacks a key or holds something else; the message says which part.
+    """
+    paper, seeds = data.get("paper") or {}, data.get("seeds") or {}
+    found = Comparison(
+        suite=str(data["suite"]),
+        main=str(data["main"]),
+        source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
+        rows=tuple(_each("rows", data["rows"], _row)),
+        voting=tuple(_each("voting", data.get("voting") or (), _vote)),
+        equal_compute=_maybe("equal_compute", data, _equal_compute),
+        at_k={
+            name: tuple(_each(f"at_k.{name}", points, _at_k))
+            for name, points in (data.get("at_k") or {}).items()
+        },
+        flows=tuple(_flow(name, row) for name, row in (data.get("flows") or {}).items()),
+        splits=tuple(_each("format", data.get("format") or (), _split)),
+        critiques=tuple(
+            _critique(kind, row) for kind, row in (data.get("critiques") or {}).items() if row
+        ),
+        power=_maybe("power", data, _power),
+        seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
+        seed_runs=_count(seeds.get("runs", 0)),
+        commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
+    )
+    names = [row.name for row in found.rows]
+    if len(set(names)) < len(names):
+        raise ValueError(f"rows: {max(names, key=names.count)!r} stands there twice")
+    return found
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    likeness, against, paper = data.get("likeness"), data.get("against_main"), data.get("paper")
+    return Row(
+        name=str(data["name"]),
+        n=_count(data["n"]),
+        correct=_count(data["correct"]),
+        accuracy=_number(data["accuracy"]),
+        ci95=interval(data["ci95"]),
+        unparseable=_count(data["unparseable"]),
+        truncated=_count(data["truncated"]),
+        unknown=_count(data.get("unknown", 0)),
+        prompt_tokens=_count(data["tokens"]["prompt"]),
+        completion_tokens=_count(data["tokens"]["completion"]),
+        title=str(data["title"]),
+        group=str(data["group"]),
+        variant=str(data.get("variant") or ""),
+        paper=None if paper is None else _number(paper),
+        likeness=likeness and (_number(likeness["mean"]), _number(likeness["sd"])),
+        against=against and _against(against),
+    )
+
+
+def _against(data: Mapping[str, Any]) -> Against:
+    p = data.get("p_mcnemar")
+    return Against(
+        _number(data["difference"]),
+        interval(data["ci95"]),
+        _count(data["n"]),
+        None if p is None else _number(p),
+    )
+
+
+def _vote(data: Mapping[str, Any], k: Any = None) -> Vote:
+    return Vote(
+        _count(data["k"] if k is None else k),
+        _number(data["accuracy"]),
+        interval(data["ci95"]),
+        _number(data["tokens"]),
+    )
+
+
+def _equal_compute(data: Mapping[str, Any]) -> EqualCompute:
+    return EqualCompute(
+        str(data["system"]),
+        _number(data["tokens"]),
+        _vote(data["voting"], data["k"]),
+        _number(data["difference"]),
+        interval(data["ci95"]),
+    )
+
+
+def _at_k(data: Mapping[str, Any]) -> AtK:
+    return AtK(_count(data["k"]), _number(data["pass"]), _number(data["majority"]))
+
+
+def _flow(name: str, data: Mapping[str, Any]) -> Flow:
+    with _inside(f"flows.{name}"):
+        keys = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")
+        return Flow(name, *(_count(data[key]) for key in keys))
+
+
+def _split(data: Mapping[str, Any]) -> Split:
+    numbers = ("gain", "became_parseable", "became_right", "lost")
+    return Split(str(data["from"]), str(data["to"]), *(_number(data[key]) for key in numbers))
+
+
+def _critique(kind: str, data: Mapping[str, Any]) -> Critique:
+    with _inside(f"critiques.{kind}"):
+        return Critique(kind, _number(data["accuracy"]), interval(data["ci95"]))
+
+
+def _seed(name: str, data: Mapping[str, Any]) -> Seed:
+    with _inside(f"seeds.differences.{name}"):
+        return Seed(name, _number(data["difference"]), interval(data["ci95"]))
+
+
+def _power(data: Mapping[str, Any]) -> Power:
+    return Power(
+        str(data.get("against") or ""),
+        _number(data["discordant"]),
+        _number(data["difference"]),
+        _count(data["questions"]),
+        _count(data["have"]),
+    )
+
+
+def _each(place: str, items: Any, parse: Callable[[Any], T]) -> Iterator[T]:
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{place}: {items!r} is no list")
+    for i, item in enumerate(items):
+        with _inside(f"{place}[{i}]"):
+            yield parse(item)
+
+
+def _maybe(name: str, data: Mapping[str, Any], parse: Callable[[Any], T]) -> T | None:
+    if not data.get(name):
+        return None
+    with _inside(name):
+        return parse(data[name])
+
+
+@contextmanager
+def _inside(place: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{place} lacks {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def interval(pair: Any) -> Interval:
+    """[low, high] as two floats. Raises ValueError for anything else."""
+    low, high = pair
+    return _number(low), _number(high)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    number = _number(value)
+    if number < 0 or number != int(number):
+        raise ValueError(f"{value!r} is no count")
+    return int(number)

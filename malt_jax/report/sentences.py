@@ -1,0 +1,121 @@
+"""What a comparison came to, in plain sentences; a loss is said as a gain is."""
+
+from malt_jax.report.comparison import Comparison, EqualCompute, Row, Split
+from malt_jax.report.headline import (
+    BASELINES,
+    bounds,
+    difference,
+    interval,
+    join,
+    pct,
+    points,
+    told,
+)
+from malt_jax.report.records import Paired
+
+
+def result(comparison: Comparison) -> str:
+    """The main system's accuracy, its difference to the first baseline, and how it stands to plain
+    voting at equal compute."""
+    main = comparison.main_row
+    if main is None:
+        best = max(comparison.rows, key=lambda row: row.accuracy, default=None)
+        if best is None:
+            return "Nothing was compared yet."
+        said = f"{comparison.main} is not there yet; best is {best.name} {pct(best.accuracy)}."
+    else:
+        said = f"{main.name} {pct(main.accuracy)} {interval(main.ci95)}"
+        order = {name: i for i, name in enumerate(BASELINES)}
+        compared = [row for row in comparison.rows if row.against and row.name in order]
+        first = min(compared, key=lambda row: order[row.name], default=None)
+        said += f", {difference(_pair(main.name, first))}." if first else "."
+    return f"{said} {equal_compute(comparison)}".strip()
+
+
+def equal_compute(comparison: Comparison) -> str:
+    """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
+    found = comparison.equal_compute
+    if found is None:
+        return ""
+    if found.ci95[1] < 0:
+        return f"At equal compute plain voting wins: {found.system} is {_apart(found)}."
+    if found.ci95[0] > 0:
+        return f"At equal compute {found.system} wins: it is {_apart(found)}."
+    return (
+        f"At equal compute {found.system} cannot be told from plain voting: it is {_apart(found)}."
+    )
+
+
+def _apart(found: EqualCompute) -> str:
+    size = abs(100 * found.difference)
+    side = "above" if found.difference >= 0 else "below"
+    return f"{size:.1f} points {side} (95% interval {bounds(found.ci95)})"
+
+
+def spent(comparison: Comparison) -> str:
+    """What the two sides of the comparison at equal compute are."""
+    found = comparison.equal_compute
+    if found is None:
+        return ""
+    vote = found.vote
+    short = "; no more samples were drawn" if vote.tokens < found.tokens else ""
+    return (
+        f"Plain voting is the single agent's majority over {vote.k} samples: {pct(vote.accuracy)} "
+        f"{interval(vote.ci95)} at {vote.tokens:,.0f} tokens a question, where {found.system} "
+        f"spends {found.tokens:,.0f}{short}."
+    )
+
+
+def verdict(comparison: Comparison) -> str:
+    """Which of the other systems the main one beats, to which it loses, and what plain voting
+    is."""
+    main = comparison.main_row
+    rows = [row for row in comparison.rows if row.group in ("systems", "runs")]
+    compared = [_pair(main.name, row) for row in rows if row.against] if main else []
+    said = [told(main.name, compared)] if main and compared else []
+    return " ".join([*said, *filter(None, [spent(comparison)])])
+
+
+def split(part: Split) -> str:
+    """Where one gain comes from."""
+    return (
+        f"From {part.before} to {part.after}: {points(part.gain)} points, which are "
+        f"{points(part.became_parseable)} for answers that could not be read before, "
+        f"{points(part.became_right)} for wrong answers put right and {points(-part.lost)} for "
+        "right answers lost."
+    )
+
+
+def critiques(comparison: Comparison) -> str:
+    """What the refiner's own critique is worth to it."""
+    found = {critique.kind: critique.accuracy for critique in comparison.critiques}
+    if "own" not in found:
+        return ""
+    others = {"other": "with another question's critique", "none": "without any"}
+    beside = [
+        f"{pct(found[kind])} {words} ({points(found[kind] - found['own'])} points)"
+        for kind, words in others.items()
+        if kind in found
+    ]
+    own = f"{pct(found['own'])} with its own critique"
+    return f"The trained refiner is right on {join([own, *beside])}."
+
+
+def power(comparison: Comparison) -> str:
+    """Whether there were questions enough."""
+    found = comparison.power
+    if found is None:
+        return ""
+    to = f" to {found.against}" if found.against else ""
+    enough = "which there are" if found.have >= found.questions else f"and there are {found.have:,}"
+    return (
+        f"A difference of {abs(100 * found.difference):.1f} points{to}, where "
+        f"{pct(found.discordant)} of the questions set the two systems apart, takes "
+        f"{found.questions:,} questions to show with 80% power, {enough}."
+    )
+
+
+def _pair(main: str, row: Row) -> Paired:
+    against = row.against
+    assert against is not None
+    return Paired(main, row.name, against.difference, against.ci95, against.n, against.p_mcnemar)

@@ -1,0 +1,126 @@
+"""What a phase of training wrote in `metrics.jsonl`, and the charts of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malt_jax.report.charts import Line, thin
+from malt_jax.report.svg import Point, typeset
+
+# The charts in their order: names of figures, and what they show.
+_CHARTS = (
+    (("loss",), "loss"),
+    (("accuracy",), "reward accuracy"),
+    (("margin",), "reward margin"),
+    (("chosen_logp", "rejected_logp"), "log-probability, chosen and (dashed) rejected"),
+    (("kl",), "KL to the reference (nats a token)"),
+)
+_FIGURES = [name for names, _ in _CHARTS for name in names]
+
+Series = Mapping[str, tuple[Point, ...]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart of one phase: `ends` says where its series begin and end."""
+
+    what: str
+    ends: str
+    lines: Sequence[Line]
+    bounds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One phase of one role. `series` maps figures to their (step, value) points, `held_out` the
+    same of the evaluations on questions kept out of training. `kept` is the step whose adapter the
+    phase returned, None where nothing was held out."""
+
+    role: str
+    phase: str
+    series: Series
+    held_out: Series
+    steps: int
+    kept: int | None
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The charts for which there are points."""
+        return [
+            _figure(self, names, what)
+            for names, what in _CHARTS
+            if any(name in self.series or name in self.held_out for name in names)
+        ]
+
+
+def panels(trainings: Sequence[Training]) -> list[list[tuple[Training, Figure]]]:
+    """The charts of one phase, in rows: a row a role, or a row a figure where these are few."""
+    found = [[(training, figure) for figure in training.figures] for training in trainings]
+    if max(map(len, found), default=0) > 2:
+        return found
+    every = [one for row in found for one in row]
+    by_figure = [[one for one in every if one[1].what == what] for _, what in _CHARTS]
+    return [row for row in by_figure if row]
+
+
+def _figure(training: Training, names: Sequence[str], what: str) -> Figure:
+    kinds = dict(zip(names, ("", "second"), strict=False))
+    present = [name for name in names if name in training.series]
+    lines = [Line(thin(training.series[name]), kinds[name]) for name in present]
+    ends = [f"{training.series[x][0][1]:.3g} → {training.series[x][-1][1]:.3g}" for x in present]
+    # Beside two series two more would be a tangle.
+    held_out = training.held_out.get(names[0], ()) if len(names) == 1 else ()
+    if held_out:
+        lines.append(Line(held_out, "other", dots=True))
+        ends.append(f"held out {held_out[-1][1]:.3g}")
+    bounds = (0.0, 1.0) if names == ("accuracy",) else ()
+    return Figure(what, typeset(", ".join(ends)), lines, bounds)
+
+
+def read_trainings(workdir: Path) -> tuple[Training, ...]:
+    """Every phase of `workdir` that wrote figures, SFT before what follows it.
+
+    Raises:
+      ValueError: a line is not a JSON object with a step.
+    """
+    paths = workdir.glob("checkpoints/*/*/metrics.jsonl")
+    order = sorted(paths, key=lambda path: (path.parts[-3], path.parts[-2] != "sft"))
+    return tuple(_read(path) for path in order)
+
+
+def _read(path: Path) -> Training:
+    """A line a step or evaluation; a last line that a kill cut short is left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row["step"] = int(row["step"])
+            rows.append(row)
+        except (KeyError, TypeError, ValueError) as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise ValueError(
+                f"{path}:{number}: not a JSON object with a 'step'; delete the line"
+            ) from error
+    steps = [row for row in rows if not row.get("eval")]
+    evaluations = [row for row in rows if row.get("eval")]
+    return Training(
+        role=path.parts[-3],
+        phase=path.parts[-2],
+        series=_series(steps),
+        held_out=_series(evaluations),
+        steps=len(steps),
+        kept=next((row["step"] for row in reversed(evaluations) if row.get("best")), None),
+    )
+
+
+def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
+    """Points by figure; null is a figure that was not finite."""
+    found = {
+        key: tuple((row["step"], row[key]) for row in rows if row.get(key) is not None)
+        for key in _FIGURES
+    }
+    return {key: points for key, points in found.items() if points}
