@@ -9,18 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from malt_jax import tree
+from malt_jax.outcomes import Passes, Row
 from malt_jax.roles import prompt_ids
 from malt_jax.sampler import Request, Work
 from malt_jax.tree import Node, Team
 from malt_jax.types import Question
 
-Row = dict[str, Any]
-Passes = Sequence[Sequence[Row]]
-"""One question's k passes: `passes[sample][depth]` is a row of `shards.SCHEMA`."""
-
 Shown = Literal["own", "other", "none"]
-
-STREAM = "evaluate"  # what the stored passes were drawn with
 
 
 def grow(
@@ -35,12 +30,12 @@ def grow(
     """The last role's rows of the questions' passes, drawn anew, `per_batch` questions at a time
     and in their order: k rows a question, with the paths of the stored ones.
 
-    `team` is the one that made the passes, with its adapters and seed; `passes` are those of all
-    questions by id, of which `questions` may be a part. In the place of what the role before the
-    last said stands its "own" text (on a CPU in float32 the stored completions come out again, bit
-    by bit), that of the same pass of the "other" question (see `strangers`), or nothing. Rows have
-    no reward, value or label. Raises ValueError for passes of another chain, and if the last role
-    does not see the one before it.
+    `team` is the one that made the passes, with its adapters, seed and stream; `passes` are those
+    of all questions by id, of which `questions` may be a part. In the place of what the role before
+    the last said stands its "own" text (on a CPU in float32 the stored completions come out again,
+    bit by bit), that of the same pass of the "other" question (see `strangers`), or nothing. Rows
+    have no reward, value or label. Raises ValueError for passes of another chain, and if the last
+    role does not see the one before it.
     """
     for answers in tree.in_order(
         questions, per_batch, expand(team, passes, questions, shown, progress, work)
@@ -72,7 +67,7 @@ def expand(
                 seen[critic] = passes[others[question.id]][i][-2]["completion"]
             prompt = prompt_ids(last, question, team.task.answer_hint, seen, limits, team.tokenizer)
             parent = tuple(nodes[-2]["path"])
-            keys = tree.node_keys(team.seed, STREAM, [(question.id, parent)], 1)[0]
+            keys = tree.node_keys(team.seed, team.stream, [(question.id, parent)], 1)[0]
             yield Request(prompt, keys, last.max_new_tokens, tag=(question, (*parent, 0)))
 
     fresh = (request for question in questions for request in ask(question))

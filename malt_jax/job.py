@@ -15,6 +15,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from malt_jax import (
+    audit,
     collect,
     datasets,
     debate,
@@ -142,6 +143,9 @@ class Job:
         is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
         most = max(*self.settings.branching, self.settings.eval.votes)
+        debated = "debate" in self.settings.eval.systems
+        if debated:
+            most = max(most, self.settings.eval.agents)
         sampler = Sampler(
             self.model.config,
             self.model.params,
@@ -157,7 +161,7 @@ class Job:
         sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
-        if "debate" in self.settings.eval.systems:
+        if debated:
             first, agents = self.chain[0], self.settings.eval.agents
             size = debate.prompt_size(first, agents, self.task.answer_hint, tokenizer)
             sampler.check(size + longest, first.max_new_tokens, 1)
@@ -246,6 +250,7 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
         case "evaluate":
             job.claim_base()
             evaluate.run(directory, settings, job.team, job.adapters(), job.held_out)
+            audit.run(directory, settings)
             export.refresh(directory, settings)
         case "merge":
             export.merge(directory, settings, job.model)

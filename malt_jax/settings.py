@@ -278,7 +278,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
             (
                 "sample.rows",
-                s.sample.rows >= max(role.branching, s.eval.votes),
+                s.sample.rows >= max(role.branching, s.eval.votes, s.eval.agents),
                 "too few for one parent",
             ),
         ]

@@ -63,7 +63,10 @@ def passes(team: tree.Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def again(team, passes, shown, questions=QUESTIONS, per_batch=2) -> list[dict]:
-    batches = critiques.grow(team, passes, questions, shown, per_batch, lambda nodes: None, Work())
+    evaluating = replace(team, stream="evaluate")
+    batches = critiques.grow(
+        evaluating, passes, questions, shown, per_batch, lambda nodes: None, Work()
+    )
     return [row for rows in batches for row in rows]
 
 

@@ -75,7 +75,7 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
         "critiques": results.get("critiques"),
         "power": _power(own, main),
         "seeds": _seeds(own, config, [v for v in done if v.group == "seeds"], main),
-        "commands": {variant.name: command for variant in done},
+        "commands": {variant.name: command for variant in chosen},
     }
     rundir.write_json(workdir / "comparison.json", found)
     return found
@@ -160,7 +160,7 @@ def _row(
     right = np.array([one.right for one in found.values()])
     likeness = None
     if len(found) >= 100:
-        mean, spread = stats.subsets(right, size=100, count=4, seed=test.seed)
+        mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
     about = {"name": name, "title": title, "group": group, "variant": variant}
     score = outcomes.score(list(found.values()))
@@ -218,13 +218,19 @@ def _seeds(own: Outcomes, config: Config, done: Sequence[Variant], main: str) ->
     if not done:
         return None
     runs = [own, *(read(variants.directory(config, variant.name)) for variant in done)]
+    same = all(run[main].keys() == own[main].keys() for run in runs)
     most = min(len(run[main]) for run in runs)
     differences = {}
     for name in own.keys() - {main}:
         values = [
-            [float(run[main][i].right) - run[name][i].right for i in list(run[main])[:most]]
+            [
+                float(run[main][question].right) - run[name][question].right
+                for question in (own[main] if same else list(run[main])[:most])
+            ]
             for run in runs
         ]
-        mean, low, high = stats.nested_bootstrap(np.array(values), config["seed"])
+        mean, low, high = stats.nested_bootstrap(
+            np.array(values), config["seed"], same_questions=same
+        )
         differences[name] = {"difference": mean, "ci95": [low, high]}
     return {"runs": len(runs), "differences": differences}

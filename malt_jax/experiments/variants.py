@@ -7,7 +7,7 @@ roles that are to stay as they are, the trained adapters (`config.roles.ROLE.ada
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,8 @@ def sweeps(main: Config) -> list[Variant]:
             values = {"sample.temperature": temperature}
             found.append(_retrained(main, name, title, values, False))
     votes = 3 * main["eval"]["votes"]
-    return [*found, _evaluated(main, f"votes_{votes}", f"vote of {votes}", {"eval.votes": votes})]
+    more = _evaluated(main, f"votes_{votes}", f"vote of {votes}", {"eval.votes": votes})
+    return [*found, replace(more, group="sweeps")]
 
 
 def control(main: Config) -> list[Variant]:
