@@ -97,7 +97,7 @@ def _grade_batch(paths: dict[str, str], batch: Sequence[Sample]) -> Iterator[tup
     _end()  # a process that failed once may be short of memory, or dead
 
 
-_ENDED = ["unknown", "", "", "time or memory used up"]
+_ENDED: list[Any] = ["unknown", "", "", "time or memory used up"]
 
 
 def _exchange(request: str) -> Iterator[list[Any]]:
