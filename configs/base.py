@@ -27,6 +27,13 @@ REFINER = (
     + "\n\nProblem:\n{question}\n\nProposed solution:\n{generator}\n\nCritique:\n{verifier}"
 )
 
+DEBATER = (
+    "Below are a problem and the solutions that other agents gave to it. Use them as advice, keep "
+    "what is right in them and write the best solution. "
+    + ANSWER
+    + "\n\nProblem:\n{question}\n\n{others}"
+)
+
 
 def role(prompt: str, max_new_tokens: int, train: tuple[str, ...]) -> ConfigDict:
     return ConfigDict(
@@ -138,8 +145,12 @@ def get_config() -> ConfigDict:
             # As many more votes of the single agent as the costliest team's tokens pay for.
             "equal_compute": True,
             "critiques": False,  # the last role again, with another question's critique or none
-            "agents": 3,  # of the debate
-            "rounds": 3,
+            "debate": {
+                "agents": 3,
+                "rounds": 3,
+                "prompt": DEBATER,
+                "other": "Solution of another agent:\n{other}",
+            },
             "resamples": 10_000,  # of the bootstrap
         }
     )

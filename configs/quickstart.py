@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     c.roles.generator.prompt = "Solve: {question}"
     c.roles.verifier.prompt = "Check: {question}\n{generator}"
     c.roles.refiner.prompt = "Refine: {question}\n{generator}\n{verifier}"
+    c.eval.debate.prompt = "Solve: {question}\n{others}"
+    c.eval.debate.other = "{other}"
     c.roles.generator.max_new_tokens = 48
     c.roles.verifier.max_new_tokens = 48
     c.roles.refiner.max_new_tokens = 32

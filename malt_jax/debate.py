@@ -15,6 +15,7 @@ import numpy as np
 from malt_jax import stats, tree
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.sampler import Request, Work
+from malt_jax.settings import DebateSettings
 from malt_jax.tokenizer import Tokenizer
 from malt_jax.tree import Node, Team
 from malt_jax.types import Question
@@ -23,19 +24,12 @@ Row = dict[str, Any]
 
 STREAM = "debate"
 NAME = "debater"
-PROMPT = (
-    "Below are a problem and the solutions that other agents gave to it. Use them as advice, keep "
-    "what is right in them and write the best solution. End with one line of the form: Final "
-    "Answer: X, where X is {hint} and nothing else.\n\nProblem:\n{question}\n\n{others}"
-)
-OTHER = "Solution of another agent:\n{others}"
 
 
 def grow(
     team: Team,
     questions: Sequence[Question],
-    agents: int,
-    rounds: int,
+    how: DebateSettings,
     per_batch: int,
     progress: Callable[[int], Any],
     work: Work,
@@ -43,12 +37,9 @@ def grow(
     """The rows of the questions' debates, `per_batch` questions at a time and in their order.
 
     A question has agents * rounds rows of `shards.SCHEMA`, round by round: role "debater", path
-    [agent, round] from 0 on, every answer graded; there is no reward, value or label. Raises
-    ValueError for less than two agents or one round.
+    [agent, round] from 0 on, every answer graded; there is no reward, value or label.
     """
-    if agents < 2 or rounds < 1:
-        raise ValueError(f"a debate needs two agents and one round, got {agents} and {rounds}")
-    whole = expand(team, questions, agents, rounds, progress, work)
+    whole = expand(team, questions, how, progress, work)
     for debates in tree.in_order(questions, per_batch, whole):
         yield tree.answers(team, [node for nodes in debates for node in nodes])
 
@@ -56,15 +47,14 @@ def grow(
 def expand(
     team: Team,
     questions: Iterable[Question],
-    agents: int,
-    rounds: int,
+    how: DebateSettings,
     progress: Callable[[int], Any] = lambda nodes: None,
     work: Work | None = None,
 ) -> Iterator[tuple[Question, list[Node]]]:
     """Each question with its debate's nodes, round by round and in agent order, as soon as the last
     agent has spoken. Debates run side by side, and within one a round waits for the one before."""
-    first, hint = team.roles[0], team.task.answer_hint
-    again, names = debater(first, agents), _names(agents)
+    first, hint, agents, rounds = team.roles[0], team.task.answer_hint, how.agents, how.rounds
+    again, names = debater(first, how), _names(agents)
     limits = dict.fromkeys(names, first.max_new_tokens)
     stack = list[Request]()
 
@@ -127,21 +117,21 @@ def outcome(rows: Sequence[Row]) -> tuple[str, int, int]:
     return finals[0 if winner is None else winner]["status"], sum(read), written
 
 
-def debater(first: Role, agents: int) -> Role:
+def debater(first: Role, how: DebateSettings) -> Role:
     """An agent after the first round. Each of the other agents' answers is a field of its own, so
     that the prompt's length is bounded by theirs."""
-    names = _names(agents)
-    others = "\n\n".join(OTHER.replace("others", name) for name in names)
-    prompt = PROMPT.replace("{others}", others)
+    names = _names(how.agents)
+    others = "\n\n".join(how.other.replace("{other}", f"{{{name}}}") for name in names)
+    prompt = how.prompt.replace("{others}", others)
     return Role(NAME, prompt, ("question", "hint", *names), 1, first.max_new_tokens)
 
 
-def prompt_size(first: Role, agents: int, hint: str, tokenizer: Tokenizer) -> int:
+def prompt_size(first: Role, how: DebateSettings, hint: str, tokenizer: Tokenizer) -> int:
     """The most tokens that a debater's prompt may have beside those of the question; it writes up
     to `first.max_new_tokens`. The counterpart of `roles.prompt_sizes`."""
-    names, blank = _names(agents), Question("", "", "")
+    names, blank = _names(how.agents), Question("", "", "")
     limits, empty = dict.fromkeys(names, first.max_new_tokens), dict.fromkeys(names, "")
-    ids = prompt_ids(debater(first, agents), blank, hint, empty, limits, tokenizer)
+    ids = prompt_ids(debater(first, how), blank, hint, empty, limits, tokenizer)
     return len(ids) + sum(limits.values())
 
 

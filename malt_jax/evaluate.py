@@ -117,12 +117,12 @@ def _team_of(system: str) -> str:
 def _debate(
     directory: Path, settings: Settings, team: tree.Team, questions: Sequence[Question]
 ) -> list[Outcome]:
-    agents, rounds = settings.eval.agents, settings.eval.rounds
+    how = settings.eval.debate
 
-    def grow(pending: Sequence[Question], *how: Any) -> Rows:
-        return debate.grow(team, pending, agents, rounds, *how)
+    def grow(pending: Sequence[Question], *rest: Any) -> Rows:
+        return debate.grow(team, pending, how, *rest)
 
-    _store(directory, settings, questions, grow, agents * rounds, "debate")
+    _store(directory, settings, questions, grow, how.agents * how.rounds, "debate")
     rows = _by_question(directory, questions)
     return [Outcome(*debate.outcome(of_question)) for of_question in rows.values()]
 

@@ -145,7 +145,7 @@ class Job:
         most = max(*self.settings.branching, self.settings.eval.votes)
         debated = "debate" in self.settings.eval.systems
         if debated:
-            most = max(most, self.settings.eval.agents)
+            most = max(most, self.settings.eval.debate.agents)
         sampler = Sampler(
             self.model.config,
             self.model.params,
@@ -162,8 +162,8 @@ class Job:
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
         if debated:
-            first, agents = self.chain[0], self.settings.eval.agents
-            size = debate.prompt_size(first, agents, self.task.answer_hint, tokenizer)
+            first, how = self.chain[0], self.settings.eval.debate
+            size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
             sampler.check(size + longest, first.max_new_tokens, 1)
         return tree.Team(
             sampler=sampler,

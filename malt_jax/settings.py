@@ -100,13 +100,20 @@ class KtoSettings(PhaseSettings):
 
 
 @dataclass(frozen=True)
+class DebateSettings:
+    agents: int
+    rounds: int
+    prompt: str
+    other: str
+
+
+@dataclass(frozen=True)
 class EvalSettings:
     systems: tuple[str, ...]
     votes: int
     equal_compute: bool
     critiques: bool
-    agents: int
-    rounds: int
+    debate: DebateSettings
     resamples: int
 
 
@@ -254,8 +261,14 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             "config.kto.batch instead",
         ),
         ("eval.votes", s.eval.votes > 0, "must be positive"),
-        ("eval.agents", s.eval.agents > 1, "a debate needs two"),
-        ("eval.rounds", s.eval.rounds > 0, "must be positive"),
+        ("eval.debate.agents", s.eval.debate.agents > 1, "a debate needs two"),
+        ("eval.debate.rounds", s.eval.debate.rounds > 0, "must be positive"),
+        (
+            "eval.debate.prompt",
+            all(field in s.eval.debate.prompt for field in ("{question}", "{others}")),
+            "does not show the {question} and the {others}",
+        ),
+        ("eval.debate.other", "{other}" in s.eval.debate.other, "does not show the {other}"),
         ("eval.resamples", s.eval.resamples > 0, "must be positive"),
         ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
     ]
@@ -278,7 +291,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
             (
                 "sample.rows",
-                s.sample.rows >= max(role.branching, s.eval.votes, s.eval.agents),
+                s.sample.rows >= max(role.branching, s.eval.votes, s.eval.debate.agents),
                 "too few for one parent",
             ),
         ]

@@ -139,10 +139,12 @@ def test_a_part_of_the_questions_gets_the_same_critiques(team, passes):
 
 
 def test_a_killed_run_continues(team, passes, tmp_path):
+    evaluating = replace(team, stream="evaluate")
+
     def grow(stop):
         def grow_trees(pending, progress):
             for i, rows in enumerate(
-                critiques.grow(team, passes, pending, "other", 2, progress, Work())
+                critiques.grow(evaluating, passes, pending, "other", 2, progress, Work())
             ):
                 if i == stop:
                     raise KeyboardInterrupt

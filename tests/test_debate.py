@@ -9,10 +9,16 @@ import small
 from malt_jax import debate, mesh, shards, tasks, tree
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.sampler import Completion, Sampler, Sampling, Work
+from malt_jax.settings import DebateSettings
 from malt_jax.types import Question
 
 GENERATOR = Role("generator", "Solve {question}", ("question",), 3, 12)
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
+
+
+def how(agents: int = 3, rounds: int = 3) -> DebateSettings:
+    prompt = "Read these, then solve {question}, as {hint}\n\n{others}"
+    return DebateSettings(agents, rounds, prompt, "Solution of another agent:\n{other}")
 
 
 def team(rows: int = 12) -> tree.Team:
@@ -25,7 +31,7 @@ def team(rows: int = 12) -> tree.Team:
 
 
 def debates(one: tree.Team, questions=QUESTIONS, agents=3, rounds=3) -> dict[str, list[tree.Node]]:
-    return {q.id: nodes for q, nodes in debate.expand(one, questions, agents, rounds)}
+    return {q.id: nodes for q, nodes in debate.expand(one, questions, how(agents, rounds))}
 
 
 def drawn(found: dict[str, list[tree.Node]]) -> dict:
@@ -53,7 +59,7 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
-        batches = list(debate.grow(team(), QUESTIONS, 3, 3, 2, lambda nodes: None, work))
+        batches = list(debate.grow(team(), QUESTIONS, how(), 2, lambda nodes: None, work))
     assert sorted(asked) == [(1, 1)] * 5 * 6 + [(3, 3)] * 5
     assert [len(rows) for rows in batches] == [18, 18, 9]
     rows = [row for batch in batches for row in batch]
@@ -74,10 +80,7 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
 def shown(question: Question, others: list[str]) -> str:
     first, second = others
     return (
-        "Below are a problem and the solutions that other agents gave to it. Use them as advice, "
-        "keep what is right in them and write the best solution. End with one line of the form: "
-        "Final Answer: X, where X is a number and nothing else.\n\n"
-        f"Problem:\n{question.text}\n\n"
+        f"Read these, then solve {question.text}, as a number\n\n"
         f"Solution of another agent:\n{first}\n\nSolution of another agent:\n{second}"
     )
 
@@ -151,7 +154,7 @@ def test_a_killed_debate_continues(tmp_path):
     def grow(directory, before_the_kill=9):
         def grow_trees(pending, progress):
             calls.append([question.id for question in pending])
-            batches = debate.grow(team(), pending, 2, 2, 2, progress, Work())
+            batches = debate.grow(team(), pending, how(2, 2), 2, progress, Work())
             for i, rows in enumerate(batches):
                 if i == before_the_kill:
                     raise KeyboardInterrupt
@@ -214,10 +217,10 @@ def test_the_longest_prompt_is_known_before(monkeypatch):
 
     monkeypatch.setattr(Sampler, "run", run)
     debates(one, [question], agents=4, rounds=2)
-    size = debate.prompt_size(GENERATOR, 4, hint, one.tokenizer)
+    size = debate.prompt_size(GENERATOR, how(4), hint, one.tokenizer)
     assert {len(prompt) for prompt in prompts[1:]} == {size + len(question.text)}
     blank = prompt_ids(
-        debate.debater(GENERATOR, 4),
+        debate.debater(GENERATOR, how(4)),
         question,
         hint,
         dict.fromkeys(["other_1", "other_2", "other_3"], ""),
@@ -229,9 +232,3 @@ def test_the_longest_prompt_is_known_before(monkeypatch):
         return [i for i in ids if i in one.tokenizer.control_ids]
 
     assert all(control(prompt) == control(blank) for prompt in prompts[1:])
-
-
-def test_too_few_agents_or_rounds_are_refused():
-    for agents, rounds in ((1, 3), (3, 0)):
-        with pytest.raises(ValueError, match=f"got {agents} and {rounds}"):
-            next(debate.grow(team(), QUESTIONS, agents, rounds, 2, lambda nodes: None, Work()))

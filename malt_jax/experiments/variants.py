@@ -92,10 +92,11 @@ def paper_table1(main: Config) -> list[Variant]:
         _only_sft(main, main["chain"]),
         {"malt": "star_ma", "malt_mv": "star_ma_mv"},
     )
+    how = main["eval"]["debate"]
     debate = Variant(
         "debate",
         "systems",
-        f"debate of {main['eval']['agents']} agents, {main['eval']['rounds']} rounds",
+        f"debate of {how['agents']} agents, {how['rounds']} rounds",
         _untrained(main),
         {"debate": "debate"},
         EVALUATED,
@@ -221,7 +222,8 @@ def _untrained(main: Config) -> dict[str, Any]:
 def _only_sft(main: Config, roles: Sequence[str]) -> dict[str, Any]:
     """SFT alone; what the main run trained in that way is taken over."""
     same = [role for role in roles if tuple(main["roles"][role]["train"]) == ("sft",)]
-    anew = {f"roles.{role}.train": ("sft",) for role in roles if role not in same}
+    trained = [role for role in roles if main["roles"][role]["train"] and role not in same]
+    anew = {f"roles.{role}.train": ("sft",) for role in trained}
     return anew | (_kept(main, same) if same else {})
 
 
@@ -270,7 +272,8 @@ def _answering_second(main: Config) -> Variant:
     }
     rows = {"malt": "generator_verifier", "malt_mv": "generator_verifier_mv"}
     title = f"{first} and a {second} that answers"
-    return Variant("generator_verifier", "ablations", title, values, rows, reuses=False)
+    stages = TRAINED if main["roles"][second]["train"] else EVALUATED
+    return Variant("generator_verifier", "ablations", title, values, rows, stages, reuses=False)
 
 
 def _without_second(main: Config) -> Variant:
