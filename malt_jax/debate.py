@@ -123,7 +123,8 @@ def debater(first: Role, how: DebateSettings) -> Role:
     names = _names(how.agents)
     others = "\n\n".join(how.other.replace("{other}", f"{{{name}}}") for name in names)
     prompt = how.prompt.replace("{others}", others)
-    return Role(NAME, prompt, ("question", "hint", *names), 1, first.max_new_tokens)
+    sees = [field for field in ("question", "hint") if f"{{{field}}}" in how.prompt]
+    return Role(NAME, prompt, (*sees, *names), 1, first.max_new_tokens)
 
 
 def prompt_size(first: Role, how: DebateSettings, hint: str, tokenizer: Tokenizer) -> int:

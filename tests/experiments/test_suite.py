@@ -1,0 +1,63 @@
+"""A suite goes on where it was and past what cannot be run."""
+
+import json
+
+import pytest
+from test_settings import change, good
+
+from malt_jax import experiments, job
+from malt_jax.experiments import variants
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """What was run, by its directory's name, without running it; STaR with one agent fails."""
+    found: dict[str, tuple] = {}
+
+    def run(parsed, config, stages):
+        name = parsed.workdir.rpartition("/")[2]
+        found[name] = (config, tuple(stages))
+        if name == "star_sa":
+            raise ValueError("nothing to learn from")
+
+    monkeypatch.setattr(job, "run", run)
+    monkeypatch.setattr(experiments, "report_on", lambda config: None)
+    return found
+
+
+def a_suite(tmp_path, suite: str) -> dict:
+    return change(change(good(), "workdir", str(tmp_path / "main")), "suite", suite)
+
+
+def test_one_that_fails_does_not_keep_the_others_from_running(started, tmp_path):
+    with pytest.raises(ValueError, match=r"could not be run:\nstar_sa: nothing to learn from"):
+        experiments.run(a_suite(tmp_path, "paper_table1,control"))
+    assert list(started) == ["main", "star_sa", "star_ma", "debate", "shuffled"]
+    assert started["debate"][1] == ("evaluate",)
+    assert started["shuffled"][0]["trees"] == str(tmp_path / "main")
+
+
+def test_what_is_evaluated_is_not_run_again(started, tmp_path):
+    config = a_suite(tmp_path, "paper_table1")
+    for name in ("star_sa", "star_ma"):
+        results = variants.directory(config, name) / "eval" / "results.json"
+        results.parent.mkdir(parents=True)
+        results.write_text(json.dumps({}))
+    experiments.run(config)
+    assert list(started) == ["main", "debate"]
+
+
+def test_every_setting_is_checked_before_the_first_run(started, tmp_path):
+    config = a_suite(tmp_path, "sweeps")
+    config["sample"]["rows"] = 8  # enough for the main run, and too few for nine votes
+    with pytest.raises(ValueError, match=r"config.sample.rows: too few"):
+        experiments.run(config)
+    assert not started
+
+
+def test_ablations_ask_the_main_run_for_the_critique_test(started, tmp_path):
+    config = a_suite(tmp_path, "ablations")
+    experiments.run(config)
+    assert started["main"][0]["eval"]["critiques"]
+    assert not started["star_ma"][0]["eval"]["critiques"]
+    assert not config["eval"]["critiques"], "the given config stays as it is"
