@@ -119,7 +119,7 @@ def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> 
     references = {math.reference(math.read_row(row).answer) or "" for row in rows}
     faulty = {t: FAULTS[how](t) for t in sorted(references)}
     samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
-    assert len(samples) > 5
+    assert len(samples) > 2
     found = isolation.grade(MATH, samples)
     assert {v.status for v in found} <= {"wrong", "unparseable"}, [
         s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
