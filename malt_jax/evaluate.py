@@ -72,24 +72,22 @@ def run(
     }
     if "debate" in wanted:
         found["debate"] = _debate(directory / "debate", settings, evaluating, questions)
+    chains = {
+        "malt" if name == "malt" else "ma": one
+        for name, one in passes.items()
+        if len(one[0][0]) > 1 or name == "malt"
+    }
     results: Row = {
         "split": {"n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
         "systems": {name: outcomes.score(one) for name, one in found.items()},
         "paired": outcomes.paired(found, settings.seed, settings.eval.resamples),
-        "flows": {
-            "malt" if name == "malt" else "ma": outcomes.flows(one)
-            for name, one in passes.items()
-            if len(one[0][0]) > 1
-        },
-        "at_k": {
-            "malt" if name == "malt" else "ma": outcomes.at_k(_finals(one))
-            for name, one in passes.items()
-        },
+        "flows": {name: outcomes.flows(one) for name, one in chains.items() if len(one[0][0]) > 1},
+        "at_k": {name: outcomes.at_k(_finals(one)) for name, one in chains.items()},
     }
     if "base" in passes:
-        alone = _alone(directory, settings, team, questions, passes["base"], found)
+        alone = _alone(directory, settings, evaluating, questions, passes["base"], found)
         results |= _against_voting(settings, alone, found)
         results["at_k"]["sa"] = outcomes.at_k(alone)
     if "malt" in passes and settings.eval.critiques:
