@@ -10,18 +10,16 @@ comparing it measures its format as much as its answers.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import rundir, shards, stats, tasks
+from malt_jax import outcomes, rundir, shards, tasks
+from malt_jax.outcomes import Row
 from malt_jax.settings import SYSTEMS, Settings
 from malt_jax.tasks import Task, isolation
 from malt_jax.tasks.isolation import Sample
 from malt_jax.types import Grade
-
-Row = dict[str, Any]
 
 COLUMNS = (
     *("question_id", "question", "reference", "role", "path", "completion"),
@@ -161,5 +159,4 @@ def _by_question(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _is_right(passes: Sequence[Row], prefix: str, vote: bool) -> bool:
     used = passes if vote else passes[:1]
-    winner = stats.majority([row[f"{prefix}answer"] for row in used])
-    return bool(used[winner or 0][f"{prefix}status"] == "correct")
+    return bool(outcomes.voted(used, f"{prefix}answer")[f"{prefix}status"] == "correct")

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from malt_jax import stats, tree
+from malt_jax import tree
+from malt_jax.outcomes import Row, voted
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.sampler import Request, Work
 from malt_jax.settings import DebateSettings
 from malt_jax.tokenizer import Tokenizer
 from malt_jax.tree import Node, Team
 from malt_jax.types import Question
-
-Row = dict[str, Any]
 
 STREAM = "debate"
 NAME = "debater"
@@ -111,10 +110,9 @@ def outcome(rows: Sequence[Row]) -> tuple[str, int, int]:
     """
     last = max(row["path"][1] for row in rows)
     finals = sorted((row for row in rows if row["path"][1] == last), key=lambda row: row["path"])
-    winner = stats.majority([row["answer"] for row in finals])
     read = [row["prompt_tokens"] for row in rows if row["path"][0] == 0 or row["path"][1] > 0]
     written = sum(row["completion_tokens"] for row in rows)
-    return finals[0 if winner is None else winner]["status"], sum(read), written
+    return voted(finals)["status"], sum(read), written
 
 
 def debater(first: Role, how: DebateSettings) -> Role:

@@ -66,9 +66,9 @@ def outcome(system: str, passes: Passes) -> Outcome:
     )
 
 
-def voted(finals: Sequence[Row]) -> Row:
-    """The row that wins a majority vote; the first where nobody votes."""
-    return finals[stats.majority([row["answer"] for row in finals]) or 0]
+def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
+    """The row that wins a majority vote by the column `answer`; the first where nobody votes."""
+    return finals[stats.majority([row[answer] for row in finals]) or 0]
 
 
 def score(outcomes: Sequence[Outcome]) -> Row:

@@ -7,6 +7,7 @@ rewards are the generator's own. What would have needed other samples is refused
 """
 
 import itertools
+import json
 import operator
 from collections import defaultdict
 from collections.abc import Mapping
@@ -15,13 +16,13 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax import shards, tree
+from malt_jax import rundir, shards, tree
 from malt_jax.models.hf import read_json
 from malt_jax.settings import Settings
 
 _DATA = ("task", "train", "eval", "exclude", "train_questions", "max_chars")
 _SHAPES_SAMPLES = (
-    *("seed", "model", "sample.temperature", "sample.top_k", "sample.top_p"),
+    *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),
 )
 
@@ -48,13 +49,14 @@ def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_has
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
     there = read_json(record)
+    old, new = rundir.flat(there["config"]), rundir.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:
         keys += [f"roles.{name}.prompt", f"roles.{name}.max_new_tokens"]
     other = [
-        f"  config.{key}: {_at(there['config'], key)!r} there, {_at(config, key)!r} now"
+        f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in keys
-        if _plain(_at(there["config"], key)) != _plain(_at(config, key))
+        if old.get(key) != new.get(key)
     ]
     if there["base_hash"] != base_hash:
         other.append(f"  the base model: {there['base_hash'][:19]} there, {base_hash[:19]} now")
@@ -62,7 +64,7 @@ def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_has
     if settings.chain != chain[: len(settings.chain)]:
         other.append(f"  config.chain: {chain} there, {settings.chain} now, not its beginning")
     for name in settings.chain:
-        most = _at(there["config"], f"roles.{name}.branching")
+        most = old.get(f"roles.{name}.branching")
         if most is not None and settings.roles[name].branching > most:
             other.append(f"  config.roles.{name}.branching: only {most} there")
     if other:
@@ -103,16 +105,3 @@ def _cut(rows: list[tree.Row], settings: Settings, path: Path) -> list[tree.Row]
         [n for level in depth for n in level] for depth in zip(*trees.values(), strict=True)
     ]
     return tree.value(together, branching, settings.credit, settings.seed)
-
-
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else None
-    return config
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -94,7 +94,7 @@ def _take_over(path: Path, resolved: dict[str, Any]) -> None:
     """Makes `resolved` the settings of a work directory that has others, if nothing speaks against
     it."""
     record = json.loads(path.read_text())
-    old, new = _flat(record["config"]), _flat(resolved)
+    old, new = flat(record["config"]), flat(resolved)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()
     for key in changed:
@@ -184,11 +184,12 @@ def directory_whole(path: Path) -> Iterator[Path]:
     temporary.rename(path)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config by dotted keys."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
         key: value
         for name, child in tree.items()
-        for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
     }

@@ -118,7 +118,7 @@ def test_an_empty_directory_binds_nothing(tmp_path):
 
 def test_every_key_of_a_config_has_its_place_in_the_table():
     """A pattern that fits nothing is a typing error: the key would fall to the strictest rule."""
-    keys = set(rundir._flat(json.loads(json.dumps(good()))))
+    keys = set(rundir.flat(json.loads(json.dumps(good()))))
     for pattern, _ in rundir._BOUND_BY:
         assert any(rundir.fnmatchcase(key, pattern) for key in keys), pattern
 

@@ -27,7 +27,7 @@ def run(config: Config) -> None:
     job.run(settings.parse(main), main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):
-        if (variants.directory(main, variant.name) / "eval" / "results.json").exists():
+        if variants.results(main, variant).exists():
             logging.info("%s (%d of %d): done before", variant.name, i, len(chosen))
             continue
         logging.info("%s (%d of %d): %s", variant.name, i, len(chosen), variant.title)

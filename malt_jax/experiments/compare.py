@@ -47,10 +47,10 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
         for name, of_system in own.items()
     ]
     flows, at_k = dict(results["flows"]), dict(results["at_k"])
-    done = [variant for variant in chosen if _results(config, variant).exists()]
+    done = [variant for variant in chosen if variants.results(config, variant).exists()]
     for variant in done:
         rows += _rows(test, config, variant)
-        there = read_json(_results(config, variant))
+        there = read_json(variants.results(config, variant))
         if "malt" in there["flows"]:
             flows[variant.name] = there["flows"]["malt"]
         if "eval.votes" in variant.values:
@@ -79,10 +79,6 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
     }
     rundir.write_json(workdir / "comparison.json", found)
     return found
-
-
-def _results(config: Config, variant: Variant) -> Path:
-    return variants.directory(config, variant.name) / "eval" / "results.json"
 
 
 def _rows(test: "_Test", config: Config, variant: Variant) -> list[Row]:

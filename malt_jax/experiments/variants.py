@@ -62,6 +62,11 @@ def directory(main: Config, name: str) -> Path:
     return Path(main["workdir"]) / "variants" / name
 
 
+def results(main: Config, variant: Variant) -> Path:
+    """The file that is there once a variant is done."""
+    return directory(main, variant.name) / "eval" / "results.json"
+
+
 def of(main: Config) -> list[Variant]:
     """The variants of `config.suite`, each once, in an order in which none needs a later one.
 
@@ -83,14 +88,14 @@ def paper_table1(main: Config) -> list[Variant]:
         "systems",
         "STaR, single agent",
         {"chain": (first,), f"roles.{first}.train": ("sft",)},
-        {"malt": "star_sa", "malt_mv": "star_sa_mv"},
+        _rows("star_sa"),
     )
     star_ma = Variant(
         "star_ma",
         "systems",
         "STaR, team (SFT on MALT's positives)",
         _only_sft(main, main["chain"]),
-        {"malt": "star_ma", "malt_mv": "star_ma_mv"},
+        _rows("star_ma"),
     )
     how = main["eval"]["debate"]
     debate = Variant(
@@ -201,6 +206,11 @@ SUITES: dict[str, Callable[[Config], list[Variant]]] = {
 }
 
 
+def _rows(name: str) -> dict[str, str]:
+    """The rows of a variant's trained team."""
+    return {"malt": name, "malt_mv": f"{name}_mv"}
+
+
 def _kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
     """Values that take roles (all of the chain by default) as the main run trained them."""
     values: dict[str, Any] = {}
@@ -235,8 +245,7 @@ def _variant(
     stages: tuple[str, ...],
 ) -> Variant:
     """Trained as the main run but for `values`, and named after what differs."""
-    rows = {"malt": name, "malt_mv": f"{name}_mv"}
-    return Variant(name, "ablations", title, {**_kept(main), **values}, rows, stages)
+    return Variant(name, "ablations", title, {**_kept(main), **values}, _rows(name), stages)
 
 
 def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -> Variant:
@@ -252,7 +261,7 @@ def _retrained(
     group: str = "sweeps",
 ) -> Variant:
     """Everything trained anew; other samples need their own baselines."""
-    rows = {"malt": name, "malt_mv": f"{name}_mv"}
+    rows = _rows(name)
     if not reuses:
         rows |= {"sa_mv": f"{name}_sa_mv"}
     return Variant(name, group, title, values, rows, reuses=reuses)
@@ -270,10 +279,17 @@ def _answering_second(main: Config) -> Variant:
         f"roles.{second}.prompt": shown,
         f"roles.{second}.max_new_tokens": main["roles"][last]["max_new_tokens"],
     }
-    rows = {"malt": "generator_verifier", "malt_mv": "generator_verifier_mv"}
     title = f"{first} and a {second} that answers"
     stages = TRAINED if main["roles"][second]["train"] else EVALUATED
-    return Variant("generator_verifier", "ablations", title, values, rows, stages, reuses=False)
+    return Variant(
+        "generator_verifier",
+        "ablations",
+        title,
+        values,
+        _rows("generator_verifier"),
+        stages,
+        reuses=False,
+    )
 
 
 def _without_second(main: Config) -> Variant:
