@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
             "eval": "",
             "exclude": (),  # more test sets, TASK:PATH, that training must not overlap with
             "train_questions": 0,  # 0: all
+            "skip_questions": 0,  # training questions to pass over: those of a warm start, say
             "eval_questions": 0,
             "max_chars": 4000,  # longer questions are dropped and reported
         }

@@ -89,9 +89,9 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         shards.write(directory / role / "sft.parquet", harvest.sft, SFT_SCHEMA)
         shards.write(directory / role / "dpo.parquet", harvest.dpo, DPO_SCHEMA)
         shards.write(directory / role / "kto.parquet", _alternated(harvest.kto), KTO_SCHEMA)
-    summary = {role: _summary(harvest) for role, harvest in harvests.items()}
-    rundir.write_json(directory / "yield.json", summary)
-    for role, counts in summary.items():
+    found = {role: summary(harvest) for role, harvest in harvests.items()}
+    rundir.write_json(directory / "yield.json", found)
+    for role, counts in found.items():
         logging.info(
             "%s: %d of %d positive, %d rows for SFT, %d pairs for DPO, %d rows for KTO",
             role,
@@ -101,7 +101,7 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
             counts["pairs"],
             counts["kto_rows"],
         )
-    return summary
+    return found
 
 
 def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
@@ -200,7 +200,7 @@ def _pair(good: Row, bad: Row) -> Row:
     }
 
 
-def _summary(harvest: Harvest) -> Row:
+def summary(harvest: Harvest) -> Row:
     counts, edges = np.histogram(harvest.values, bins=10, range=(0.0, 1.0))
     return {
         "nodes": len(harvest.values),

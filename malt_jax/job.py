@@ -27,6 +27,7 @@ from malt_jax import (
     reuse,
     roles,
     rundir,
+    solutions,
     tasks,
     train,
     tree,
@@ -39,7 +40,7 @@ from malt_jax.settings import ModelSettings, Settings
 from malt_jax.types import Question
 
 STAGES = ("collect", "datasets", "train", "evaluate", "report")
-ON_REQUEST = ("merge",)
+ON_REQUEST = ("solutions", "merge")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Job:
             name, _, path = place.partition(":")
             exclude += self._load(tasks.get(name), "eval", path, 0)[0]
         questions, account = self._load(
-            self.task, "train", data.train, data.train_questions, exclude
+            self.task, "train", data.train, data.train_questions, exclude, data.skip_questions
         )
         self._account("train", account)
         return questions
@@ -109,6 +110,7 @@ class Job:
         path: str,
         limit: int,
         exclude: Sequence[Question] = (),
+        skip: int = 0,
     ) -> tuple[list[Question], tasks.LoadReport]:
         """Questions that would not fit the context beside the prompts and completions are left
         out."""
@@ -119,6 +121,7 @@ class Job:
             path,
             split=split,
             limit=limit,
+            skip=skip,
             seed=self.settings.seed,
             max_chars=self.settings.data.max_chars,
             fits=lambda text: len(tokenizer.encode(text)) <= room,
@@ -252,6 +255,8 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
             evaluate.run(directory, settings, job.team, job.adapters(), job.held_out)
             audit.run(directory, settings)
             export.refresh(directory, settings)
+        case "solutions":
+            solutions.run(directory, job.chain, job.task, job.model.tokenizer, job.training)
         case "merge":
             export.merge(directory, settings, job.model)
         case "report":

@@ -29,6 +29,7 @@ class DataSettings:
     eval: str
     exclude: tuple[str, ...]
     train_questions: int
+    skip_questions: int
     eval_questions: int
     max_chars: int
 
@@ -216,6 +217,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ("model.path", bool(s.model.path), "empty; a directory, a .gguf file or a hub id"),
         ("seed", s.seed >= 0, "must not be negative"),
         ("data.train_questions", s.data.train_questions >= 0, "must be 0 (all) or a count"),
+        ("data.skip_questions", s.data.skip_questions >= 0, "must not be negative"),
         ("data.eval_questions", s.data.eval_questions >= 0, "must be 0 (all) or a count"),
         ("data.max_chars", s.data.max_chars > 0, "must be positive"),
         ("chain", bool(s.chain), "empty; name at least one role"),

@@ -12,13 +12,15 @@ class Question:
 
     `id` is unique in its split and stable between runs: the random numbers of its tree follow
     from it. `choices` is empty, or holds (label, text) pairs of a multiple-choice question;
-    `text` then already shows them as they are put to the model.
+    `text` then already shows them as they are put to the model. `solution` is a worked one as a
+    role would write it, its answer marked, or empty where the data set has none.
     """
 
     id: str
     text: str
     answer: str
     choices: tuple[tuple[str, str], ...] = ()
+    solution: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ LAYERS = {
     "story": {"collect", "train", "evaluate", "audit", "report", "tiny"},
     "engine": {
         *("sampler", "batches", "policy", "steps", "tree", "datasets", "reuse", "outcomes"),
-        *("debate", "critiques"),
+        *("debate", "critiques", "solutions"),
         *("export", "card", "preflight"),
         *("objectives", "feed", "heldout", "fit"),
     },

@@ -1,12 +1,20 @@
 """GSM8K (Cobbe et al., arXiv 2110.14168): word problems of a few steps; solutions end "#### N"."""
 
+import re
+
 from malt_jax.tasks import numeric
 from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
 
 def read_row(row: Row) -> Question:
-    return Question(id_field(row, "id"), text_field(row, "question"), answer_field(row, "answer"))
+    answer = answer_field(row, "answer")
+    work, mark, result = answer.rpartition("####")
+    steps = _CALCULATOR.sub("", work).strip()
+    solution = f"{steps}\nFinal Answer: {result.strip()}" if mark else ""
+    return Question(id_field(row, "id"), text_field(row, "question"), answer, solution=solution)
 
 
 TASK = Task(

@@ -53,6 +53,7 @@ def load(
     *,
     split: str,
     limit: int = 0,
+    skip: int = 0,
     seed: int = 0,
     max_chars: int = 4000,
     fits: Callable[[str], bool] = lambda text: True,
@@ -64,7 +65,8 @@ def load(
     `arithmetic` generates its rows instead. Rows that are empty, too long (over `max_chars`
     characters, or not `fits(text)`), without a readable answer, repeated, or overlapping with
     `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a smaller `limit`
-    gives a prefix of a larger one; 0 keeps all. Of rows with the same question the first is kept.
+    gives a prefix of a larger one; 0 keeps all. The first `skip` are passed over. Of rows with the
+    same question the first is kept.
 
     Raises:
         ValueError: for an unknown split or path, a negative limit, and a malformed row, naming its
@@ -75,7 +77,7 @@ def load(
     if limit < 0:
         raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
     if task.name == arithmetic.TASK.name:
-        rows = _generated(path, split=split, limit=limit, seed=seed, spare=len(exclude))
+        rows = _generated(path, split=split, limit=limit, seed=seed, spare=skip + len(exclude))
     else:
         rows = [
             _question(task, row, place, f"{task.name}-{split}-{index}")
@@ -86,7 +88,7 @@ def load(
     )
     if task.name != arithmetic.TASK.name:
         survivors = _shuffled(survivors, seed)
-    kept = survivors[: limit or None]
+    kept = survivors[skip : skip + limit if limit else None]
     counts = Counter(reason for _, reason in dropped)
     report = LoadReport(
         read=len(rows),

@@ -46,7 +46,11 @@ def read_row(row: Row) -> Question:
     """Reads `answer` where the form has it (MATH-500), else the boxed answer of `solution`."""
     own_id = id_field(row, "unique_id") or id_field(row, "idx")
     source = "answer" if "answer" in row else "solution"
-    return Question(own_id, text_field(row, "problem").strip(), answer_field(row, source))
+    worked = str(row.get("solution") or "").strip()
+    boxed = marked(worked)
+    solution = f"{worked}\nFinal Answer: ${boxed[0][0]}$" if boxed else ""
+    problem = text_field(row, "problem").strip()
+    return Question(own_id, problem, answer_field(row, source), solution=solution)
 
 
 def canonical(latex: str) -> str | None:

@@ -1,8 +1,14 @@
 """MAWPS (Koncel-Kedziorski et al., NAACL 2016): elementary word problems from many collections."""
 
+import re
+from fractions import Fraction
+
 from malt_jax.tasks import numeric
 from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
+
+_LITERAL = re.compile(r"\d+(?:\.\d+)?")
+_SOLVED = re.compile(r"[xX]=([-+*/().\d]+)")
 
 
 def read_row(row: Row) -> Question:
@@ -13,7 +19,30 @@ def read_row(row: Row) -> Question:
         question, answer = "question", "result_float"
     else:
         question, answer = "original_text", "ans"
-    return Question(id_field(row, "id"), text_field(row, question), answer_field(row, answer))
+    result = answer_field(row, answer)
+    solution = _worked(str(row.get("equation", "")), result)
+    return Question(id_field(row, "id"), text_field(row, question), result, solution=solution)
+
+
+def _worked(equation: str, result: str) -> str:
+    """An equation such as "X=((22.0-14.0)/4.0)" as "(22 - 14) / 4 = 2. Final Answer: 2"; "" if it
+    does not stand solved for X."""
+    found, value = _SOLVED.fullmatch(equation.replace(" ", "")), numeric.reference(result)
+    if not found or value is None:
+        return ""
+    spaced = re.sub(r"(?<=[\d)])([-+*/])", r" \1 ", _without_outer(found[1]))
+    plain = _LITERAL.sub(lambda number: numeric.canonical(Fraction(number[0])), spaced)
+    return f"{plain} = {value}. Final Answer: {value}"
+
+
+def _without_outer(text: str) -> str:
+    """Without a pair of parentheses around the whole."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if not depth and place < len(text) - 1:
+            return text
+    return text[1:-1] if text.startswith("(") else text
 
 
 TASK = Task(

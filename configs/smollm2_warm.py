@@ -1,0 +1,35 @@
+"""A warm start for smollm2_mawps.py: SmolLM2-135M-Instruct on 400 worked solutions.
+
+python -m malt_jax.main --config=configs/smollm2_warm.py --stage=solutions
+python -m malt_jax.main --config=configs/smollm2_warm.py --stage=train
+python -m malt_jax.main --config=configs/smollm2_warm.py --stage=merge
+
+writes the Hugging Face directory runs/smollm2_warm/export/merged/generator, the base model of that
+experiment. As it is published this model solves 2% of the training questions in any of six prompts,
+too few to learn from.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import get_config as base
+
+
+def get_config() -> ConfigDict:
+    c = base()
+    c.workdir = "runs/smollm2_warm"
+    c.model.path = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    c.data.task = "mawps"
+    c.data.train = "mawps/train.json"
+    c.data.eval = "mawps/singleop.jsonl"
+    c.data.train_questions = 400
+    c.chain = ("generator",)
+    c.roles.generator.prompt = (
+        "Write the equation that answers the question, then the final answer.\n\n"
+        "Question: {question}"
+    )
+    c.roles.generator.max_new_tokens = 48
+    c.lora.rank = 16
+    c.lora.alpha = 32.0
+    c.sft.learning_rate = 5e-4
+    c.sft.epochs = 4
+    return c

@@ -1,0 +1,83 @@
+"""A warm start's rows: the data set's worked solutions, to the token as a role would write them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import small
+
+from malt_jax import solutions, tasks
+from malt_jax.roles import Role, prompt_ids
+from malt_jax.types import Question
+
+TASK = tasks.get("mawps")
+ROLE = Role("generator", "Q: {question}", ("question",), 3, 40)
+RIGHT = Question("a", "2 and 3?", "5", solution="2 + 3 = 5. Final Answer: 5")
+WRONG = Question("b", "2 and 4?", "6", solution="2 + 4 = 7. Final Answer: 7")
+LONG = Question("c", "2 and 5?", "7", solution=f"{'2 + 5 is 7. ' * 3}Final Answer: 7")
+BARE = Question("d", "2 and 6?", "8")
+
+
+def test_rows_are_what_the_role_would_have_sampled(tmp_path: Path) -> None:
+    tokenizer = small.tokenizer()
+    solutions.run(tmp_path, (ROLE,), TASK, tokenizer, [WRONG, RIGHT, LONG, BARE])
+    (row,) = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
+    assert (row["question_id"], row["completion"], row["value"]) == ("a", RIGHT.solution, 1.0)
+    assert row["prompt_token_ids"] == prompt_ids(ROLE, RIGHT, "", {}, {}, tokenizer)
+    assert row["completion_token_ids"][-1] == tokenizer.end_id
+    assert tokenizer.decode(row["completion_token_ids"]) == RIGHT.solution
+    found = json.loads((tmp_path / "datasets" / "yield.json").read_text())["generator"]
+    assert (found["parents"], found["sft_rows"]) == (4, 1)
+    assert found["dropped"] == {
+        "graded wrong": 1,
+        "longer than max_new_tokens": 1,
+        "no solution": 1,
+    }
+
+
+def test_a_solution_of_just_the_limit_is_kept(tmp_path: Path) -> None:
+    exact = Role("generator", ROLE.prompt, ROLE.sees, 3, len(RIGHT.solution) + 1)  # and the end
+    solutions.run(tmp_path, (exact,), TASK, small.tokenizer(), [RIGHT])
+    assert pq.read_metadata(tmp_path / "datasets" / "generator" / "sft.parquet").num_rows == 1
+
+
+def test_several_roles_and_data_without_solutions_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config.chain: .*\('generator',\)"):
+        solutions.run(tmp_path, (ROLE, ROLE), TASK, small.tokenizer(), [RIGHT])
+    with pytest.raises(ValueError, match=r"no worked solution .*\(1 no solution\)"):
+        solutions.run(tmp_path, (ROLE,), TASK, small.tokenizer(), [BARE])
+    assert not (tmp_path / "datasets").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "solution"),
+    [
+        (
+            "gsm8k",
+            {"question": "?", "answer": "4 pens cost 4*2=<<4*2=8>>8 dollars.\n#### 8"},
+            "4 pens cost 4*2=8 dollars.\nFinal Answer: 8",
+        ),
+        ("gsm8k", {"question": "?", "answer": "8"}, ""),
+        (
+            "mawps",
+            {"original_text": "?", "ans": 2.0, "equation": "X=((22.0-14.0)/4.0)"},
+            "(22 - 14) / 4 = 2. Final Answer: 2",
+        ),
+        (
+            "mawps",
+            {"original_text": "?", "ans": 5.0, "equation": "x=(12.5+12.5)/(6.0-1.0)"},
+            "(12.5 + 12.5) / (6 - 1) = 5. Final Answer: 5",
+        ),
+        ("mawps", {"original_text": "?", "ans": 5.0, "equation": "2*x=10"}, ""),
+        ("mawps", {"input": "?", "target": 5.0}, ""),
+        (
+            "math",
+            {"problem": "?", "solution": r"So it is $\boxed{\frac{1}{2}}$."},
+            "So it is $\\boxed{\\frac{1}{2}}$.\nFinal Answer: $\\frac{1}{2}$",
+        ),
+        ("math", {"problem": "?", "answer": "2"}, ""),
+    ],
+)
+def test_solutions_as_a_role_would_write_them(task: str, row: dict, solution: str) -> None:
+    assert tasks.get(task).read_row(row).solution == solution
