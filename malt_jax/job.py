@@ -134,7 +134,13 @@ class Job:
         logging.info("%s: %s", split, account.summary())
         path = self.directory / "data.json"
         there = read_json(path) if path.exists() else {}
-        rundir.write_json(path, there | {split: dataclasses.asdict(account)})
+        found = dataclasses.asdict(account)
+        if quarantined := found.pop("quarantined"):
+            file = self.directory / "quarantine" / f"{split}.json"
+            names = ("place", "reason", "begins")
+            rundir.write_json(file, [dict(zip(names, row, strict=True)) for row in quarantined])
+            logging.warning("%s: %d malformed rows are listed there", file, len(quarantined))
+        rundir.write_json(path, there | {split: found})
         if not account.kept:
             raise ValueError(
                 f"config.data.{split}: no question is left after the filters; {path} says why"

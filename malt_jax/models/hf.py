@@ -81,6 +81,8 @@ def _sharded(directory: Path) -> dict[str, Stored]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index}: weight_map is missing or empty")
+    if strange := [file for file in weight_map.values() if not isinstance(file, str)]:
+        raise ValueError(f"{index}: {strange[0]!r} is not a file name")
     found: dict[str, Stored] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:

@@ -72,8 +72,12 @@ def build(
     """Reads every parameter of `config` in `dtype`; holds one tensor at a time beside those placed.
 
     Raises ValueError naming the tensor, its file, and both shapes where the files and the config
-    disagree.
+    disagree, and a tensor that holds NaN or infinity.
     """
+    if config.num_layers > len(stored):  # or the list of what is wanted would fill the memory
+        raise ValueError(
+            f"config: {config.num_layers} layers, but the files hold {len(stored)} tensors in all"
+        )
     place = place or (lambda _, array: jnp.asarray(array))
     leaves, tree = jax.tree.flatten_with_path(llama.param_shapes(config, dtype))
     wanted = {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
@@ -81,7 +85,17 @@ def build(
     if config.tied and HEAD in stored:
         _check_tied_head(stored)
     placed = [place(path, _array(stored[hf_name(path)], dtype)) for path in wanted]
+    finite = jax.device_get([_finite(leaf) for leaf in placed])
+    for path, good in zip(wanted, finite, strict=True):
+        if not good:
+            name = hf_name(path)
+            raise ValueError(f"{name} in {stored[name].file}: holds NaN or infinity as {dtype}")
     return jax.tree.unflatten(tree, placed)
+
+
+@jax.jit
+def _finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
 
 
 def _array(tensor: Stored, dtype: Any) -> np.ndarray:

@@ -201,6 +201,11 @@ class Session:
                 n = drawn.counts[e, r]
                 row.tokens += drawn.tokens[e, r, :n].tolist()
                 row.logps += drawn.logps[e, r, :n].tolist()
+                if not np.isfinite(drawn.logps[e, r, :n]).all():
+                    raise FloatingPointError(
+                        "sampling: the model's logits are not finite; look at the adapters' "
+                        "weights, or compute with --config.model.dtype=float32"
+                    )
                 stopped = bool(drawn.stopped[e, r])
                 if stopped or len(row.tokens) == row.group.request.max_new_tokens:
                     request, child, completion = shard.finish(row, stopped)

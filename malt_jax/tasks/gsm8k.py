@@ -11,9 +11,9 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 def read_row(row: Row) -> Question:
     answer = answer_field(row, "answer")
-    work, mark, result = answer.rpartition("####")
+    work, _, result = answer.rpartition("####")
     steps = _CALCULATOR.sub("", work).strip()
-    solution = f"{steps}\nFinal Answer: {result.strip()}" if mark else ""
+    solution = f"{steps}\nFinal Answer: {result.strip()}" if steps else ""
     return Question(id_field(row, "id"), text_field(row, "question"), answer, solution=solution)
 
 

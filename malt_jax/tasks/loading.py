@@ -2,16 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+
+from absl import logging
 
 from malt_jax.tasks import arithmetic
 from malt_jax.tasks.overlap import OverlapIndex, key
-from malt_jax.tasks.rows import read_rows
-from malt_jax.tasks.task import Row, Task
+from malt_jax.tasks.rows import Malformed, read_rows
+from malt_jax.tasks.task import Task
 from malt_jax.types import Question
 
 REASONS = (
+    "malformed",
     "empty",
     "too_long",
     "unparseable_answer",
@@ -26,11 +30,13 @@ class LoadReport:
     """Where the rows of a load went: `read` is the sum of the other counts.
 
     A row counts under the first reason that applies, in the order of the fields. `beyond_limit`
-    rows were good and not asked for. `dropped` lists (id, reason), in the order of the file.
+    rows were good and not asked for. `dropped` lists (id, reason) in the order of the file,
+    malformed rows last by their places; `quarantined` has these as (place, reason, beginning).
     """
 
     read: int
     kept: int
+    malformed: int
     empty: int
     too_long: int
     unparseable_answer: int
@@ -39,6 +45,7 @@ class LoadReport:
     overlap_ngram: int
     beyond_limit: int
     dropped: tuple[tuple[str, str], ...]
+    quarantined: tuple[tuple[str, str, str], ...] = ()
 
     def summary(self) -> str:
         """One line, with the reasons that occurred."""
@@ -62,39 +69,39 @@ def load(
     """Loads the questions of one split ("train" or "eval").
 
     `path` is a local file in a published form, a hub id, or "" for the task's own hub dataset.
-    `arithmetic` generates its rows instead. Rows that are empty, too long (over `max_chars`
-    characters, or not `fits(text)`), without a readable answer, repeated, or overlapping with
-    `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a smaller `limit`
-    gives a prefix of a larger one; 0 keeps all. The first `skip` are passed over. Of rows with the
-    same question the first is kept.
+    `arithmetic` generates its rows instead. Rows that are malformed, empty, too long (over
+    `max_chars` characters, or not `fits(text)`), without a readable answer, repeated, or
+    overlapping with `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a
+    smaller `limit` gives a prefix of a larger one; 0 keeps all. The first `skip` are passed over.
+    Of rows with the same question the first is kept.
 
     Raises:
-        ValueError: for an unknown split or path, a negative limit, and a malformed row, naming its
-            file, line and field.
+        ValueError: for an unknown split or path, a negative limit, and a file of which no row can
+            be read, with the first one's line and fault.
     """
     if split not in ("train", "eval"):
         raise ValueError(f"split {split!r}: give 'train' or 'eval'")
     if limit < 0:
         raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
+    bad: list[tuple[str, Malformed]] = []
     if task.name == arithmetic.TASK.name:
         rows = _generated(path, split=split, limit=limit, seed=seed, spare=skip + len(exclude))
     else:
-        rows = [
-            _question(task, row, place, f"{task.name}-{split}-{index}")
-            for index, (place, row) in enumerate(read_rows(path, task.hub, split))
-        ]
+        rows = list(_questions(task, path, split, bad))
     survivors, dropped = _filter(
         task, rows, lambda text: len(text) <= max_chars and fits(text), OverlapIndex(exclude)
     )
     if task.name != arithmetic.TASK.name:
         survivors = _shuffled(survivors, seed)
+    dropped += [(place, "malformed") for place, _ in bad]
     kept = survivors[skip : skip + limit if limit else None]
     counts = Counter(reason for _, reason in dropped)
     report = LoadReport(
-        read=len(rows),
+        read=len(rows) + len(bad),
         kept=len(kept),
         beyond_limit=len(survivors) - len(kept),
         dropped=tuple(dropped),
+        quarantined=tuple((place, row.reason, row.text) for place, row in bad),
         **{reason: counts[reason] for reason in REASONS},
     )
     return kept, report
@@ -106,12 +113,31 @@ def _generated(path: str, *, split: str, limit: int, seed: int, spare: int) -> l
     return arithmetic.generate(limit + spare, seed, split)
 
 
-def _question(task: Task, row: Row, place: str, name: str) -> Question:
-    try:
-        question = task.read_row(row)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-    return replace(question, id=question.id or name)
+def _questions(
+    task: Task, path: str, split: str, bad: list[tuple[str, Malformed]]
+) -> Iterator[Question]:
+    """The rows that make a question. The others go to `bad`, each with its place. Raises ValueError
+    if all do."""
+    good = 0
+    for index, (place, row) in enumerate(read_rows(path, task.hub, split)):
+        if isinstance(row, Malformed):
+            bad.append((place, row))
+            continue
+        try:
+            question = task.read_row(row)
+        except ValueError as error:
+            bad.append((place, Malformed(str(error), repr(dict(islice(row.items(), 3)))[:80])))
+            continue
+        good += 1
+        yield replace(question, id=question.id or f"{task.name}-{split}-{index}")
+    if not bad:
+        return
+    place, (reason, _) = bad[0]
+    if not good:
+        raise ValueError(f"{place}: {reason}; no row can be read as one of {task.name}")
+    logging.warning(
+        "%d rows are malformed and left out; the first: %s: %s", len(bad), place, reason
+    )
 
 
 def _filter(

@@ -3,17 +3,30 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from malt_jax.tasks.task import Hub, Row
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+MAX_LINE = 1 << 20  # bytes; a longer line is not read whole, let alone parsed
 
 
-def read_rows(path: str, hub: Hub | None, split: str) -> Iterator[tuple[str, Row]]:
-    """Yields (place, row) of a local file, of a hub dataset, or of `hub` where `path` is empty.
+class Malformed(NamedTuple):
+    """A row that cannot be one: why, and how it begins."""
+
+    reason: str
+    text: str
+
+
+Rows = Iterator[tuple[str, Row | Malformed]]
+"""(place, row) of every row."""
+
+
+def read_rows(path: str, hub: Hub | None, split: str) -> Rows:
+    """The rows of a local file, of a hub dataset, or of `hub` where `path` is empty.
 
     Raises:
-        ValueError: for a path that is neither, and for malformed content, naming its place.
+        ValueError: for a path that is neither, and for a file that cannot be read as a whole.
     """
     if Path(path).is_file():
         yield from read_file(Path(path))
@@ -27,8 +40,8 @@ def read_rows(path: str, hub: Hub | None, split: str) -> Iterator[tuple[str, Row
         yield from _read_hub(hub, split)
 
 
-def read_file(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yields (place, row) of a JSON-lines file, a JSON file holding a list, or a Parquet file."""
+def read_file(path: Path) -> Rows:
+    """The rows of a JSON-lines file, a JSON file holding a list, or a Parquet file."""
     match path.suffix:
         case ".jsonl":
             yield from _read_lines(path)
@@ -40,24 +53,40 @@ def read_file(path: Path) -> Iterator[tuple[str, Row]]:
             raise ValueError(f"{path}: not one of {', '.join(SUFFIXES)}; convert or rename it")
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, Row]]:
+def _read_lines(path: Path) -> Rows:
+    number = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"{path}:{number}"
-                yield place, _as_row(_parse(line, place), place)
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            head, size = line, len(line)
+            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
+                size += len(line)
+            if size > MAX_LINE + 1:
+                fault = f"a line of {size} bytes; {MAX_LINE} are the most"
+                yield f"{path}:{number}", Malformed(fault, _shown(head))
+            elif head.strip():
+                yield f"{path}:{number}", _row_of_line(head)
 
 
-def _read_list(path: Path) -> Iterator[tuple[str, Row]]:
-    rows = _parse(path.read_bytes(), str(path))
+def _row_of_line(line: bytes) -> Row | Malformed:
+    try:
+        return _as_row(_parse(line.strip()))
+    except ValueError as error:
+        return Malformed(str(error), _shown(line))
+
+
+def _read_list(path: Path) -> Rows:
+    try:
+        rows = _parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; correct it or fetch it again") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path}: holds a {type(rows).__name__}; make it a list of objects")
     for index, row in enumerate(rows):
-        place = f"{path}, entry {index}"
-        yield place, _as_row(row, place)
+        yield f"{path}, entry {index}", _as_row(row)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
+def _read_parquet(path: Path) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
@@ -69,7 +98,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path}, row {index}", row
 
 
-def _read_hub(hub: Hub, split: str) -> Iterator[tuple[str, Row]]:
+def _read_hub(hub: Hub, split: str) -> Rows:
     from datasets import load_dataset
 
     name = hub.splits.get(split, split)
@@ -77,19 +106,26 @@ def _read_hub(hub: Hub, split: str) -> Iterator[tuple[str, Row]]:
         yield f"{hub.path} {name}, row {index}", row
 
 
-def _parse(content: bytes, place: str) -> object:
+def _parse(content: bytes) -> object:
+    """Raises ValueError for what is not JSON in UTF-8, or nested or written beyond reason."""
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: not UTF-8 ({error}); save it as UTF-8") from error
+        raise ValueError(f"not UTF-8 ({error})") from error
     except json.JSONDecodeError as error:
-        where = place if place.rpartition(":")[2].isdigit() else f"{place}:{error.lineno}"
-        raise ValueError(
-            f"{where}: broken JSON at column {error.colno} ({error.msg}); correct or remove it"
-        ) from error
+        where = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"broken JSON at {where}column {error.colno} ({error.msg})") from error
+    except RecursionError as error:
+        raise ValueError("JSON nested too deep") from error
 
 
-def _as_row(row: object, place: str) -> Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: holds a {type(row).__name__}; make it an object with fields")
-    return row
+def _as_row(row: object) -> Row | Malformed:
+    if isinstance(row, dict):
+        return row
+    return Malformed(f"holds a {type(row).__name__}, not an object with fields", _shown(row))
+
+
+def _shown(content: object) -> str:
+    """The beginning of what stands there, for a person to find it by."""
+    text = content[:200].decode("utf-8", "replace") if isinstance(content, bytes) else repr(content)
+    return text[:80].strip()

@@ -1,5 +1,6 @@
 """What a benchmark is to the rest of the program: how its rows read and how answers are graded."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -8,6 +9,12 @@ from malt_jax.types import Grade, Question
 
 Choices = tuple[tuple[str, str], ...]
 Row = Mapping[str, object]
+
+# Control characters, direction overrides and halves of surrogate pairs: none belongs in a question,
+# and what a person reads would not be what the model is given.
+_UNREADABLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class Hub(NamedTuple):
@@ -69,7 +76,7 @@ def text_field(row: Row, name: str) -> str:
     value = _field(row, name)
     if not isinstance(value, str):
         raise ValueError(f"field {name!r} holds {value!r:.60}; make it a string")
-    return value
+    return _readable(value, name)
 
 
 def answer_field(row: Row, name: str) -> str:
@@ -77,13 +84,19 @@ def answer_field(row: Row, name: str) -> str:
     value = _field(row, name)
     if not isinstance(value, str | int | float):
         raise ValueError(f"field {name!r} holds {value!r:.60}; make it a string or a number")
-    return str(value)
+    return _readable(str(value), name)
 
 
 def id_field(row: Row, name: str) -> str:
     """The dataset's own id, or "" where the row has none."""
     value = row.get(name)
     return "" if value is None else str(value)
+
+
+def _readable(text: str, name: str) -> str:
+    if found := _UNREADABLE.search(text):
+        raise ValueError(f"field {name!r} holds the character U+{ord(found[0]):04X}; remove it")
+    return text
 
 
 def _field(row: Row, name: str) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.roofline import Example
 from configs.smollm2_gsm8k import get_config
 from malt_jax import roles, settings, tasks
-from malt_jax.tasks.rows import read_rows
+from malt_jax.tasks.rows import Malformed, read_rows
 from malt_jax.tokenizer import Tokenizer
 from malt_jax.types import Question
 
@@ -53,7 +53,8 @@ def _examples(tokenizer: Tokenizer, data: Path, phase: str) -> Iterator[Example]
     chain = {role.name: role for role in roles.chain(parsed)}
     limits = {role.name: role.max_new_tokens for role in chain.values()}
     role = chain["generator" if phase == "sft" else "refiner"]
-    questions = [task.read_row(row) for _, row in read_rows(str(data), task.hub, "train")]
+    rows = [row for _, row in read_rows(str(data), task.hub, "train")]
+    questions = [task.read_row(row) for row in rows if not isinstance(row, Malformed)]
     for question, other in pairwise(questions):
         wrong = _solution(other)
         critique = f"Step 1 is wrong: it does not follow from the problem.\n{wrong.splitlines()[0]}"

@@ -144,6 +144,26 @@ def shard(tiny_llama, directory: Path) -> dict[str, str]:
     return json.loads((directory / "model.safetensors.index.json").read_text())["weight_map"]
 
 
+@pytest.mark.parametrize("length", [1 << 63, 1 << 40, 0])
+def test_an_absurd_header_length_is_refused(directory, length):
+    file = directory / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", length) + file.read_bytes()[8:])
+    refused(directory, "model.safetensors", "not a readable safetensors file")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(directory, value):
+    """They gave noise for completions, hours later."""
+    rewrite(directory, model__norm__weight=np.array([1.0] * 31 + [value], np.float32))
+    refused(directory, "model.norm.weight", "model.safetensors", "holds NaN or infinity")
+
+
+def test_more_layers_than_tensors_are_refused_at_once(directory):
+    """The list of a billion layers' shapes filled the memory before it was compared."""
+    edit_config(directory, num_hidden_layers=10**9)
+    refused(directory, "1000000000 layers", "tensors in all")
+
+
 def test_a_missing_shard_is_named(tiny_llama, tmp_path):
     gone = shard(tiny_llama, tmp_path)["model.norm.weight"]
     (tmp_path / gone).unlink()

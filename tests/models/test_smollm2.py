@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax import mesh
@@ -90,7 +90,6 @@ def test_every_control_token_becomes_ordinary_text(model):
         st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"]), max_size=9
     )
 
-    @settings(deadline=None)
     @given(st.lists(st.one_of(texts, st.sampled_from(sorted(control)))))
     def in_any_text(parts):
         ids = model.tokenizer.encode("".join(parts))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
@@ -52,7 +52,6 @@ def test_the_control_tokens_are_all_known():
     assert TOKENIZER.control_ids & set(TOKENIZER.fast.encode("".join(CONTROL)).ids)
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_encode_never_yields_a_control_id_and_keeps_the_text(text):
     ids = TOKENIZER.encode(text)
@@ -91,7 +90,6 @@ def test_prompt_is_the_chat_template_with_the_fields_in_it():
     assert ids[0] == TOKENIZER.fast.token_to_id("<|im_start|>")
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_a_field_stands_between_the_two_halves_of_the_chat(text):
     before, after = "<|im_start|>user\nQ: ", "!<|im_end|>\n<|im_start|>assistant\n"
