@@ -201,6 +201,7 @@ def _pair(good: Row, bad: Row) -> Row:
 
 
 def summary(harvest: Harvest) -> Row:
+    """What `datasets/yield.json` says of a role."""
     counts, edges = np.histogram(harvest.values, bins=10, range=(0.0, 1.0))
     return {
         "nodes": len(harvest.values),

@@ -210,15 +210,21 @@ def _build_dataclass(kind: type, value: Any, key: str) -> Any:
     )
 
 
+_COUNTS = ("train_questions", "skip_questions", "eval_questions")
+_CAPS = ("max_positives_per_parent", "max_pairs_per_parent")
+_POSITIVE = (
+    *("learning_rate", "batch", "accumulate", "epochs", "clip_norm"),
+    *("eval_every", "max_nonfinite", "checkpoint_every"),
+)
+
+
 def _rules(s: Settings) -> list[tuple[str, bool, str]]:
     """(key, holds, what to do) for every value that the types alone let through."""
     rules = [
         ("workdir", bool(s.workdir), "empty; name a directory for the results"),
         ("model.path", bool(s.model.path), "empty; a directory, a .gguf file or a hub id"),
         ("seed", s.seed >= 0, "must not be negative"),
-        ("data.train_questions", s.data.train_questions >= 0, "must be 0 (all) or a count"),
-        ("data.skip_questions", s.data.skip_questions >= 0, "must not be negative"),
-        ("data.eval_questions", s.data.eval_questions >= 0, "must be 0 (all) or a count"),
+        *((f"data.{name}", getattr(s.data, name) >= 0, "must be 0 or a count") for name in _COUNTS),
         ("data.max_chars", s.data.max_chars > 0, "must be positive"),
         ("chain", bool(s.chain), "empty; name at least one role"),
         ("chain", len(set(s.chain)) == len(s.chain), "names a role twice"),
@@ -232,12 +238,7 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             0 <= s.credit.threshold < 1,
             "must be in [0, 1): labels are value > it",
         ),
-        (
-            "credit.max_positives_per_parent",
-            s.credit.max_positives_per_parent > 0,
-            "must be positive",
-        ),
-        ("credit.max_pairs_per_parent", s.credit.max_pairs_per_parent > 0, "must be positive"),
+        *((f"credit.{key}", getattr(s.credit, key) > 0, "must be positive") for key in _CAPS),
         ("lora.rank", s.lora.rank > 0, "must be positive"),
         ("lora.alpha", s.lora.alpha > 0, "must be positive"),
         ("lora.targets", bool(s.lora.targets), "empty; name at least one projection"),
@@ -300,18 +301,11 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
     for phase in PHASES:
         p = s.phase(phase)
         rules += [
-            (f"{phase}.learning_rate", p.learning_rate > 0, "must be positive"),
-            (f"{phase}.batch", p.batch > 0, "must be positive"),
-            (f"{phase}.accumulate", p.accumulate > 0, "must be positive"),
-            (f"{phase}.epochs", p.epochs > 0, "must be positive"),
+            *((f"{phase}.{key}", getattr(p, key) > 0, "must be positive") for key in _POSITIVE),
             (f"{phase}.warmup", 0 <= p.warmup < 1, "is a fraction of the steps, in [0, 1)"),
             (f"{phase}.weight_decay", p.weight_decay >= 0, "must not be negative"),
-            (f"{phase}.clip_norm", p.clip_norm > 0, "must be positive"),
             (f"{phase}.held_out", 0 <= p.held_out < 1, "is a share of questions, in [0, 1)"),
-            (f"{phase}.eval_every", p.eval_every > 0, "must be positive"),
             (f"{phase}.patience", p.patience >= 0, "must not be negative (0 is off)"),
-            (f"{phase}.max_nonfinite", p.max_nonfinite > 0, "must be positive"),
-            (f"{phase}.checkpoint_every", p.checkpoint_every > 0, "must be positive"),
         ]
     for axis in ("data", "fsdp", "tensor"):
         size = getattr(s.mesh, axis)
