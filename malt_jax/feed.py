@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import objectives, rundir, shards, steps
+from malt_jax import objectives, process, rundir, shards, steps
 from malt_jax.batches import Batch, Examples, Plan, examples, plan, take
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
@@ -142,8 +142,9 @@ def _reference(
     for i in tqdm(range(len(once)), desc="reference", unit="batch"):
         batches, _ = steps.place(mesh, take(data, once, i, model.tokenizer.pad_id), {})
         sums = sequence_logprobs(model.config, model.params, adapter, batches)
+        scored = process.fetched(sums, "reference").reshape(-1, branches)
         order = once.order[i].reshape(-1)
-        scores[order[order >= 0]] = np.asarray(sums).reshape(-1, branches)[order >= 0]
+        scores[order[order >= 0]] = scored[order >= 0]
     with rundir.written_whole(cache) as file:
         np.savez(file, of=digest.hexdigest(), scores=scores)
     return scores

@@ -18,7 +18,7 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import checkpoints, flops, heldout, metrics, objectives, optim, rundir, steps
+from malt_jax import checkpoints, flops, heldout, metrics, objectives, optim, process, rundir, steps
 from malt_jax.batches import Plan, plan
 from malt_jax.feed import Data
 from malt_jax.models import Model
@@ -87,7 +87,7 @@ def fit(
     def inputs(i: int) -> Any:
         return steps.place(mesh, *training.step(chosen, order, i, model.tokenizer.pad_id))
 
-    with checkpoints.opened(directory) as saved:
+    with checkpoints.opened(directory) as saved, process.deferred():
         done, state = checkpoints.restore(saved, begun)
         rows = metrics.read(directory / "metrics.jsonl", done)
         lost = [row["step"] for row in rows if not row.get("finite", 1)]
@@ -108,8 +108,10 @@ def fit(
                 last = now == len(order)
                 if evaluate is not None and (now % chosen.eval_every == 0 or last):
                     _evaluate(phase, now, evaluate, state["adapter"], saved, write)
-                if now % chosen.checkpoint_every == 0 or last or phase.out_of_patience:
+                ends = last or phase.out_of_patience or process.asked()
+                if now % chosen.checkpoint_every == 0 or ends:
                     checkpoints.save(saved, now, state, partial(_newest, saved, now))
+                process.check()
     return _best(phase, state["adapter"])
 
 
@@ -144,7 +146,8 @@ def _steps(
             state, found = step(state, *upcoming)
             # Packed while the devices compute.
             upcoming = inputs(i + 1) if i + 1 < total else None
-            values = {name: float(value) for name, value in jax.device_get(found).items()}
+            found = process.fetched(found, phase.title)
+            values = {name: float(value) for name, value in found.items()}
             yield i + 1, state, values, time.perf_counter() - started
             bar.set_postfix(loss=f"{values['loss']:.3f}")
             bar.update()

@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import jax
 from absl import logging
 
 AGAIN = 75  # EX_TEMPFAIL: nothing is wrong, the same command goes on from here
 HUNG = 70  # EX_SOFTWARE
+PATIENCE_SECONDS = 1800.0  # what devices are given for one program, which take seconds
 GRACE_SECONDS = 9.0  # from a signal to the end, come what may; what is committed is whole anyway
 
 
@@ -121,6 +124,13 @@ def watched(seconds: float, what: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def fetched(arrays: Any, what: str) -> Any:
+    """The arrays on the host, once the devices have them. Ends the process as `watched` does if
+    that takes PATIENCE_SECONDS."""
+    with watched(PATIENCE_SECONDS, what):
+        return jax.device_get(arrays)
 
 
 def _end(seconds: float, what: str) -> None:

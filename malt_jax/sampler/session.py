@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from malt_jax import mesh as meshes
+from malt_jax import process
 from malt_jax.models import lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.lora import Adapter
@@ -186,7 +187,7 @@ class Session:
             np.int32(max(floor, 0)),
             self.sampling,
         )
-        drawn = jax.device_get(drawn)
+        drawn = process.fetched(drawn, "decoding")
         self.work.steps += int(drawn.steps)
         self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
         self.work.decoded += int(drawn.counts.sum())
