@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from malt_jax import rundir
+from malt_jax import hosts, rundir
 from malt_jax.identity import file_hash
 
 MANIFEST = "manifest.json"
@@ -43,8 +43,10 @@ class Store:
 @contextmanager
 def opened(directory: Path) -> Iterator[Store]:
     """The store of `directory`. On leaving, what is being written is finished."""
-    for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):  # of a run that was killed
-        shutil.rmtree(unfinished)
+    if hosts.first():
+        for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):  # of a run that was killed
+            shutil.rmtree(unfinished)
+    hosts.meet()
     with ThreadPoolExecutor(1) as writer:
         store = Store(directory.absolute(), writer)
         yield store
@@ -56,7 +58,11 @@ def save(store: Store, step: int, state: Any, keep: Callable[[], Collection[Any]
     of one that is there, and then removes the steps that are not in `keep()`, asked for then.
 
     Raises what went wrong with an earlier one. Waits only if the disk is two checkpoints behind.
+    Several hosts wait for the disk: Orbax lets them meet over their devices, which a step that ran
+    meanwhile would use in another order.
     """
+    if hosts.several():
+        return _write(store.directory, step, state, keep)
     _settle(store, _WAITING)
     # A copy: the caller's next step may take over the buffers while they are being written.
     copy = jax.tree.map(jnp.copy, state)
@@ -138,6 +144,13 @@ def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection
     # outlive an error, the process with them, until they time out.
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
         orbax.save(path, args=ocp.args.StandardSave(state), force=True)
+    if hosts.first():
+        _commit(path, keep)
+    hosts.meet()
+
+
+def _commit(path: Path, keep: Callable[[], Collection[Any]]) -> None:
+    """Writes the manifest, by which a checkpoint counts, and removes those that are not kept."""
     rundir.write_json(
         path / MANIFEST,
         {
@@ -146,7 +159,7 @@ def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection
         },
     )
     kept = keep()
-    for other in directory.iterdir():
+    for other in path.parent.iterdir():
         if other.name.isdigit() and int(other.name) not in kept:
             shutil.rmtree(other)
 

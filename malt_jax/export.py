@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax import card, rundir, tasks
+from malt_jax import card, hosts, mesh, rundir, tasks
 from malt_jax.identity import check_identity, file_hash, identity
 from malt_jax.models import Model, gguf, lora
 from malt_jax.models.hf import read_json
@@ -27,6 +27,11 @@ _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 def write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
     """Writes `export/ROLE/`: the adapter for PEFT, `malt.json` and a model card, whole or not at
     all."""
+    whole = mesh.fetch(adapter)
+    hosts.by_first(lambda: _write(workdir, settings, model, role, whole))
+
+
+def _write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
     with rundir.directory_whole(workdir / "export" / role) as directory:
         save_adapter(
             adapter,

@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import objectives, rundir, shards, steps
+from malt_jax import hosts, objectives, rundir, shards, steps
 from malt_jax.batches import Batch, Examples, Plan, examples, plan, take
+from malt_jax.mesh import fetch
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.policy import sequence_logprobs
@@ -130,8 +131,8 @@ def _reference(
     digest = hashlib.sha256()
     for array in (data.tokens, data.starts, data.prompts, data.completions):
         digest.update(np.asarray(array).tobytes())
-    for leaf in jax.tree.leaves(adapter):
-        digest.update(np.asarray(leaf).tobytes())
+    for leaf in jax.tree.leaves(fetch(adapter)):
+        digest.update(leaf.tobytes())
     if cache.exists():
         with np.load(cache) as kept:
             if kept["of"] == digest.hexdigest():
@@ -143,7 +144,8 @@ def _reference(
         batches, _ = steps.place(mesh, take(data, once, i, model.tokenizer.pad_id), {})
         sums = sequence_logprobs(model.config, model.params, adapter, batches)
         order = once.order[i].reshape(-1)
-        scores[order[order >= 0]] = np.asarray(sums).reshape(-1, branches)[order >= 0]
-    with rundir.written_whole(cache) as file:
-        np.savez(file, of=digest.hexdigest(), scores=scores)
+        scores[order[order >= 0]] = fetch(sums).reshape(-1, branches)[order >= 0]
+    if hosts.first():
+        with rundir.written_whole(cache) as file:
+            np.savez(file, of=digest.hexdigest(), scores=scores)
     return scores

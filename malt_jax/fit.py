@@ -18,7 +18,7 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import checkpoints, flops, heldout, metrics, objectives, optim, rundir, steps
+from malt_jax import checkpoints, flops, heldout, hosts, metrics, objectives, optim, rundir, steps
 from malt_jax.batches import Plan, plan
 from malt_jax.feed import Data
 from malt_jax.models import Model
@@ -194,18 +194,8 @@ def _not_finite(phase: _Phase, step: int, values: Values) -> None:
     """Writes out the examples of a step that was left out. Raises FloatingPointError at the last
     one that the settings allow."""
     phase.nonfinite.append(step)
-    part = phase.data.part(present := _present(phase.order, step))
-    with rundir.written_whole(_batch_file(phase, step)) as file:
-        np.savez(
-            file,
-            source=str(phase.data.source),
-            questions=part.questions,
-            order=present,
-            token_ids=part.examples.tokens,
-            starts=part.examples.starts,
-            prompt_tokens=part.examples.prompts,
-            completion_tokens=part.examples.completions,
-        )
+    if hosts.first():
+        _write_batch(phase, step)
     what = (
         f"{phase.title}: loss {values['loss']:g}, gradient norm {values['grad_norm']:g} "
         f"at step {step}"
@@ -217,6 +207,21 @@ def _not_finite(phase: _Phase, step: int, values: Values) -> None:
             f"{what}; steps that were not finite: {len(phase.nonfinite)}, which is "
             f"config.{phase.directory.name}.max_nonfinite; lower "
             f"config.{phase.directory.name}.learning_rate, or look at the batches in {files}"
+        )
+
+
+def _write_batch(phase: _Phase, step: int) -> None:
+    part = phase.data.part(present := _present(phase.order, step))
+    with rundir.written_whole(_batch_file(phase, step)) as file:
+        np.savez(
+            file,
+            source=str(phase.data.source),
+            questions=part.questions,
+            order=present,
+            token_ids=part.examples.tokens,
+            starts=part.examples.starts,
+            prompt_tokens=part.examples.prompts,
+            completion_tokens=part.examples.completions,
         )
 
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from malt_jax import objectives, steps
 from malt_jax.batches import plan
 from malt_jax.feed import Data
+from malt_jax.mesh import fetch
 from malt_jax.metrics import Row
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
@@ -48,7 +49,7 @@ def evaluator(
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
         found = jax.device_get(compiled(model.params, adapter, batches, placed))
-        kl = np.asarray(completion_kl(model.config, model.params, adapter, reference, batches))
+        kl = fetch(completion_kl(model.config, model.params, adapter, reference, batches))
         figures = {name: float(value) for name, value in found.items()}
         return figures | {"kl": float(kl[counted].mean(dtype=np.float64))}
 

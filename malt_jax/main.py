@@ -8,7 +8,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, job, settings
+from malt_jax import experiments, hosts, job, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
@@ -19,6 +19,16 @@ _STAGE = flags.DEFINE_enum(
 )
 _COMPARE = flags.DEFINE_multi_string(
     "compare", [], "With --stage=report: work directories of other runs to compare this one with."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of the first of several processes, where no cluster (Cloud TPU, GKE, SLURM) names "
+    "it. Each gets the same command and its own --process.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer(
+    "process", -1, "With --coordinator: the number of this one, from 0."
 )
 
 
@@ -35,6 +45,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("--compare goes with --stage=report")
     try:
         parsed = settings.parse(config)
+        hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         if _STAGE.value == "report" and (parsed.suite or others):
             experiments.report_on(config, others)
         elif parsed.suite and _STAGE.value == "all":
@@ -42,7 +53,11 @@ def main(argv: list[str]) -> None:
         else:
             job.run(parsed, config, stages)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        raise SystemExit(f"malt_jax: {error}") from error
+        raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
+    except jax.errors.JaxRuntimeError as error:  # of hosts, when one is gone
+        if not hosts.several():
+            raise
+        raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
 
 
 def _keep_compiled_programs() -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from malt_jax import hosts
+
 Row = dict[str, Any]
 """`step` (1 is the first) and figures by name; `eval` is True in the rows of held-out
 evaluations."""
@@ -54,8 +56,12 @@ def writing(
 
     Of what `directory` holds only the rows `kept` (of `read`) stay, in `metrics.jsonl` and to
     TensorBoard's eyes: a resumed run writes those after them again. In metrics.jsonl a figure that
-    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's.
+    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's. Of
+    several hosts the first one writes.
     """
+    if not hosts.first():
+        yield lambda row: None
+        return
     directory.mkdir(parents=True, exist_ok=True)
     done = kept[-1]["step"] if kept else 0
     path = directory / "metrics.jsonl"

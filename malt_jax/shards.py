@@ -1,5 +1,9 @@
 """Trees on disk: Parquet shards that commit atomically, so that a run killed anywhere goes on
-where it was."""
+where it was.
+
+A shard holds a fixed run of the questions and is named after its place among them. So the files
+are the same, byte for byte, however many hosts wrote them and however often they were stopped.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from malt_jax import rundir
+from malt_jax import hosts, rundir
+from malt_jax.hosts import Part
 from malt_jax.types import Question
 
 SCHEMA = pa.schema(
@@ -45,25 +50,56 @@ def grow(
     questions: Sequence[Question],
     grow_trees: Grow,
     *,
+    per_shard: int,
     nodes_per_question: int,
     title: str,
+    part: Part = hosts.ALL,
 ) -> None:
     """Adds shards to `directory` until every question's tree is there. A finished question is
-    never sampled again."""
-    directory.mkdir(parents=True, exist_ok=True)
-    done = finished(directory)
-    pending = [question for question in questions if question.id not in done]
-    if not pending:
-        return
-    bar = tqdm(
-        total=len(questions) * nodes_per_question,
-        initial=(len(questions) - len(pending)) * nodes_per_question,
-        desc=title,
-        unit="node",
-    )
-    with bar:
-        for rows in grow_trees(pending, bar.update):
-            write(directory / f"shard-{_next_index(directory):05d}.parquet", rows, SCHEMA)
+    never sampled again.
+
+    `grow_trees` gives the rows of `per_shard` questions at a time; it is asked for those of `part`,
+    this host's share of the shards, and all hosts go on when all are done. Raises ValueError naming
+    a shard that is damaged, holds other questions, or cannot be seen on this host.
+    """
+    runs = [questions[i : i + per_shard] for i in range(0, len(questions), per_shard)]
+    files = [directory / f"shard-{i:05d}.parquet" for i in range(len(runs))]
+    hosts.meet()  # hosts in step must find the same shards, before one of them writes another
+    own = part.of(list(zip(files, runs, strict=True)))
+    done = [_holds(file, run) for file, run in own]
+    pending = [shard for shard, there in zip(own, done, strict=True) if not there]
+    left = [question for _, run in pending for question in run]
+    if left:
+        total = sum(len(run) for _, run in own)
+        bar = tqdm(
+            total=total * nodes_per_question,
+            initial=(total - len(left)) * nodes_per_question,
+            desc=title,
+            unit="node",
+        )
+        with bar:
+            for (file, _), rows in zip(pending, grow_trees(left, bar.update), strict=True):
+                if part.writes:
+                    write(file, rows, SCHEMA)
+    hosts.meet()
+    unseen = [file for file in files if not file.exists()]
+    if unseen:
+        raise ValueError(
+            f"{unseen[0]}: written by another host, but not to be seen on this one; "
+            "config.workdir must be a file system that all hosts share, or a bucket"
+        )
+
+
+def _holds(file: Path, run: Sequence[Question]) -> bool:
+    """Whether a shard is committed. Raises ValueError if it holds other questions."""
+    if not file.exists():
+        return False
+    if {row["question_id"] for row in read_one(file, ["question_id"])} != {q.id for q in run}:
+        raise ValueError(
+            f"{file}: holds other questions than this run's; delete {file.parent} and run its "
+            "stage again"
+        )
+    return True
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
@@ -97,8 +133,3 @@ def finished(directory: Path) -> set[str]:
 def paths(directory: Path) -> list[Path]:
     """The committed shards, in order."""
     return sorted(directory.glob("shard-*.parquet"))
-
-
-def _next_index(directory: Path) -> int:
-    last = paths(directory)[-1:]
-    return int(last[0].stem.removeprefix("shard-")) + 1 if last else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import job, report, settings
+from malt_jax import hosts, job, report, settings
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
 
@@ -47,6 +47,10 @@ def report_on(config: Config, others: Sequence[Path] = ()) -> None:
     report."""
     workdir = Path(config["workdir"])
     chosen: list[Variant] = variants.of(config) if config["suite"] else []
-    if chosen or others:
-        print(compare.table(compare.write(config, chosen, others)))
-    logging.info("open %s", report.write(workdir).absolute().as_uri())
+
+    def write() -> None:
+        if chosen or others:
+            print(compare.table(compare.write(config, chosen, others)))
+        logging.info("open %s", report.write(workdir).absolute().as_uri())
+
+    hosts.by_first(write)

@@ -186,7 +186,7 @@ class Session:
             np.int32(max(floor, 0)),
             self.sampling,
         )
-        drawn = jax.device_get(drawn)
+        drawn = meshes.fetch(drawn)
         self.work.steps += int(drawn.steps)
         self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
         self.work.decoded += int(drawn.counts.sum())
