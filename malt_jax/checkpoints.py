@@ -6,7 +6,6 @@ there, which is written last and whole.
 """
 
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,11 +43,11 @@ class Store:
 def opened(directory: Path) -> Iterator[Store]:
     """The store of `directory`. On leaving, what is being written is finished."""
     if hosts.first():
-        for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):  # of a run that was killed
-            shutil.rmtree(unfinished)
+        for unfinished in list(directory.glob("*.orbax-checkpoint-tmp*")):  # of a killed run
+            rundir.remove(unfinished)
     hosts.meet()
     with ThreadPoolExecutor(1) as writer:
-        store = Store(directory.absolute(), writer)
+        store = Store(rundir.absolute(directory), writer)
         yield store
         _settle(store, 0)
 
@@ -109,7 +108,8 @@ def load(path: Path, like: Any) -> Any:
 
 def steps(store: Store) -> list[int]:
     """The steps in a store, whole or not."""
-    names = [path.name for path in store.directory.glob("[0-9]*") if path.is_dir()]
+    found = store.directory.iterdir() if store.directory.is_dir() else ()
+    names = [path.name for path in found if path.is_dir()]
     return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -128,8 +128,8 @@ def damage(path: Path) -> str:
         file = path / name
         if not file.is_file():
             return f"{file}: missing"
-        if file.stat().st_size != size:
-            return f"{file}: {file.stat().st_size} bytes, not the {size} that were written"
+        if (found := rundir.size(file)) != size:
+            return f"{file}: {found} bytes, not the {size} that were written"
         if file_hash(file) != f"sha256:{digest}":
             return f"{file}: damaged, its bytes are not those that were written"
     # A manifest whose damage took names out of it would leave those files unread.
@@ -154,19 +154,19 @@ def _commit(path: Path, keep: Callable[[], Collection[Any]]) -> None:
     rundir.write_json(
         path / MANIFEST,
         {
-            name: {"size": file.stat().st_size, "sha256": file_hash(file).removeprefix("sha256:")}
+            name: {"size": rundir.size(file), "sha256": file_hash(file).removeprefix("sha256:")}
             for name, file in _files(path).items()
         },
     )
     kept = keep()
-    for other in path.parent.iterdir():
+    for other in list(path.parent.iterdir()):
         if other.name.isdigit() and int(other.name) not in kept:
-            shutil.rmtree(other)
+            rundir.remove(other)
 
 
 def _files(path: Path) -> dict[str, Path]:
-    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
-    return {name: file for name, file in found.items() if file.is_file() and name != MANIFEST}
+    found = {file.relative_to(path).as_posix(): file for file in rundir.files(path)}
+    return {name: file for name, file in found.items() if name != MANIFEST}
 
 
 def _settle(store: Store, most: int) -> None:

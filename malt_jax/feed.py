@@ -134,7 +134,7 @@ def _reference(
     for leaf in jax.tree.leaves(fetch(adapter)):
         digest.update(leaf.tobytes())
     if cache.exists():
-        with np.load(cache) as kept:
+        with cache.open("rb") as stored, np.load(stored) as kept:
             if kept["of"] == digest.hexdigest():
                 return kept["scores"]
     branches = data.completions.shape[1]

@@ -99,6 +99,7 @@ def fit(
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
             config=dataclasses.asdict(settings),
+            lasting=lambda step: step % chosen.checkpoint_every == 0 or step == len(order),
         ) as write:
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
@@ -272,4 +273,4 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
     if step is None:
         return last
     logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
-    return checkpoints.load(phase.directory.absolute() / "best" / str(step), last)
+    return checkpoints.load(rundir.absolute(phase.directory) / "best" / str(step), last)

@@ -53,7 +53,7 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        return Path(self.settings.workdir)
+        return rundir.at(self.settings.workdir)
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -209,10 +209,10 @@ class Job:
         if not any(name.startswith("malt") for name in self.settings.eval.systems):
             return found
         for role in self.settings.chain:
-            path = Path(self.settings.roles[role].adapter)
+            path = rundir.at(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:
                 path = self.directory / "export" / role
-                if not path.exists():
+                if not export.exists(self.directory, role):
                     raise ValueError(f"{path}: not there; run --stage=train first")
             if path != Path():
                 adapter = export.load(path, self.model)
@@ -303,4 +303,4 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
 
 
 def _report(directory: Path) -> None:
-    logging.info("open %s", report.write(directory).absolute().as_uri())
+    logging.info("open %s", rundir.absolute(report.write(directory)).as_uri())

@@ -8,7 +8,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, hosts, job, settings
+from malt_jax import experiments, hosts, job, rundir, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     _keep_compiled_programs()
     config = _CONFIG.value.to_dict()
     stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    others = [Path(path) for path in _COMPARE.value]
+    others = [rundir.at(path) for path in _COMPARE.value]
     if others and _STAGE.value != "report":
         raise app.UsageError("--compare goes with --stage=report")
     try:

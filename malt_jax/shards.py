@@ -117,7 +117,8 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
 def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read."""
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"

@@ -26,8 +26,7 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
     for role in settings.chain:
-        target = workdir / "export" / role
-        if not settings.roles[role].train or target.exists():
+        if not settings.roles[role].train or export.exists(workdir, role):
             continue
         adapter = train_role(workdir, settings, model, mesh, role)
         export.write(workdir, settings, model, role, adapter)
