@@ -30,6 +30,11 @@ TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
     "an empty answer is no vote"
 )
+# Without the ids and the prompts, which are most of what is stored.
+_READ = (
+    *("question_id", "question", "reference", "role", "path", "completion", "answer", "status"),
+    *("prompt_tokens", "completion_tokens"),
+)
 PREDICTIONS = pa.schema(
     [
         ("question_id", pa.string()),
@@ -247,7 +252,7 @@ def _passes(directory: Path, questions: Sequence[Question]) -> list[Passes]:
 
 def _by_question(directory: Path, questions: Sequence[Question]) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {question.id: [] for question in questions}
-    for row in shards.read(directory):
+    for row in shards.read(directory, _READ):
         if row["question_id"] in rows:
             rows[row["question_id"]].append(row)
     return rows

@@ -6,11 +6,13 @@ are the same, byte for byte, however many hosts wrote them and however often the
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from absl import logging
 from tqdm import tqdm
 
 from malt_jax import hosts, rundir
@@ -40,6 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_GROUP = 1024  # rows that are compressed together
+
 Grow = Callable[[Sequence[Question], Callable[[int], Any]], Iterable[list[dict[str, Any]]]]
 """Questions and a progress callback (nodes done) -> rows of SCHEMA for all their nodes, a shard at
 a time."""
@@ -66,6 +70,14 @@ def grow(
     files = [directory / f"shard-{i:05d}.parquet" for i in range(len(runs))]
     hosts.meet()  # hosts in step must find the same shards, before one of them writes another
     own = part.of(list(zip(files, runs, strict=True)))
+    if part.count > len(files):
+        logging.warning(
+            "%s: %d shards for %d hosts, so some have nothing to do; with another config.workdir, "
+            "lower config.sample.questions_per_shard",
+            title,
+            len(files),
+            part.count,
+        )
     done = [_holds(file, run) for file, run in own]
     pending = [shard for shard, there in zip(own, done, strict=True) if not there]
     left = [question for _, run in pending for question in run]
@@ -106,6 +118,30 @@ def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None
     """Writes a Parquet file whole or not at all."""
     with rundir.written_whole(path) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema), file, compression="zstd")
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """A function that adds rows to a Parquet file, which appears at the end, whole or not at all.
+    Few of them are in memory at a time."""
+    waiting: list[pa.Table] = []
+    with (
+        rundir.written_whole(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+
+        def flush(least: int) -> None:
+            if sum(map(len, waiting)) >= least:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+
+        def add(rows: Sequence[dict[str, Any]]) -> None:
+            waiting.append(pa.Table.from_pylist(list(rows), schema))
+            flush(_GROUP)
+
+        yield add
+        if waiting:
+            flush(0)
 
 
 def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
