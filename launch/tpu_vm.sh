@@ -53,9 +53,15 @@ on_workers() { # on_workers all|NUMBER COMMAND
   run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker="$1" --command="$2"
 }
 
-state() { # of the queued resource: ACTIVE, SUSPENDED, FAILED, ..., or MISSING
-  gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
-    --format='value(state.state)' 2>/dev/null || printf 'MISSING\n'
+state() { # of the queued resource: ACTIVE, SUSPENDED, FAILED, ..., MISSING, or UNKNOWN
+  local describe=(gcloud compute tpus queued-resources describe "$name" "${where[@]}")
+  "${describe[@]}" --format='value(state.state)' 2>/dev/null && return
+  # Not every failure to ask means that it is gone.
+  if [[ $("${describe[@]}" 2>&1) == *NOT_FOUND* ]]; then
+    printf 'MISSING\n'
+  else
+    printf 'UNKNOWN\n'
+  fi
 }
 
 create() {
@@ -101,6 +107,7 @@ watch() {
   fi
   while sleep "$poll"; do
     now=$(state)
+    [[ $now != UNKNOWN ]] || continue
     if [[ $now != ACTIVE ]]; then
       printf '%s: %s; asking for a new slice\n' "$name" "$now"
       [[ $now == MISSING ]] || delete

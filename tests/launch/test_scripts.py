@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,12 @@ def bash(*line: str, path: Path | None = None, **environment: str) -> subprocess
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
-    if not shutil.which("shellcheck"):
+    beside_python = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=beside_python)
+    if not shellcheck:
         pytest.skip("no shellcheck; pip install -e '.[check]'")
     done = subprocess.run(
-        ["shellcheck", "--exclude=SC1091", script], capture_output=True, text=True, check=False
+        [shellcheck, "--exclude=SC1091", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 
@@ -78,7 +81,11 @@ GCLOUD = """#!/usr/bin/env bash
 # A slice of one worker: what is sent there by ssh is run here, in $HOME, but for the setup.
 echo "$*" >> "$HOME/calls"
 case "$*" in
-  *describe*) echo "$(head -n 1 "$HOME/states")"; sed -i 1d "$HOME/states" ;;
+  *describe*)
+    state=$(head -n 1 "$HOME/states")
+    [[ $state != NOT_FOUND || $* != *format* ]] && sed -i 1d "$HOME/states"
+    [[ $state != NOT_FOUND && $state != OFFLINE ]] || { echo "$state" >&2; exit 1; }
+    echo "$state" ;;
   *pip*) ;;
   *" ssh "*)
     for part in "$@"; do [[ $part != --command=* ]] || (cd "$HOME" && bash -c "${part#--command=}")
@@ -142,6 +149,16 @@ def test_a_slice_that_was_taken_away_is_asked_for_again(tmp_path):
     assert done.returncode == 0, done.stderr
     calls = (tmp_path / "home" / "calls").read_text()
     assert calls.index("delete my-job") < calls.index("create my-job") < calls.index("nohup")
+
+
+def test_a_slice_that_is_gone_is_made_again_and_one_that_does_not_answer_is_not(tmp_path):
+    home = slice_of(tmp_path, ["OFFLINE", "OFFLINE", "NOT_FOUND", *["ACTIVE"] * 500], 0)
+    done = bash("launch/tpu_vm.sh", "watch", "my-job", FLAG, path=tmp_path / "bin", **home)
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "home" / "calls").read_text()
+    assert calls.count("queued-resources create") == 1
+    assert "queued-resources delete" not in calls
+    assert "MISSING" in done.stdout
 
 
 def test_slurm_runs_one_process_a_node_with_all_its_gpus(tmp_path):
