@@ -113,7 +113,8 @@ def get_config() -> ConfigDict:
             "top_p": 1.0,  # 1: off
             "rows": 96,  # sequences decoded at a time, over all devices
             "kv_gib": 0.0,  # most memory of the KV cache on a device; 0: 60% of what is free
-            "questions_per_shard": 16,  # trees committed at a time: what a kill can cost
+            # Trees committed at a time: what a kill can cost, and what hosts share out.
+            "questions_per_shard": 16,
         }
     )
     c.credit = ConfigDict(

@@ -48,7 +48,9 @@ def run(workdir: Path, settings: Settings) -> Row:
     task = tasks.get(settings.data.task)
     differing: list[Row] = []
     counts: Row = {"answers": {}, "systems": {}}
-    for directory in [workdir / "trees", *sorted((workdir / "eval").glob("*/"))]:
+    evaluation = workdir / "eval"
+    found_there = evaluation.iterdir() if evaluation.is_dir() else ()
+    for directory in [workdir / "trees", *sorted(path for path in found_there if path.is_dir())]:
         source = directory.relative_to(workdir).as_posix()
         found: list[Row] = []
         for path in shards.paths(directory):

@@ -6,7 +6,6 @@ there, which is written last and whole.
 """
 
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from malt_jax import rundir
+from malt_jax import hosts, rundir
 from malt_jax.identity import file_hash
 
 MANIFEST = "manifest.json"
@@ -43,10 +42,12 @@ class Store:
 @contextmanager
 def opened(directory: Path) -> Iterator[Store]:
     """The store of `directory`. On leaving, what is being written is finished."""
-    for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):  # of a run that was killed
-        shutil.rmtree(unfinished)
+    if hosts.first():
+        for unfinished in list(directory.glob("*.orbax-checkpoint-tmp*")):  # of a killed run
+            rundir.remove(unfinished)
+    hosts.meet()
     with ThreadPoolExecutor(1) as writer:
-        store = Store(directory.absolute(), writer)
+        store = Store(rundir.absolute(directory), writer)
         yield store
         _settle(store, 0)
 
@@ -56,7 +57,11 @@ def save(store: Store, step: int, state: Any, keep: Callable[[], Collection[Any]
     of one that is there, and then removes the steps that are not in `keep()`, asked for then.
 
     Raises what went wrong with an earlier one. Waits only if the disk is two checkpoints behind.
+    Several hosts wait for the disk: Orbax lets them meet over their devices, which a step that ran
+    meanwhile would use in another order.
     """
+    if hosts.several():
+        return _write(store.directory, step, state, keep)
     _settle(store, _WAITING)
     # A copy: the caller's next step may take over the buffers while they are being written.
     copy = jax.tree.map(jnp.copy, state)
@@ -103,7 +108,8 @@ def load(path: Path, like: Any) -> Any:
 
 def steps(store: Store) -> list[int]:
     """The steps in a store, whole or not."""
-    names = [path.name for path in store.directory.glob("[0-9]*") if path.is_dir()]
+    found = store.directory.iterdir() if store.directory.is_dir() else ()
+    names = [path.name for path in found if path.is_dir()]
     return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -122,8 +128,8 @@ def damage(path: Path) -> str:
         file = path / name
         if not file.is_file():
             return f"{file}: missing"
-        if file.stat().st_size != size:
-            return f"{file}: {file.stat().st_size} bytes, not the {size} that were written"
+        if (found := rundir.size(file)) != size:
+            return f"{file}: {found} bytes, not the {size} that were written"
         if file_hash(file) != f"sha256:{digest}":
             return f"{file}: damaged, its bytes are not those that were written"
     # A manifest whose damage took names out of it would leave those files unread.
@@ -138,22 +144,29 @@ def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection
     # outlive an error, the process with them, until they time out.
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
         orbax.save(path, args=ocp.args.StandardSave(state), force=True)
+    if hosts.first():
+        _commit(path, keep)
+    hosts.meet()
+
+
+def _commit(path: Path, keep: Callable[[], Collection[Any]]) -> None:
+    """Writes the manifest, by which a checkpoint counts, and removes those that are not kept."""
     rundir.write_json(
         path / MANIFEST,
         {
-            name: {"size": file.stat().st_size, "sha256": file_hash(file).removeprefix("sha256:")}
+            name: {"size": rundir.size(file), "sha256": file_hash(file).removeprefix("sha256:")}
             for name, file in _files(path).items()
         },
     )
     kept = keep()
-    for other in directory.iterdir():
+    for other in list(path.parent.iterdir()):
         if other.name.isdigit() and int(other.name) not in kept:
-            shutil.rmtree(other)
+            rundir.remove(other)
 
 
 def _files(path: Path) -> dict[str, Path]:
-    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
-    return {name: file for name, file in found.items() if file.is_file() and name != MANIFEST}
+    found = {file.relative_to(path).as_posix(): file for file in rundir.files(path)}
+    return {name: file for name, file in found.items() if name != MANIFEST}
 
 
 def _settle(store: Store, most: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax import shards, tree
+from malt_jax import hosts, shards, tree
 from malt_jax.sampler import Work
 from malt_jax.settings import Settings
 from malt_jax.types import Question
@@ -33,7 +33,9 @@ def run(workdir: Path, settings: Settings, team: tree.Team, questions: Sequence[
         workdir / "trees",
         questions,
         grow_trees,
+        per_shard=per_shard,
         nodes_per_question=nodes_per_question(settings.branching),
         title="collect",
+        part=hosts.part(team.sampler.mesh),
     )
     logging.info("collect: %s", work.summary())

@@ -8,12 +8,15 @@ sampled, to the token.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from absl import logging
 
 from malt_jax import rundir, shards
@@ -72,24 +75,24 @@ class Harvest:
 
 def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     """Writes `datasets/ROLE/{sft,dpo,kto}.parquet` and `datasets/yield.json` from `trees/`;
-    returns the yield.
+    returns the yield. A shard of trees is in memory at a time.
 
     Raises ValueError if there are no trees.
     """
-    harvests = {role: Harvest() for role in settings.chain}
-    found = False
-    for path in shards.paths(workdir / "trees"):
-        found = True
-        for (role, _, _), siblings in _families(shards.read_one(path)).items():
-            gather(harvests[role], siblings, settings.credit)
-    if not found:
+    paths = shards.paths(workdir / "trees")
+    if not paths:
         raise ValueError(f"{workdir / 'trees'}: no shards; run --stage=collect first")
     directory = workdir / "datasets"
-    for role, harvest in harvests.items():
-        shards.write(directory / role / "sft.parquet", harvest.sft, SFT_SCHEMA)
-        shards.write(directory / role / "dpo.parquet", harvest.dpo, DPO_SCHEMA)
-        shards.write(directory / role / "kto.parquet", _alternated(harvest.kto), KTO_SCHEMA)
-    found = {role: summary(harvest) for role, harvest in harvests.items()}
+    found = {role: summary(Harvest()) for role in settings.chain}
+    with ExitStack() as stack:
+        files = {role: _Files(directory / role, stack) for role in settings.chain}
+        for path in paths:
+            harvests = {role: Harvest() for role in settings.chain}
+            for (role, _, _), siblings in _families(shards.read_one(path)).items():
+                gather(harvests[role], siblings, settings.credit)
+            for role, harvest in harvests.items():
+                files[role].add(harvest)
+                found[role] = _added(found[role], summary(harvest))
     rundir.write_json(directory / "yield.json", found)
     for role, counts in found.items():
         logging.info(
@@ -102,6 +105,37 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
             counts["kto_rows"],
         )
     return found
+
+
+class _Files:
+    """A role's data sets under way; they are there once `stack` is closed."""
+
+    def __init__(self, directory: Path, stack: ExitStack):
+        self.sft, self.dpo, self.kto = (
+            stack.enter_context(shards.writing(directory / f"{name}.parquet", schema))
+            for name, schema in (("sft", SFT_SCHEMA), ("dpo", DPO_SCHEMA), ("kto", KTO_SCHEMA))
+        )
+        self.turns: list[Any] = []  # for KTO: a file of every question's first row, second, ...
+        self.unsorted = Path(stack.enter_context(TemporaryDirectory()))
+        stack.callback(self._in_turn)
+        self.open = stack.enter_context(ExitStack())
+
+    def add(self, harvest: Harvest) -> None:
+        self.sft(harvest.sft)
+        self.dpo(harvest.dpo)
+        for turn, rows in enumerate(_by_turn(harvest.kto)):
+            if turn == len(self.turns):
+                path = self.unsorted / f"shard-{turn:05d}.parquet"
+                self.turns.append(self.open.enter_context(shards.writing(path, KTO_SCHEMA)))
+            self.turns[turn](rows)
+
+    def _in_turn(self) -> None:
+        """A row of every question in turn, as long as there are any. KTO measures the distance to
+        the reference on completions of other prompts; TRL takes the next row's, and a sibling's is
+        no such completion."""
+        for path in shards.paths(self.unsorted):
+            for batch in pq.ParquetFile(path).iter_batches(1024):
+                self.kto(batch.to_pylist())
 
 
 def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
@@ -171,16 +205,17 @@ def _spread(pairs: list[tuple[Row, Row]], cap: int) -> list[tuple[Row, Row]]:
     return [pair for _, _, pair in sorted(ranked, key=lambda item: item[:2])[:cap]]
 
 
-def _alternated(rows: Sequence[Row]) -> list[Row]:
-    """A row of every question in turn, as long as there are any. KTO measures the distance to the
-    reference on completions of other prompts; TRL takes the next row's, and a sibling's is no such
-    completion."""
+def _by_turn(rows: Sequence[Row]) -> list[list[Row]]:
+    """Every question's first row, every question's second, ..."""
     turns: Counter[str] = Counter()
-    ranked = []
+    found: list[list[Row]] = []
     for row in rows:
-        ranked.append((turns[row["question_id"]], row))
+        turn = turns[row["question_id"]]
         turns[row["question_id"]] += 1
-    return [row for _, row in sorted(ranked, key=lambda item: item[0])]
+        if turn == len(found):
+            found.append([])
+        found[turn].append(row)
+    return found
 
 
 def _columns(row: Row, schema: pa.Schema) -> Row:
@@ -216,4 +251,15 @@ def summary(harvest: Harvest) -> Row:
             "counts": counts.tolist(),
         },
         "dropped": {reason: count for reason, count in harvest.dropped.items() if count},
+    }
+
+
+def _added(a: Row, b: Row) -> Row:
+    """Two summaries as one."""
+    both = {name: a[name] + b[name] for name, count in a.items() if isinstance(count, int)}
+    ours, theirs = (one["value_histogram"] for one in (a, b))
+    counts = [x + y for x, y in zip(ours["counts"], theirs["counts"], strict=True)]
+    return {name: both.get(name) for name in a} | {
+        "value_histogram": {"edges": ours["edges"], "counts": counts},
+        "dropped": dict(Counter(a["dropped"]) + Counter(b["dropped"])),
     }

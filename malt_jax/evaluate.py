@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import critiques, debate, outcomes, rundir, shards, stats, tree
+from malt_jax import critiques, debate, hosts, outcomes, rundir, shards, stats, tree
 from malt_jax.models.lora import Adapter
 from malt_jax.outcomes import Outcome, Passes, Row
 from malt_jax.sampler import Work
@@ -29,6 +29,11 @@ Rows = Iterable[list[Row]]
 TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
     "an empty answer is no vote"
+)
+# Without the ids and the prompts, which are most of what is stored.
+_READ = (
+    *("question_id", "question", "reference", "role", "path", "completion", "answer", "status"),
+    *("prompt_tokens", "completion_tokens"),
 )
 PREDICTIONS = pa.schema(
     [
@@ -93,7 +98,7 @@ def run(
     if "malt" in passes and settings.eval.critiques:
         results["critiques"] = _critiques(directory, settings, trained, questions, passes["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
-    _write(directory, results, passes, found, questions)
+    hosts.by_first(lambda: _write(directory, results, passes, found, questions))
     return results
 
 
@@ -120,7 +125,7 @@ def _debate(
     def grow(pending: Sequence[Question], *rest: Any) -> Rows:
         return debate.grow(team, pending, how, *rest)
 
-    _store(directory, settings, questions, grow, how.agents * how.rounds, "debate")
+    _store(directory, settings, team, questions, grow, how.agents * how.rounds, "debate")
     rows = _by_question(directory, questions)
     return [Outcome(*debate.outcome(of_question)) for of_question in rows.values()]
 
@@ -142,7 +147,7 @@ def _critiques(
             return critiques.grow(team, stored, pending, shown, *how)
 
         place, k = directory / f"critique-{shown}", settings.eval.votes
-        _store(place, settings, questions, grow, k, f"critique {shown}")
+        _store(place, settings, team, questions, grow, k, f"critique {shown}")
         finals[shown] = _by_question(place, questions)
     found: Row = {}
     for shown, rows in finals.items():
@@ -201,13 +206,14 @@ def _sample(
     def grow(pending: Sequence[Question], per_shard: int, *feedback: Any) -> Rows:
         return tree.grow(replace(team, roles=roles), pending, credit, per_shard, *feedback)
 
-    _store(directory, settings, questions, grow, votes * len(roles), name)
+    _store(directory, settings, team, questions, grow, votes * len(roles), name)
     return _passes(directory, questions)
 
 
 def _store(
     directory: Path,
     settings: Settings,
+    team: tree.Team,
     questions: Sequence[Question],
     grow: Callable[..., Rows],
     nodes_per_question: int,
@@ -224,8 +230,10 @@ def _store(
         directory,
         questions,
         grow_rows,
+        per_shard=per_shard,
         nodes_per_question=nodes_per_question,
         title=f"evaluate {name}",
+        part=hosts.part(team.sampler.mesh),
     )
     logging.info("evaluate %s: %s", name, work.summary())
 
@@ -244,7 +252,7 @@ def _passes(directory: Path, questions: Sequence[Question]) -> list[Passes]:
 
 def _by_question(directory: Path, questions: Sequence[Question]) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {question.id: [] for question in questions}
-    for row in shards.read(directory):
+    for row in shards.read(directory, _READ):
         if row["question_id"] in rows:
             rows[row["question_id"]].append(row)
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax import card, rundir, tasks
+from malt_jax import card, hosts, mesh, rundir, tasks
 from malt_jax.identity import check_identity, file_hash, identity
 from malt_jax.models import Model, gguf, lora
 from malt_jax.models.hf import read_json
@@ -24,10 +24,20 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 
 
+def exists(workdir: Path, role: str) -> bool:
+    """Whether a role's adapter has been exported."""
+    return (workdir / "export" / role / RECORD).exists()
+
+
 def write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
     """Writes `export/ROLE/`: the adapter for PEFT, `malt.json` and a model card, whole or not at
     all."""
-    with rundir.directory_whole(workdir / "export" / role) as directory:
+    whole = mesh.fetch(adapter)
+    hosts.by_first(lambda: _write(workdir, settings, model, role, whole))
+
+
+def _write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
+    with rundir.directory_whole(workdir / "export" / role, RECORD) as directory:
         save_adapter(
             adapter,
             model.config,
@@ -57,7 +67,8 @@ def load(directory: Path, model: Model) -> Adapter:
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory; expected a PEFT adapter")
     check_identity(directory / RECORD, model)
-    return load_adapter(directory, model.config)
+    with rundir.on_disk(directory) as local:
+        return load_adapter(local, model.config)
 
 
 def starting_adapter(settings: Settings, model: Model, role: str) -> Adapter | None:
@@ -68,7 +79,7 @@ def starting_adapter(settings: Settings, model: Model, role: str) -> Adapter | N
     path = settings.roles[role].adapter
     if not path:
         return None
-    adapter, wanted = load(Path(path), model), settings.lora
+    adapter, wanted = load(rundir.at(path), model), settings.lora
     rank = lora.rank(adapter)
     every = {target for layer in adapter.layers.values() for target in layer}
     there = _shape(rank, adapter.scale * rank, every)
@@ -98,7 +109,7 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
     A directory that holds the same adapter already is left alone. Raises ValueError if nothing is
     exported.
     """
-    roles = [role for role in settings.chain if (workdir / "export" / role).exists()]
+    roles = [role for role in settings.chain if exists(workdir, role)]
     if not roles:
         raise ValueError(f"{workdir / 'export'}: no adapters; run --stage=train first")
     for role in roles:
@@ -109,7 +120,7 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
         found["dtype"] = settings.model.dtype
         if (target / RECORD).exists() and _same_weights(read_json(target / RECORD), found):
             continue
-        with rundir.directory_whole(target) as directory:
+        with rundir.directory_whole(target, RECORD) as directory:
             save_merged(directory, model.config, model.params, adapter)
             model.tokenizer.save(directory)
             _describe(directory, found)
@@ -138,7 +149,7 @@ def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[
     )
     start = None
     if path := settings.roles[role].adapter:
-        start = {"path": path, "hash": file_hash(Path(path) / WEIGHTS)}
+        start = {"path": path, "hash": file_hash(rundir.at(path) / WEIGHTS)}
     local = Path(model.source).exists()
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
     del plain["workdir"]

@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import objectives, process, rundir, shards, steps
+from malt_jax import hosts, objectives, process, rundir, shards, steps
 from malt_jax.batches import Batch, Examples, Plan, examples, plan, take
+from malt_jax.mesh import fetch
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.policy import sequence_logprobs
@@ -130,10 +131,10 @@ def _reference(
     digest = hashlib.sha256()
     for array in (data.tokens, data.starts, data.prompts, data.completions):
         digest.update(np.asarray(array).tobytes())
-    for leaf in jax.tree.leaves(adapter):
-        digest.update(np.asarray(leaf).tobytes())
+    for leaf in jax.tree.leaves(fetch(adapter)):
+        digest.update(leaf.tobytes())
     if cache.exists():
-        with np.load(cache) as kept:
+        with cache.open("rb") as stored, np.load(stored) as kept:
             if kept["of"] == digest.hexdigest():
                 return kept["scores"]
     branches = data.completions.shape[1]
@@ -142,9 +143,11 @@ def _reference(
     for i in tqdm(range(len(once)), desc="reference", unit="batch"):
         batches, _ = steps.place(mesh, take(data, once, i, model.tokenizer.pad_id), {})
         sums = sequence_logprobs(model.config, model.params, adapter, batches)
-        scored = process.fetched(sums, "reference").reshape(-1, branches)
+        with process.watched("reference"):
+            scored = fetch(sums).reshape(-1, branches)
         order = once.order[i].reshape(-1)
         scores[order[order >= 0]] = scored[order >= 0]
-    with rundir.written_whole(cache) as file:
-        np.savez(file, of=digest.hexdigest(), scores=scores)
+    if hosts.first():
+        with rundir.written_whole(cache) as file:
+            np.savez(file, of=digest.hexdigest(), scores=scores)
     return scores

@@ -18,7 +18,18 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax import checkpoints, flops, heldout, metrics, objectives, optim, process, rundir, steps
+from malt_jax import (
+    checkpoints,
+    flops,
+    heldout,
+    hosts,
+    metrics,
+    objectives,
+    optim,
+    process,
+    rundir,
+    steps,
+)
 from malt_jax.batches import Plan, plan
 from malt_jax.feed import Data
 from malt_jax.models import Model
@@ -99,6 +110,7 @@ def fit(
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
             config=dataclasses.asdict(settings),
+            lasting=lambda step: step % chosen.checkpoint_every == 0 or step == len(order),
         ) as write:
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
@@ -108,10 +120,12 @@ def fit(
                 last = now == len(order)
                 if evaluate is not None and (now % chosen.eval_every == 0 or last):
                     _evaluate(phase, now, evaluate, state["adapter"], saved, write)
-                ends = last or phase.out_of_patience or process.asked()
+                stops = hosts.any_says(process.asked())
+                ends = last or phase.out_of_patience or stops
                 if now % chosen.checkpoint_every == 0 or ends:
                     checkpoints.save(saved, now, state, partial(_newest, saved, now))
-                process.check()
+                if stops:
+                    raise process.Stopped(phase.title)
     return _best(phase, state["adapter"])
 
 
@@ -146,7 +160,8 @@ def _steps(
             state, found = step(state, *upcoming)
             # Packed while the devices compute.
             upcoming = inputs(i + 1) if i + 1 < total else None
-            found = process.fetched(found, phase.title)
+            with process.watched(phase.title):
+                found = jax.device_get(found)
             values = {name: float(value) for name, value in found.items()}
             yield i + 1, state, values, time.perf_counter() - started
             bar.set_postfix(loss=f"{values['loss']:.3f}")
@@ -197,18 +212,8 @@ def _not_finite(phase: _Phase, step: int, values: Values) -> None:
     """Writes out the examples of a step that was left out. Raises FloatingPointError at the last
     one that the settings allow."""
     phase.nonfinite.append(step)
-    part = phase.data.part(present := _present(phase.order, step))
-    with rundir.written_whole(_batch_file(phase, step)) as file:
-        np.savez(
-            file,
-            source=str(phase.data.source),
-            questions=part.questions,
-            order=present,
-            token_ids=part.examples.tokens,
-            starts=part.examples.starts,
-            prompt_tokens=part.examples.prompts,
-            completion_tokens=part.examples.completions,
-        )
+    if hosts.first():
+        _write_batch(phase, step)
     what = (
         f"{phase.title}: loss {values['loss']:g}, gradient norm {values['grad_norm']:g} "
         f"at step {step}"
@@ -220,6 +225,21 @@ def _not_finite(phase: _Phase, step: int, values: Values) -> None:
             f"{what}; steps that were not finite: {len(phase.nonfinite)}, which is "
             f"config.{phase.directory.name}.max_nonfinite; lower "
             f"config.{phase.directory.name}.learning_rate, or look at the batches in {files}"
+        )
+
+
+def _write_batch(phase: _Phase, step: int) -> None:
+    part = phase.data.part(present := _present(phase.order, step))
+    with rundir.written_whole(_batch_file(phase, step)) as file:
+        np.savez(
+            file,
+            source=str(phase.data.source),
+            questions=part.questions,
+            order=present,
+            token_ids=part.examples.tokens,
+            starts=part.examples.starts,
+            prompt_tokens=part.examples.prompts,
+            completion_tokens=part.examples.completions,
         )
 
 
@@ -270,4 +290,4 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
     if step is None:
         return last
     logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
-    return checkpoints.load(phase.directory.absolute() / "best" / str(step), last)
+    return checkpoints.load(rundir.absolute(phase.directory) / "best" / str(step), last)

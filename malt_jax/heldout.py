@@ -4,12 +4,14 @@ patience."""
 import math
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from malt_jax import objectives, process, steps
 from malt_jax.batches import plan
 from malt_jax.feed import Data
+from malt_jax.mesh import fetch
 from malt_jax.metrics import Row
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
@@ -46,8 +48,10 @@ def evaluator(
     compiled = steps.evaluation(model.config, objectives.loss(phase))
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
-        found = process.fetched(compiled(model.params, adapter, batches, placed), "held-out loss")
-        kl = np.asarray(completion_kl(model.config, model.params, adapter, reference, batches))
+        found = compiled(model.params, adapter, batches, placed)
+        with process.watched("held-out loss"):
+            found = jax.device_get(found)
+        kl = fetch(completion_kl(model.config, model.params, adapter, reference, batches))
         figures = {name: float(value) for name, value in found.items()}
         return figures | {"kl": float(kl[counted].mean(dtype=np.float64))}
 

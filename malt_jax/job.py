@@ -21,6 +21,7 @@ from malt_jax import (
     debate,
     evaluate,
     export,
+    hosts,
     mesh,
     models,
     report,
@@ -52,12 +53,18 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        return Path(self.settings.workdir)
+        return rundir.at(self.settings.workdir)
 
     @cached_property
     def mesh(self) -> Mesh:
         sizes = self.settings.mesh
         return mesh.make(sizes.data, sizes.fsdp, sizes.tensor)
+
+    @cached_property
+    def sampling_mesh(self) -> Mesh:
+        """Each host's own devices where they can hold the weights: the hosts then sample apart,
+        each its share of the questions. Else the whole mesh, with the hosts in step."""
+        return mesh.of_host(self.mesh)
 
     @cached_property
     def task(self) -> tasks.Task:
@@ -133,6 +140,14 @@ class Job:
         left."""
         logging.info("%s: %s", split, account.summary())
         path = self.directory / "data.json"
+        if hosts.first():
+            self._write_account(path, split, account)
+        if not account.kept:
+            raise ValueError(
+                f"config.data.{split}: no question is left after the filters; {path} says why"
+            )
+
+    def _write_account(self, path: Path, split: str, account: tasks.LoadReport) -> None:
         there = read_json(path) if path.exists() else {}
         found = dataclasses.asdict(account)
         if quarantined := found.pop("quarantined"):
@@ -141,25 +156,23 @@ class Job:
             rundir.write_json(file, [dict(zip(names, row, strict=True)) for row in quarantined])
             logging.warning("%s: %d malformed rows are listed there", file, len(quarantined))
         rundir.write_json(path, there | {split: found})
-        if not account.kept:
-            raise ValueError(
-                f"config.data.{split}: no question is left after the filters; {path} says why"
-            )
 
     @cached_property
     def team(self) -> tree.Team:
         """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
         is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
+        devices = self.sampling_mesh
+        apart = hosts.part(devices).count
         most = max(*self.settings.branching, self.settings.eval.votes)
         debated = "debate" in self.settings.eval.systems
         if debated:
             most = max(most, self.settings.eval.debate.agents)
         sampler = Sampler(
             self.model.config,
-            self.model.params,
-            self.mesh,
-            sample.rows,
+            mesh.view(devices, self.model.params),
+            devices,
+            -(-sample.rows // apart),
             tokenizer.stop_ids,
             tokenizer.pad_id,
             siblings=min(most, 4),
@@ -196,14 +209,15 @@ class Job:
         if not any(name.startswith("malt") for name in self.settings.eval.systems):
             return found
         for role in self.settings.chain:
-            path = Path(self.settings.roles[role].adapter)
+            path = rundir.at(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:
                 path = self.directory / "export" / role
-                if not path.exists():
+                if not export.exists(self.directory, role):
                     raise ValueError(f"{path}: not there; run --stage=train first")
             if path != Path():
                 adapter = export.load(path, self.model)
-                found[role] = jax.device_put(adapter, mesh.tree_shardings(self.mesh, adapter))
+                shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
+                found[role] = jax.tree.map(mesh.put, adapter, shardings)
         return found
 
     def claim_base(self) -> None:
@@ -211,7 +225,8 @@ class Job:
         what was sampled here came from another base or tokenizer."""
         if any((self.directory / name).exists() for name in ("trees", "eval")):
             check_identity(self.directory / "config.json", self.model)
-        rundir.note(self.directory, **identity(self.model))
+        facts = identity(self.model)
+        hosts.by_first(lambda: rundir.note(self.directory, **facts))
 
 
 @lru_cache(maxsize=1)
@@ -221,7 +236,7 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
 
     def place(path: Sequence[Any], array: np.ndarray) -> jax.Array:
         axes = mesh.logical_axes(path, array.ndim)
-        return jax.device_put(array, mesh.sharding(on, array.shape, axes))
+        return mesh.put(array, mesh.sharding(on, array.shape, axes))
 
     return models.load(settings.path, jnp.dtype(settings.dtype), place=place)
 
@@ -234,12 +249,24 @@ def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) ->
     """
     job = Job(settings, "collect" in stages and not settings.trees)
     _ = job.chain, job.task  # what is wrong with these must show before anything is written
-    rundir.claim(job.directory, config)
+    _claim(job.directory, config)
     for stage in stages:
         started = time.perf_counter()
         logging.info("stage %s", stage)
         _run_stage(stage, job, config)
         logging.info("stage %s took %.0f s", stage, time.perf_counter() - started)
+
+
+def _claim(directory: Path, config: Mapping[str, Any]) -> None:
+    """`rundir.claim` by the first host. Raises ValueError if the others have another directory of
+    this name."""
+    hosts.by_first(lambda: rundir.claim(directory, config))
+    path = directory / "config.json"
+    if not hosts.same(path.read_bytes() if path.exists() else b""):
+        raise ValueError(
+            f"config.workdir: {directory} is not one directory for all hosts; name one on a file "
+            "system that they share, or in a bucket"
+        )
 
 
 def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
@@ -248,22 +275,30 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
         case "collect":
             job.claim_base()
             if settings.trees:
-                reuse.run(directory, settings, config, job.model.content_hash)
+                base = job.model.content_hash
+                hosts.by_first(lambda: reuse.run(directory, settings, config, base))
             else:
                 collect.run(directory, settings, job.team, job.training)
         case "datasets":
-            datasets.run(directory, settings)
+            hosts.by_first(lambda: datasets.run(directory, settings))
         case "train":
             job.claim_base()
             train.run(directory, settings, job.model, job.mesh)
         case "evaluate":
             job.claim_base()
             evaluate.run(directory, settings, job.team, job.adapters(), job.held_out)
-            audit.run(directory, settings)
-            export.refresh(directory, settings)
+            hosts.by_first(lambda: audit.run(directory, settings))
+            hosts.by_first(lambda: export.refresh(directory, settings))
         case "solutions":
-            solutions.run(directory, job.chain, job.task, job.model.tokenizer, job.training)
+            asked, tokenizer = job.training, job.model.tokenizer
+            hosts.by_first(lambda: solutions.run(directory, job.chain, job.task, tokenizer, asked))
         case "merge":
+            if hosts.several():
+                raise ValueError("--stage=merge is work for one host: give it there, --processes=1")
             export.merge(directory, settings, job.model)
         case "report":
-            logging.info("open %s", report.write(directory).absolute().as_uri())
+            hosts.by_first(lambda: _report(directory))
+
+
+def _report(directory: Path) -> None:
+    logging.info("open %s", rundir.absolute(report.write(directory)).as_uri())

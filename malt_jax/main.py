@@ -2,13 +2,15 @@
 
 import logging as std_logging
 import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, job, settings
+from malt_jax import experiments, hosts, job, process, rundir, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
@@ -20,6 +22,16 @@ _STAGE = flags.DEFINE_enum(
 _COMPARE = flags.DEFINE_multi_string(
     "compare", [], "With --stage=report: work directories of other runs to compare this one with."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of the first of several processes, where no cluster (Cloud TPU, GKE, SLURM) names "
+    "it. Each gets the same command and its own --process.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer(
+    "process", -1, "With --coordinator: the number of this one, from 0."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -30,19 +42,37 @@ def main(argv: list[str]) -> None:
     _keep_compiled_programs()
     config = _CONFIG.value.to_dict()
     stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    others = [Path(path) for path in _COMPARE.value]
+    others = [rundir.at(path) for path in _COMPARE.value]
     if others and _STAGE.value != "report":
         raise app.UsageError("--compare goes with --stage=report")
     try:
         parsed = settings.parse(config)
-        if _STAGE.value == "report" and (parsed.suite or others):
-            experiments.report_on(config, others)
-        elif parsed.suite and _STAGE.value == "all":
-            experiments.run(config)
-        else:
-            job.run(parsed, config, stages)
+        hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        with process.stoppable(), _sole(parsed.workdir):
+            if _STAGE.value == "report" and (parsed.suite or others):
+                experiments.report_on(config, others)
+            elif parsed.suite and _STAGE.value == "all":
+                experiments.run(config)
+            else:
+                job.run(parsed, config, stages)
+    except process.Stopped as stopped:
+        logging.info("ended by request (%s); the same command goes on from here", stopped)
+        sys.exit(process.AGAIN)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        raise SystemExit(f"malt_jax: {error}") from error
+        raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
+    except jax.errors.JaxRuntimeError as error:  # of hosts, when one is gone
+        if not hosts.several():
+            raise
+        raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
+
+
+def _sole(workdir: str) -> AbstractContextManager[None]:
+    """The work directory held against other runs, by the first host, where it lies on a disk. A
+    report only reads, and may be asked for at any time."""
+    path = rundir.at(workdir)
+    if _STAGE.value == "report" or not hosts.first() or rundir.in_bucket(path):
+        return nullcontext()
+    return process.sole(path)
 
 
 def _keep_compiled_programs() -> None:

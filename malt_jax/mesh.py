@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -34,7 +35,10 @@ _PROJECTIONS = {
 
 
 def make(data: int = 0, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices. `data` 0 takes those that fsdp and tensor leave.
+    """A mesh over all devices of all hosts. `data` 0 takes those that fsdp and tensor leave.
+
+    Where a host's devices can hold the weights (fsdp x tensor divides their number), no weight is
+    split between hosts, whatever the wiring would suggest: each can then sample by itself.
 
     Raises ValueError if the sizes do not multiply to the number of devices.
     """
@@ -45,7 +49,58 @@ def make(data: int = 0, fsdp: int = 1, tensor: int = 1) -> Mesh:
             f"config.mesh: data {data} x fsdp {fsdp} x tensor {tensor} is not the number of "
             f"devices, {len(devices)} ({devices[0].platform})"
         )
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+    own, kinds = jax.local_device_count(), (AxisType.Auto,) * 3
+    if own == len(devices) or own % (fsdp * tensor):
+        return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=kinds)
+    shape = (own // (fsdp * tensor), fsdp, tensor)
+    hosts = [
+        mesh_utils.create_device_mesh(shape, [d for d in devices if d.process_index == host])
+        for host in range(jax.process_count())
+    ]
+    return Mesh(np.concatenate(hosts), AXES, axis_types=kinds)
+
+
+def of_host(mesh: Mesh) -> Mesh:
+    """The part of a mesh that lies on this host, if that part can hold the weights; else `mesh`,
+    whose hosts then work in step."""
+    if not mesh.is_multi_process:
+        return mesh
+    try:
+        part = mesh.local_mesh
+    except ValueError:  # this host's devices are no block of the mesh
+        return mesh
+    whole = all(part.shape[axis] == mesh.shape[axis] for axis in ("fsdp", "tensor"))
+    return part if whole else mesh
+
+
+def view(mesh: Mesh, tree: Any) -> Any:
+    """Weights of a whole mesh as arrays on `mesh`, its `of_host`. Nothing is copied."""
+
+    def of(leaf: Array) -> Array:
+        assert isinstance(leaf.sharding, NamedSharding)
+        parts = [shard.data for shard in leaf.addressable_shards]
+        placed = NamedSharding(mesh, leaf.sharding.spec)
+        return jax.make_array_from_single_device_arrays(leaf.shape, placed, parts)
+
+    return jax.tree.map(of, tree) if jax.process_count() > 1 else tree
+
+
+def put(array: np.ndarray | Array, placed: NamedSharding) -> Array:
+    """A host's array, the same on every host, on the devices of a sharding."""
+    if placed.is_fully_addressable:
+        return jax.device_put(array, placed)
+    content = np.asarray(array)
+    return jax.make_array_from_callback(content.shape, placed, lambda index: content[index])
+
+
+def fetch(tree: Any) -> Any:
+    """The leaves as whole numpy arrays on every host, wherever their parts lie."""
+
+    def whole(leaf: Any) -> Any:
+        here = not isinstance(leaf, Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        return leaf if here else multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.device_get(jax.tree.map(whole, tree))
 
 
 def sharding(mesh: Mesh, shape: Sequence[int], logical: Sequence[str | None]) -> NamedSharding:
@@ -90,4 +145,4 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
 def put_batch(mesh: Mesh, array: np.ndarray | Array) -> Array:
     """Places a host batch: its leading axis over the devices, the others whole."""
     logical = ("batch",) + (None,) * (array.ndim - 1)
-    return jax.device_put(array, sharding(mesh, array.shape, logical))
+    return put(array, sharding(mesh, array.shape, logical))

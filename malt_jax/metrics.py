@@ -16,6 +16,8 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from malt_jax import hosts, rundir
+
 Row = dict[str, Any]
 """`step` (1 is the first) and figures by name; `eval` is True in the rows of held-out
 evaluations."""
@@ -48,52 +50,68 @@ def read(path: Path, until: int) -> list[Row]:
 
 @contextmanager
 def writing(
-    directory: Path, kept: list[Row], *, project: str, title: str, config: Mapping[str, Any]
+    directory: Path,
+    kept: list[Row],
+    *,
+    project: str,
+    title: str,
+    config: Mapping[str, Any],
+    lasting: Callable[[int], bool],
 ) -> Iterator[Write]:
     """A function that writes a row everywhere.
 
     Of what `directory` holds only the rows `kept` (of `read`) stay, in `metrics.jsonl` and to
     TensorBoard's eyes: a resumed run writes those after them again. In metrics.jsonl a figure that
-    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's.
+    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's. The
+    rows of evaluations and of `lasting` steps are on the disk, or in the bucket, when they have
+    been written. Of several hosts the first one writes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    if not hosts.first():
+        yield lambda row: None
+        return
     done = kept[-1]["step"] if kept else 0
-    path = directory / "metrics.jsonl"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(_line(row) for row in kept))
-    os.replace(temporary, path)
-    events = _events(directory / "tensorboard", done)
-    online = _wandb(directory, project, title, config) if project else None
-    with path.open("a") as lines:
+    resumed = (directory / "tensorboard").exists()
+    with rundir.appending(directory) as (local, bring_over):
+        path = local / "metrics.jsonl"
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(_line(row) for row in kept))
+        os.replace(temporary, path)
+        events = _events(local / "tensorboard", done, resumed)
+        online = _wandb(directory, project, title, config) if project else None
+        with path.open("a") as lines:
 
-        def write(row: Row) -> None:
-            lines.write(_line(row))
-            lines.flush()
-            figures = _figures(row)
-            values = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in figures.items()]
-            summary = summary_pb2.Summary(value=values)
-            events.add_event(
-                event_pb2.Event(wall_time=time.time(), step=row["step"], summary=summary)
-            )
-            if online is not None:
-                online.log(figures, step=row["step"])
-            if row.get("eval"):
-                # The best checkpoint so far is read from these lines when a run is resumed.
-                os.fsync(lines.fileno())
-                events.flush()
+            def write(row: Row) -> None:
+                lines.write(_line(row))
+                lines.flush()
+                events.add_event(_event(row))
+                if online is not None:
+                    online.log(_figures(row), step=row["step"])
+                if row.get("eval") or lasting(row["step"]):
+                    # What a checkpoint of this step relies on when a run is resumed.
+                    os.fsync(lines.fileno())
+                    events.flush()
+                    bring_over()
 
-        try:
-            yield write
-        finally:
-            events.close()
-            if online is not None:
-                online.finish()
+            try:
+                yield write
+            finally:
+                events.close()
+                if online is not None:
+                    online.finish()
 
 
-def _events(directory: Path, done: int) -> EventFileWriter:
-    """A new event file. Where others lie, its first event says that steps after `done` of theirs
-    do not count (SessionLog.START, the `purge_step` of other writers)."""
-    resumed = directory.exists()
+def _event(row: Row) -> event_pb2.Event:
+    values = [
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in _figures(row).items()
+    ]
+    summary = summary_pb2.Summary(value=values)
+    return event_pb2.Event(wall_time=time.time(), step=row["step"], summary=summary)
+
+
+def _events(directory: Path, done: int, resumed: bool) -> EventFileWriter:
+    """A new event file. Where others lie (`resumed`), its first event says that steps after `done`
+    of theirs do not count (SessionLog.START, the `purge_step` of other writers)."""
     writer = EventFileWriter(str(directory))
     if resumed:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -104,7 +122,7 @@ def _events(directory: Path, done: int) -> EventFileWriter:
 def _wandb(directory: Path, project: str, title: str, config: Mapping[str, Any]) -> Any:
     """The W&B run of this directory, new or resumed. The key is W&B's own affair (`wandb login` or
     its environment variable); it never passes through the config."""
-    identity = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(str(rundir.absolute(directory)).encode()).hexdigest()[:16]
     return importlib.import_module("wandb").init(
         project=project,
         name=title,

@@ -23,14 +23,16 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
     for role in settings.chain:
         check_identity(workdir / "export" / role / export.RECORD, model)
         phases = settings.roles[role].train
-        if not phases or (workdir / "export" / role).exists():
+        if not phases or export.exists(workdir, role):
             continue
         for phase in phases:
             check_identity(workdir / "checkpoints" / role / phase / "base.json", model)
             path = workdir / "datasets" / role / f"{phase}.parquet"
             if not path.exists():
                 raise ValueError(f"{path}: not there; run --stage=datasets first")
-            if not pq.read_metadata(path).num_rows:
+            with path.open("rb") as file:
+                rows = pq.read_metadata(file).num_rows
+            if not rows:
                 empty.append(path)
                 kept = phases[: phases.index(phase)]
                 flags.setdefault(role, f"--config.roles.{role}.train={_literal(kept)}")

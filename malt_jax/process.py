@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import jax
 from absl import logging
 
 AGAIN = 75  # EX_TEMPFAIL: nothing is wrong, the same command goes on from here
@@ -39,7 +37,7 @@ class _Asked:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """In it SIGTERM and Ctrl-C raise `Stopped` where the main thread is, or in `deferred` where it
-    calls `check`. The process ends GRACE_SECONDS later in any case, with exit code AGAIN; a second
+    looks. The process ends GRACE_SECONDS later in any case, with exit code AGAIN; a second
     signal ends it at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
@@ -54,23 +52,19 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """For work that ends on its own terms: a signal waits for the next `check`."""
+    """For work that ends on its own terms: a signal waits until it has `asked`, or is done."""
     _Asked.waits += 1
     try:
         yield
     finally:
         _Asked.waits -= 1
+    if _Asked.by and not _Asked.waits:
+        raise Stopped(_Asked.by)
 
 
 def asked() -> bool:
     """Whether a signal waits."""
     return bool(_Asked.by)
-
-
-def check() -> None:
-    """Raises `Stopped` if a signal waits."""
-    if _Asked.by:
-        raise Stopped(_Asked.by)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -111,26 +105,20 @@ def sole(workdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def watched(seconds: float, what: str) -> Iterator[None]:
-    """Ends the process, with the stacks of all threads, if what is inside takes longer.
+def watched(what: str) -> Iterator[None]:
+    """Ends the process, with the stacks of all threads, if what is inside takes longer than
+    PATIENCE_SECONDS.
 
     For waiting on devices, which never ends if they hang. Compilation belongs outside: it may take
     long and ends by itself.
     """
-    timer = threading.Timer(seconds, _end, [seconds, what])
+    timer = threading.Timer(PATIENCE_SECONDS, _end, [PATIENCE_SECONDS, what])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-
-
-def fetched(arrays: Any, what: str) -> Any:
-    """The arrays on the host, once the devices have them. Ends the process as `watched` does if
-    that takes PATIENCE_SECONDS."""
-    with watched(PATIENCE_SECONDS, what):
-        return jax.device_get(arrays)
 
 
 def _end(seconds: float, what: str) -> None:

@@ -34,7 +34,7 @@ def run(workdir: Path, settings: Settings, config: Mapping[str, Any], base_hash:
     naming every setting whose other value there would have drawn other samples, and if trees are
     missing.
     """
-    source = Path(settings.trees)
+    source = rundir.at(settings.trees)
     _check(source, settings, config, base_hash)
     paths = shards.paths(source / "trees")
     for path in paths:

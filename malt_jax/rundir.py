@@ -1,4 +1,9 @@
-"""A run's directory: the settings it belongs to, and files written whole or not at all."""
+"""A run's directory: the settings it belongs to, and files written whole or not at all.
+
+It lies on a disk, or in a bucket of an object store (`gs://BUCKET/...`). A store's objects appear
+whole when their upload ends, which is the promise of a file here; but it renames nothing, so that a
+directory there counts once its marker is in it, which is written last.
+"""
 
 import importlib.metadata
 import json
@@ -7,15 +12,18 @@ import platform
 import shlex
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import fsspec
 import jax
 from absl import logging
+from etils import epath
 
 _PACKAGES = (
     "malt-jax",
@@ -74,7 +82,6 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         _take_over(path, resolved)
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
     write_json(
         path,
@@ -126,7 +133,7 @@ def _bound_by(key: str) -> list[str]:
 
 
 def _holds_files(directory: Path) -> bool:
-    return any(path.is_file() for path in directory.rglob("*"))
+    return any(True for _ in files(directory))
 
 
 def versions() -> dict[str, str]:
@@ -157,7 +164,15 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` whole or not at all: synced as another, then renamed."""
+    """A file that appears at `path` whole or not at all: synced as another, then renamed; in a
+    bucket, uploaded when all of it is there."""
+    if in_bucket(path):
+        with tempfile.TemporaryFile() as local:
+            yield local
+            local.seek(0)
+            with path.open("wb") as target:
+                shutil.copyfileobj(local, target)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
@@ -168,11 +183,20 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def directory_whole(path: Path) -> Iterator[Path]:
+def directory_whole(path: Path, marker: str) -> Iterator[Path]:
     """A directory that appears at `path` whole or not at all: filled as another, synced, renamed.
 
-    What stands at `path` is replaced at the end, not before.
+    What stands at `path` is replaced at the end, not before. In a bucket, whose directories are not
+    renamed, the file `marker` is removed first and written last: the directory is there once that
+    is.
     """
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as local:
+            yield Path(local)
+            (path / marker).unlink(missing_ok=True)
+            for file in sorted(Path(local).iterdir(), key=lambda file: file.name == marker):
+                _upload(file, path / file.name)
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     temporary.mkdir(parents=True)
@@ -182,6 +206,89 @@ def directory_whole(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
+
+
+def at(path: str) -> Path:
+    """The path of a file or directory, on a disk or (gs://...) in a bucket."""
+    if "://" not in path:
+        return Path(path)
+    # What other hosts write must be seen.
+    for scheme in ("gs", "gcs", "s3"):
+        fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    return epath.Path(path)
+
+
+def in_bucket(path: Path) -> bool:
+    """Whether a path is an object store's. Such paths do what `Path` does, but for appending,
+    locking and renaming."""
+    return "://" in str(path)
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root of its disk or store."""
+    return path if in_bucket(path) else path.absolute()
+
+
+def files(directory: Path) -> Iterator[Path]:
+    """The files below a directory, in order; none if it is not there."""
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.is_dir():
+            yield from files(path)
+        else:
+            yield path
+
+
+def size(file: Path) -> int:
+    """A file's bytes."""
+    found: Any = file.stat()
+    return int(found.length if in_bucket(file) else found.st_size)
+
+
+def remove(directory: Path) -> None:
+    """Removes a directory and all below it."""
+    if in_bucket(directory):
+        directory.rmtree()  # type: ignore[attr-defined]
+    else:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def on_disk(directory: Path) -> Iterator[Path]:
+    """The files of a directory on a disk, for libraries that read from nowhere else."""
+    if not in_bucket(directory):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as local:
+        for file in directory.iterdir():
+            if not file.is_dir():
+                (Path(local) / file.name).write_bytes(file.read_bytes())
+        yield Path(local)
+
+
+@contextmanager
+def appending(directory: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A directory whose files may be appended to, and a function that makes `directory` hold what
+    was written so far. On a disk that is the directory itself; in a bucket, where objects are only
+    written whole, a copy of what is new."""
+    if not in_bucket(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        yield directory, lambda: None
+        return
+    with tempfile.TemporaryDirectory() as local:
+
+        def bring_over() -> None:
+            for file in files(Path(local)):
+                _upload(file, directory / file.relative_to(local).as_posix())
+
+        try:
+            yield Path(local), bring_over
+        finally:
+            bring_over()
+
+
+def _upload(file: Path, target: Path) -> None:
+    with file.open("rb") as source, target.open("wb") as stream:
+        shutil.copyfileobj(source, stream)
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,15 +1,22 @@
 """Trees on disk: Parquet shards that commit atomically, so that a run killed anywhere goes on
-where it was."""
+where it was.
+
+A shard holds a fixed run of the questions and is named after its place among them. So the files
+are the same, byte for byte, however many hosts wrote them and however often they were stopped.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from absl import logging
 from tqdm import tqdm
 
-from malt_jax import rundir
+from malt_jax import hosts, rundir
+from malt_jax.hosts import Part
 from malt_jax.types import Question
 
 SCHEMA = pa.schema(
@@ -35,6 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_GROUP = 1024  # rows that are compressed together
+
 Grow = Callable[[Sequence[Question], Callable[[int], Any]], Iterable[list[dict[str, Any]]]]
 """Questions and a progress callback (nodes done) -> rows of SCHEMA for all their nodes, a shard at
 a time."""
@@ -45,31 +54,94 @@ def grow(
     questions: Sequence[Question],
     grow_trees: Grow,
     *,
+    per_shard: int,
     nodes_per_question: int,
     title: str,
+    part: Part = hosts.ALL,
 ) -> None:
     """Adds shards to `directory` until every question's tree is there. A finished question is
-    never sampled again."""
-    directory.mkdir(parents=True, exist_ok=True)
-    done = finished(directory)
-    pending = [question for question in questions if question.id not in done]
-    if not pending:
-        return
-    bar = tqdm(
-        total=len(questions) * nodes_per_question,
-        initial=(len(questions) - len(pending)) * nodes_per_question,
-        desc=title,
-        unit="node",
-    )
-    with bar:
-        for rows in grow_trees(pending, bar.update):
-            write(directory / f"shard-{_next_index(directory):05d}.parquet", rows, SCHEMA)
+    never sampled again.
+
+    `grow_trees` gives the rows of `per_shard` questions at a time; it is asked for those of `part`,
+    this host's share of the shards, and all hosts go on when all are done. Raises ValueError naming
+    a shard that is damaged, holds other questions, or cannot be seen on this host.
+    """
+    runs = [questions[i : i + per_shard] for i in range(0, len(questions), per_shard)]
+    files = [directory / f"shard-{i:05d}.parquet" for i in range(len(runs))]
+    hosts.meet()  # hosts in step must find the same shards, before one of them writes another
+    own = part.of(list(zip(files, runs, strict=True)))
+    if part.count > len(files):
+        logging.warning(
+            "%s: %d shards for %d hosts, so some have nothing to do; with another config.workdir, "
+            "lower config.sample.questions_per_shard",
+            title,
+            len(files),
+            part.count,
+        )
+    done = [_holds(file, run) for file, run in own]
+    pending = [shard for shard, there in zip(own, done, strict=True) if not there]
+    left = [question for _, run in pending for question in run]
+    if left:
+        total = sum(len(run) for _, run in own)
+        bar = tqdm(
+            total=total * nodes_per_question,
+            initial=(total - len(left)) * nodes_per_question,
+            desc=title,
+            unit="node",
+        )
+        with bar:
+            for (file, _), rows in zip(pending, grow_trees(left, bar.update), strict=True):
+                if part.writes:
+                    write(file, rows, SCHEMA)
+    hosts.meet()
+    unseen = [file for file in files if not file.exists()]
+    if unseen:
+        raise ValueError(
+            f"{unseen[0]}: written by another host, but not to be seen on this one; "
+            "config.workdir must be a file system that all hosts share, or a bucket"
+        )
+
+
+def _holds(file: Path, run: Sequence[Question]) -> bool:
+    """Whether a shard is committed. Raises ValueError if it holds other questions."""
+    if not file.exists():
+        return False
+    if {row["question_id"] for row in read_one(file, ["question_id"])} != {q.id for q in run}:
+        raise ValueError(
+            f"{file}: holds other questions than this run's; delete {file.parent} and run its "
+            "stage again"
+        )
+    return True
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
     """Writes a Parquet file whole or not at all."""
     with rundir.written_whole(path) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema), file, compression="zstd")
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """A function that adds rows to a Parquet file, which appears at the end, whole or not at all.
+    Few of them are in memory at a time."""
+    waiting: list[pa.Table] = []
+    with (
+        rundir.written_whole(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+
+        def flush(least: int) -> None:
+            if sum(map(len, waiting)) >= least:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+
+        def add(rows: Sequence[dict[str, Any]]) -> None:
+            waiting.append(pa.Table.from_pylist(list(rows), schema))
+            flush(_GROUP)
+
+        yield add
+        if waiting:
+            flush(0)
 
 
 def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -81,7 +153,8 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
 def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read."""
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
@@ -97,8 +170,3 @@ def finished(directory: Path) -> set[str]:
 def paths(directory: Path) -> list[Path]:
     """The committed shards, in order."""
     return sorted(directory.glob("shard-*.parquet"))
-
-
-def _next_index(directory: Path) -> int:
-    last = paths(directory)[-1:]
-    return int(last[0].stem.removeprefix("shard-")) + 1 if last else 0

@@ -56,10 +56,10 @@ def place(mesh: Mesh, batches: Batch, extra: Extra) -> tuple[Batch, Extra]:
 
     def spread(array: Any) -> Array:
         logical = (None, "batch") + (None,) * (array.ndim - 2)
-        return jax.device_put(array, meshes.sharding(mesh, array.shape, logical))
+        return meshes.put(array, meshes.sharding(mesh, array.shape, logical))
 
     def whole(array: Any) -> Array:
-        return jax.device_put(array, meshes.sharding(mesh, array.shape, (None,) * array.ndim))
+        return meshes.put(array, meshes.sharding(mesh, array.shape, (None,) * array.ndim))
 
     return jax.tree.map(spread, batches), jax.tree.map(whole, extra)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from malt_jax import export, feed, metrics, preflight, rundir
+from malt_jax import export, feed, hosts, metrics, preflight, rundir
 from malt_jax import mesh as meshes
 from malt_jax.fit import fit
 from malt_jax.identity import check_identity, identity
@@ -26,8 +26,7 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
     for role in settings.chain:
-        target = workdir / "export" / role
-        if not settings.roles[role].train or target.exists():
+        if not settings.roles[role].train or export.exists(workdir, role):
             continue
         adapter = train_role(workdir, settings, model, mesh, role)
         export.write(workdir, settings, model, role, adapter)
@@ -45,12 +44,13 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
     adapter = (
         jax.jit(init, out_shardings=shardings)(seed)
         if start is None
-        else jax.device_put(start, meshes.tree_shardings(mesh, start))
+        else jax.tree.map(meshes.put, start, meshes.tree_shardings(mesh, start))
     )
     for phase in settings.roles[role].train:
         directory = workdir / "checkpoints" / role / phase
         check_identity(directory / "base.json", model)
-        rundir.write_json(directory / "base.json", identity(model))
+        base = identity(model)
+        hosts.by_first(partial(rundir.write_json, directory / "base.json", base))
         data = feed.load(
             workdir / "datasets" / role / f"{phase}.parquet",
             directory / "reference.npz",

@@ -178,9 +178,10 @@ def node_keys(
     """
     words = np.array([_words(stream, question) for question, _ in parents], np.uint32)
     paths = np.array([path for _, path in parents], np.int32).reshape(len(parents), -1)
-    padding = -len(parents) % 64  # few shapes: the program below is compiled once a depth
-    words = np.pad(words, ((0, padding), (0, 0)))
-    paths = np.pad(paths, ((0, padding), (0, 0)))
+    if len(parents) > 1:  # few shapes: the program below is compiled twice a depth
+        padding = -len(parents) % 64
+        words = np.pad(words, ((0, padding), (0, 0)))
+        paths = np.pad(paths, ((0, padding), (0, 0)))
     return np.asarray(_node_keys(seed, words, paths, children))[: len(parents)]
 
 

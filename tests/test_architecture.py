@@ -28,7 +28,7 @@ LAYERS = {
     "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"}
     | {"metrics", "flops"},
     "ground": {
-        *("types", "settings", "rundir", "process", "mesh", "shapes"),
+        *("types", "settings", "rundir", "process", "hosts", "mesh", "shapes"),
         *("credit", "losses", "optim", "stats"),
     },
 }

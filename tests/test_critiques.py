@@ -55,7 +55,7 @@ def passes(team: tree.Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
     def grow_trees(pending, progress):
         return tree.grow(passing, pending, credit, 2, progress, Work())
 
-    shards.grow(directory, QUESTIONS, grow_trees, nodes_per_question=6, title="test")
+    shards.grow(directory, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=6, title="test")
     found = {question.id: [[], []] for question in QUESTIONS}
     for row in shards.read(directory):
         found[row["question_id"]][row["path"][0]].append(row)
@@ -150,7 +150,9 @@ def test_a_killed_run_continues(team, passes, tmp_path):
                     raise KeyboardInterrupt
                 yield rows
 
-        shards.grow(tmp_path, QUESTIONS, grow_trees, nodes_per_question=2, title="test")
+        shards.grow(
+            tmp_path, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=2, title="test"
+        )
 
     with pytest.raises(KeyboardInterrupt):
         grow(1)

@@ -160,7 +160,9 @@ def test_a_killed_debate_continues(tmp_path):
                     raise KeyboardInterrupt
                 yield rows
 
-        shards.grow(directory, QUESTIONS, grow_trees, nodes_per_question=4, title="test")
+        shards.grow(
+            directory, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=4, title="test"
+        )
 
     with pytest.raises(KeyboardInterrupt):
         grow(tmp_path / "broken", 1)

@@ -41,8 +41,19 @@ def command(workdir: Path, model: Path, *flags: str) -> list[str]:
 
 def run(*args, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(*args, **kwargs), cwd=ROOT, capture_output=True, text=True, check=False
+        command(*args, **kwargs),
+        cwd=ROOT,
+        env=os.environ | SECRETS,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+SECRETS = {
+    name: f"canary-{name.lower()}"
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +67,7 @@ def whole(tmp_path_factory, model) -> Path:
     workdir = tmp_path_factory.mktemp("whole") / "run"
     done = run(workdir, model)
     assert done.returncode == 0, done.stderr[-3000:]
+    (workdir.parent / "said").write_text(done.stdout + done.stderr)
     return workdir
 
 
@@ -91,6 +103,18 @@ def test_the_job_leaves_the_contracts_files(whole):
         assert record["results"]["systems"] == results["systems"]
         base = json.loads((whole / "checkpoints" / role / "sft" / "base.json").read_text())
         assert base["base_hash"] == record["base_hash"] == recorded["base_hash"]
+
+
+def test_no_secret_of_the_environment_is_written_anywhere(whole):
+    looked_at = 0
+    for path in whole.parent.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content = repr(pq.read_table(path).to_pylist()).encode()
+            assert b"canary-" not in content, path
+            looked_at += 1
+    assert looked_at > 30
 
 
 def test_a_finished_run_does_nothing_again(whole, model):

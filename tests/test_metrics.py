@@ -14,7 +14,12 @@ from malt_jax import metrics
 
 def write(directory, rows, kept=(), project=""):
     with metrics.writing(
-        directory, list(kept), project=project, title="run refiner sft", config={"seed": 1}
+        directory,
+        list(kept),
+        project=project,
+        title="run refiner sft",
+        config={"seed": 1},
+        lasting=lambda step: False,
     ) as add:
         for row in rows:
             add(row)

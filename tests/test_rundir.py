@@ -127,7 +127,7 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
 
     def fill(name: str, killed: bool = False) -> None:
-        with rundir.directory_whole(target) as directory:
+        with rundir.directory_whole(target, "one") as directory:
             (directory / name).write_text("1")
             if killed:
                 raise KeyboardInterrupt

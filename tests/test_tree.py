@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small
 
-from malt_jax import collect, mesh, shards, tasks, tree
+from malt_jax import collect, hosts, mesh, shards, tasks, tree
 from malt_jax.models import lora
 from malt_jax.roles import Role
 from malt_jax.sampler import Completion, Sampler, Sampling, Work
@@ -208,6 +208,7 @@ def test_a_killed_collection_continues(tmp_path):
             directory,
             QUESTIONS,
             grow_trees,
+            per_shard=2,
             nodes_per_question=collect.nodes_per_question((3, 2, 3)),
             title="test",
         )
@@ -233,6 +234,62 @@ def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / "shard-00000.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match=r"shard-00000.parquet: not readable .* delete"):
         shards.finished(tmp_path)
+    with pytest.raises(ValueError, match=r"shard-00000.parquet: not readable .* delete"):
+        grow_nothing(tmp_path, [])
+
+
+def grow_nothing(directory, calls, part=hosts.ALL):
+    """Shards of two questions, a node each, which `calls` hears of."""
+
+    def grow_trees(pending, progress):
+        calls.append([question.id for question in pending])
+        for i in range(0, len(pending), 2):
+            yield [
+                dict.fromkeys(shards.SCHEMA.names) | {"question_id": question.id}
+                for question in pending[i : i + 2]
+            ]
+
+    shards.grow(
+        directory,
+        QUESTIONS,
+        grow_trees,
+        per_shard=2,
+        nodes_per_question=1,
+        title="test",
+        part=part,
+    )
+
+
+def test_hosts_write_the_shards_that_one_would(tmp_path):
+    """Each its own, a resumed one only what is missing; and none goes on without the others'."""
+    calls = []
+    with pytest.raises(ValueError, match=r"shard-00001.parquet: .* all hosts share"):
+        grow_nothing(tmp_path / "two", calls, hosts.Part(0, 2))
+    grow_nothing(tmp_path / "two", calls, hosts.Part(1, 2))
+    grow_nothing(tmp_path / "one", calls)
+    assert calls == [["q0", "q1", "q4"], ["q2", "q3"], ["q0", "q1", "q2", "q3", "q4"]]
+    one, two = (
+        {path.name: path.read_bytes() for path in shards.paths(tmp_path / name)}
+        for name in ("one", "two")
+    )
+    assert list(one) == [f"shard-0000{i}.parquet" for i in range(3)]
+    assert one == two
+    (tmp_path / "two" / "shard-00000.parquet").unlink()
+    grow_nothing(tmp_path / "two", calls, hosts.Part(0, 3))
+    assert calls[-1] == ["q0", "q1"]
+
+
+def test_a_host_in_step_that_does_not_write_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="all hosts share"):
+        grow_nothing(tmp_path, [], hosts.Part(writes=False))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shard_of_other_questions_is_named(tmp_path):
+    grow_nothing(tmp_path, [])
+    (tmp_path / "shard-00000.parquet").rename(tmp_path / "shard-00001.parquet")
+    with pytest.raises(ValueError, match=r"shard-00001.parquet: holds other questions .* delete"):
+        grow_nothing(tmp_path, [])
 
 
 def test_nodes_per_question():

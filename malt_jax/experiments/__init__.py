@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import job, report, settings
+from malt_jax import hosts, job, report, rundir, settings
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
 
@@ -45,8 +45,12 @@ def run(config: Config) -> None:
 def report_on(config: Config, others: Sequence[Path] = ()) -> None:
     """Writes `comparison.json` of what there is of a suite, or of this run and `others`, then the
     report."""
-    workdir = Path(config["workdir"])
+    workdir = rundir.at(config["workdir"])
     chosen: list[Variant] = variants.of(config) if config["suite"] else []
-    if chosen or others:
-        print(compare.table(compare.write(config, chosen, others)))
-    logging.info("open %s", report.write(workdir).absolute().as_uri())
+
+    def write() -> None:
+        if chosen or others:
+            print(compare.table(compare.write(config, chosen, others)))
+        logging.info("open %s", rundir.absolute(report.write(workdir)).as_uri())
+
+    hosts.by_first(write)

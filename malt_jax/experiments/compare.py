@@ -38,7 +38,7 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
 
     Raises ValueError if the run itself was not evaluated.
     """
-    workdir = Path(config["workdir"])
+    workdir = rundir.at(config["workdir"])
     own, results = read(workdir), read_json(workdir / "eval" / "results.json")
     main = next(name for name in MAIN if name in own)
     test = _Test(own[main], config["seed"], config["eval"]["resamples"])

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from malt_jax import rundir
+
 Config = dict[str, Any]
 
 TRAINED = ("collect", "datasets", "train", "evaluate")
@@ -36,8 +38,7 @@ class Variant:
 
 
 def resolve(main: Config, variant: Variant) -> Config:
-    """The whole config of a variant: what `python -m malt_jax.main` would be given to run it by
-    itself."""
+    """The whole config of a variant: what `malt_jax.main` would be given to run it by itself."""
     config = copy.deepcopy(main)
     values = {
         "suite": "",
@@ -59,7 +60,7 @@ def resolve(main: Config, variant: Variant) -> Config:
 
 def directory(main: Config, name: str) -> Path:
     """A variant's work directory."""
-    return Path(main["workdir"]) / "variants" / name
+    return rundir.at(main["workdir"]) / "variants" / name
 
 
 def results(main: Config, variant: Variant) -> Path:
@@ -161,10 +162,8 @@ def control(main: Config) -> list[Variant]:
 
 
 def transfer(main: Config) -> list[Variant]:
-    """The team as it was trained on the test sets of `config.data.exclude`.
-
-    Raises ValueError if there are none.
-    """
+    """The trained team on the test sets of `config.data.exclude`. Raises ValueError if there are
+    none."""
     places = main["data"]["exclude"]
     if not places:
         raise ValueError("config.suite: transfer needs test sets in config.data.exclude, TASK:PATH")
@@ -217,7 +216,7 @@ def _kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
     for role in roles or main["chain"]:
         if main["roles"][role]["train"]:
             values[f"roles.{role}.train"] = ()
-            values[f"roles.{role}.adapter"] = str(Path(main["workdir"]) / "export" / role)
+            values[f"roles.{role}.adapter"] = str(rundir.at(main["workdir"]) / "export" / role)
     return values
 
 

@@ -187,7 +187,8 @@ class Session:
             np.int32(max(floor, 0)),
             self.sampling,
         )
-        drawn = process.fetched(drawn, "decoding")
+        with process.watched("decoding"):
+            drawn = meshes.fetch(drawn)
         self.work.steps += int(drawn.steps)
         self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
         self.work.decoded += int(drawn.counts.sum())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
+from malt_jax import hosts
 from malt_jax.models import paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
@@ -95,8 +96,9 @@ def _granted(spec: Spec) -> float:
     if stats and "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats["bytes_in_use"]
     else:
-        free = available_bytes() // spec.mesh.size  # simulated devices share the host's memory
-    return 0.6 * free
+        # Simulated devices share the host's memory.
+        free = available_bytes() // len(spec.mesh.local_devices)
+    return 0.6 * (hosts.least(free) if spec.mesh.is_multi_process else free)
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:

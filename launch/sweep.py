@@ -1,0 +1,185 @@
+#!/usr/bin/env python
+"""A grid or a random sweep over settings: a job a point, here or on another target, then a table.
+
+    python launch/sweep.py --config=configs/quickstart.py --name=rates \
+        --set sft.learning_rate=1e-3,3e-3 --set seed=0,1
+    python launch/sweep.py ... --set dpo.learning_rate=log:1e-5:1e-3 --random=8
+    python launch/sweep.py ... --on=slurm --dry_run     # or tpu_vm, gke: prints the commands
+    python launch/sweep.py ... --table                  # of what has been evaluated so far
+
+A value is VALUE,VALUE,... or, with --random=N, also log:LOW:HIGH or linear:LOW:HIGH, from which
+each job draws. Whatever stands after -- goes to every job. Jobs lie in runs/NAME/POINT (in
+$BUCKET/NAME-POINT for tpu_vm and gke, where NAME is also a part of the job's own name); a point
+that is evaluated is not run again. The table and plots are in runs/NAME/sweep.html and sweep.md.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from etils import epath  # noqa: E402
+
+from malt_jax.experiments.compare import MAIN  # noqa: E402
+from malt_jax.report import sweep_page  # noqa: E402
+
+TARGETS = ("here", "slurm", "tpu_vm", "gke")
+Point = dict[str, str]
+"""A value a key, as the command line takes it."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was asked for."""
+
+    name: str
+    config: str
+    target: str
+    flags: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    def label(self, point: Point) -> str:
+        """A name for a point that directories and job names can bear."""
+        parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in point.items()]
+        return re.sub(r"[^a-z0-9-]+", "-", "-".join(parts).lower()).strip("-")
+
+    def workdir(self, point: Point) -> str:
+        """Where a point's results lie."""
+        if self.target in ("tpu_vm", "gke"):
+            return f"{os.environ.get('BUCKET', 'gs://BUCKET')}/{self.name}-{self.label(point)}"
+        return f"runs/{self.name}/{self.label(point)}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the sweep, or prints it; the number of jobs that failed."""
+    options, sweep = parse(argv)
+    failed = 0
+    if not options.table:
+        for point in sweep.points:
+            line = command(sweep, point)
+            print("+", shlex.join(line), flush=True)
+            if not options.dry_run and not evaluated(sweep, point):
+                failed += subprocess.run(line, cwd=ROOT, check=False).returncode != 0
+    if not options.dry_run:
+        write(sweep)
+    return failed
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Sweep]:
+    """The options, and the sweep that they describe."""
+    text = __doc__ or ""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="a file of configs/")
+    parser.add_argument("--name", required=True, help="of the sweep: lower case letters, digits, -")
+    parser.add_argument("--set", action="append", required=True, metavar="KEY=VALUES", dest="sets")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="N random points")
+    parser.add_argument("--seed", type=int, default=0, help="of the random points")
+    parser.add_argument("--on", choices=TARGETS, default="here", help="where jobs run")
+    parser.add_argument("--dry_run", action="store_true", help="print every command, run none")
+    parser.add_argument("--table", action="store_true", help="only tabulate what is there")
+    parser.add_argument("flags", nargs="*", help="of every job, after --")
+    options = parser.parse_args(argv)
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", options.name):
+        parser.error(f"--name={options.name}: lower case letters, digits and - only")
+    try:
+        points = sample(options.sets, options.random, options.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    flags = tuple(options.flags)
+    return options, Sweep(options.name, options.config, options.on, flags, tuple(points))
+
+
+def sample(sets: Sequence[str], count: int, seed: int) -> list[Point]:
+    """Every combination of the values, or `count` random ones. Raises ValueError for values that
+    are no list where a grid needs one."""
+    values = {}
+    for one in sets:
+        key, equals, text = one.partition("=")
+        if not equals or not text:
+            raise ValueError(f"--set {one}: give KEY=VALUE,VALUE,...")
+        values[key] = text
+    if count:
+        rng = random.Random(seed)
+        return [{key: _draw(rng, text) for key, text in values.items()} for _ in range(count)]
+    for key, text in values.items():
+        if _range(text):
+            raise ValueError(f"--set {key}={text}: a range is for --random=N; list values")
+    lists = [text.split(",") for text in values.values()]
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*lists)]
+
+
+def _range(text: str) -> re.Match[str] | None:
+    return re.fullmatch(r"(log|linear):([^:]+):([^:]+)", text)
+
+
+def _draw(rng: random.Random, text: str) -> str:
+    found = _range(text)
+    if not found:
+        return rng.choice(text.split(","))
+    low, high = float(found[2]), float(found[3])
+    if found[1] == "linear":
+        return f"{rng.uniform(low, high):.3g}"
+    return f"{math.exp(rng.uniform(math.log(low), math.log(high))):.3g}"
+
+
+def command(sweep: Sweep, point: Point) -> list[str]:
+    """The command that starts a point's job."""
+    flags = [f"--config={sweep.config}", *sweep.flags]
+    flags += [f"--config.{key}={value}" for key, value in point.items()]
+    here = [*flags, f"--config.workdir={sweep.workdir(point)}"]
+    job = f"{sweep.name}-{sweep.label(point)}"
+    match sweep.target:
+        case "slurm":
+            return ["sbatch", f"--job-name={job}", "launch/slurm.sbatch", *here]
+        case "tpu_vm":  # its name, under $BUCKET, is the work directory
+            return ["launch/tpu_vm.sh", "up", job, *flags]
+        case "gke":
+            return ["launch/gke/run.sh", "run", job, *flags]
+    return [sys.executable, "-m", "malt_jax.main", *here]
+
+
+def evaluated(sweep: Sweep, point: Point) -> bool:
+    """Whether a point's results are there."""
+    return results(sweep, point) is not None
+
+
+def results(sweep: Sweep, point: Point) -> Mapping[str, Any] | None:
+    """A point's `eval/results.json`, if there is one."""
+    path = epath.Path(sweep.workdir(point)) / "eval" / "results.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write(sweep: Sweep) -> None:
+    """The table and the plots of the points that were evaluated."""
+    found = [(point, results(sweep, point)) for point in sweep.points]
+    rows = [
+        (point, name, score["systems"][name])
+        for point, score in found
+        if score is not None
+        for name in [next(name for name in MAIN if name in score["systems"])]
+    ]
+    directory = ROOT / "runs" / sweep.name
+    directory.mkdir(parents=True, exist_ok=True)
+    table = sweep_page.table(rows)
+    print(f"{len(rows)} of {len(sweep.points)} points evaluated\n{table}")
+    (directory / "sweep.md").write_text(table + "\n", encoding="utf-8")
+    (directory / "sweep.html").write_text(sweep_page.page(sweep.name, rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""How collection scales: with devices and hosts, and with the number of questions.
+
+    python tests/benchmarks/scaling.py [--what=hosts|questions] [--runs=3] [--json]
+
+hosts: trees of the quickstart's questions on 1, 2, 4 and 8 simulated devices of one process and by
+1, 2 and 4 processes of one device, in turn. n of them get min(n, cores) cores, and the ideal is so
+many times what one of them makes on one core of the same round. Compilation is not counted: every
+run collects a first set of questions before it is timed.
+
+questions: the stages from questions to data sets and evaluation with a model that answers at once,
+each number of questions in a process of its own. What is left is the cost of everything but the
+model, in CPU time, which should be the same a question, and peak memory, which should not grow.
+"""
+
+import argparse
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+Row = dict[str, Any]
+LAYOUTS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (4, 1))  # processes, devices of each
+SIZES = (100, 1_000, 10_000, 100_000)
+STAGES = ("collect", "datasets", "evaluate")
+CORES = len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--what", choices=("hosts", "questions"), action="append")
+    parser.add_argument("--runs", type=int, default=3, help="rounds over all layouts [%(default)s]")
+    parser.add_argument("--questions", type=int, default=32, help="that are timed [%(default)s]")
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="questions [%(default)s]")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.worker:
+        work = json.loads(asked.worker)
+        return collecting(**work) if "port" in work else answering(**work)
+    found: Row = {"cores": CORES}
+    what = asked.what or ["hosts", "questions"]
+    if "hosts" in what:
+        found["hosts"] = layouts(asked.runs, asked.questions)
+    if "questions" in what:
+        found["questions"] = [measured(n) for n in SIZES if n <= asked.most]
+    print(json.dumps(found) if asked.json else text(found))
+
+
+def layouts(runs: int, questions: int) -> list[Row]:
+    """Medians over the rounds of tokens/s and of the efficiency within a round."""
+    rounds = []
+    for i in range(runs):
+        rates = {layout: rate(*layout, questions) for layout in LAYOUTS}
+        note(f"round {i + 1} of {runs}: {[round(one) for one in rates.values()]} tokens/s")
+        rounds.append(rates)
+    rows = []
+    for processes, devices in LAYOUTS:
+        cores = min(processes * devices, CORES)
+        each = [rates[processes, devices] for rates in rounds]
+        ideal = [rates[1, 1] * cores for rates in rounds]
+        efficiency = [one / most for one, most in zip(each, ideal, strict=True)]
+        rows.append(
+            {
+                "processes": processes,
+                "devices": devices,
+                "cores": cores,
+                "tokens_per_second": median(each),
+                "efficiency": median(efficiency),
+                "spread": [min(efficiency), max(efficiency)],
+            }
+        )
+    return rows
+
+
+def rate(processes: int, devices: int, questions: int) -> float:
+    """Tokens drawn a second by one layout, all of its processes together."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as workdir:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        cores = sorted(os.sched_getaffinity(0))[: min(processes * devices, CORES)]
+        work = {"workdir": workdir, "questions": questions, "processes": processes, "port": port}
+        work |= {"cores": cores}
+        begun = [start(work | {"process": i}, devices) for i in range(processes)]
+        printed = [ended(process) for process in begun]
+    return printed[0]["tokens"] / max(one["seconds"] for one in printed)
+
+
+def start(work: Row, devices: int = 1) -> subprocess.Popen[str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, __file__, f"--worker={json.dumps(work)}"],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> Row:
+    out, errors = process.communicate()
+    if process.returncode:
+        sys.exit(f"a worker failed:\n{errors[-3000:]}")
+    found: Row = json.loads(out.splitlines()[-1])
+    return found
+
+
+def collecting(
+    workdir: str, questions: int, processes: int, port: int, cores: list[int], process: int
+) -> None:
+    """One process of a layout: a first collection, and one that is timed."""
+    os.sched_setaffinity(0, cores)  # before JAX makes its threads
+    from configs.quickstart import get_config
+    from malt_jax import collect, hosts, job, settings, shards
+
+    if processes > 1:
+        hosts.start(f"127.0.0.1:{port}", processes, process)
+    config = get_config()
+    config.workdir, config.sample.rows, config.sample.kv_gib = workdir, 48, 0.25
+    config.data.train_questions, config.sample.questions_per_shard = 2 * questions, 2
+    parsed = settings.parse(config.to_dict())
+    one = job.Job(parsed, collects=True)
+    first, second = one.training[:questions], one.training[questions:]
+    collect.run(Path(workdir) / "first", parsed, one.team, first)
+    hosts.meet()
+    started = time.perf_counter()
+    collect.run(Path(workdir), parsed, one.team, second)
+    seconds = time.perf_counter() - started
+    rows = shards.read(Path(workdir) / "trees", ["completion_tokens"])
+    tokens = sum(row["completion_tokens"] for row in rows)
+    print(json.dumps({"seconds": seconds, "tokens": tokens}), flush=True)
+
+
+def measured(questions: int) -> Row:
+    found = ended(start({"questions": questions}))
+    note(f"{questions:,} questions: {found}")
+    return found
+
+
+def answering(questions: int) -> None:
+    """The stages with a model that answers at once, of trees of six nodes and passes of three:
+    microseconds of this process's CPU time a question, and the most MiB that it has had after
+    each."""
+    from configs.quickstart import get_config
+    from malt_jax import collect, datasets, evaluate, job, settings
+    from malt_jax.types import Question
+
+    asked = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(questions)]
+    config = get_config()
+    config.eval.systems, config.eval.votes = ("ma", "ma_mv"), 1
+    config.eval.equal_compute, config.eval.resamples = False, 100
+    config.roles.generator.branching = 2
+    config.roles.verifier.branching = config.roles.refiner.branching = 1
+    found: Row = {"questions": questions}
+    with tempfile.TemporaryDirectory() as directory:
+        workdir, config.workdir = Path(directory), directory
+        parsed = settings.parse(config.to_dict())
+        team = job.Job(parsed, collects=False).team
+        team = replace(team, sampler=instant(team))
+        stages: dict[str, Callable[[], Any]] = {
+            "collect": lambda: collect.run(workdir, parsed, team, asked),
+            "datasets": lambda: datasets.run(workdir, parsed),
+            "evaluate": lambda: evaluate.run(workdir, parsed, team, {}, asked),
+        }
+        found["start_mib"] = peak()
+        # Compilation, and the start of the grading process.
+        collect.run(workdir / "first", parsed, team, asked[:50])
+        evaluate.run(workdir / "first", parsed, team, {}, asked[:50])
+        for name, stage in stages.items():
+            started = time.process_time()
+            stage()
+            found[f"{name}_us"] = 1e6 * (time.process_time() - started) / questions
+            found[f"{name}_mib"] = peak()
+    print(json.dumps(found), flush=True)
+
+
+def instant(team: Any) -> Any:
+    """A sampler that answers every request at once, rightly half the time."""
+    from malt_jax.sampler import Completion
+
+    texts = [team.tokenizer.encode(f"Final Answer: {n}") for n in range(2)]
+    answers = [Completion(ids, np.zeros(len(ids), np.float32), True) for ids in texts]
+
+    def run(take: Callable[[], Any], *_: Any, **__: Any) -> Iterator[tuple[Any, list[Any]]]:
+        while (request := take()) is not None:
+            yield request, [answers[int(key[1]) % 2] for key in request.keys]
+
+    return SimpleNamespace(mesh=team.sampler.mesh, run=run)
+
+
+def peak() -> float:
+    """The most memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def text(found: Row) -> str:
+    """The figures as tables."""
+    lines = []
+    if rows := found.get("hosts"):
+        lines.append("processes  devices  cores  tokens/s  of the ideal  (least to most)")
+        for row in rows:
+            low, high = row["spread"]
+            lines.append(
+                f"{row['processes']:9}  {row['devices']:7}  {row['cores']:5}  "
+                f"{row['tokens_per_second']:8.0f}  {row['efficiency']:11.0%}   "
+                f"{low:.0%} to {high:.0%}"
+            )
+    if rows := found.get("questions"):
+        lines.append("questions" + "".join(f"{name:>24}" for name in STAGES))
+        lines.append(" " * 9 + f"{'us a question    MiB':>24}" * len(STAGES))
+        for row in rows:
+            pairs = [(row[f"{name}_us"], row[f"{name}_mib"]) for name in STAGES]
+            each = "".join(f"{us:17,.0f}{mib:7,.0f}" for us, mib in pairs)
+            lines.append(f"{row['questions']:9,}{each}")
+    return "\n".join(lines)
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Sweeps: their points, the commands on every target, and the table of what came out."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from malt_jax.report import sweep_page
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
+sweep = importlib.util.module_from_spec(SPEC)
+sys.modules["sweep"] = sweep
+SPEC.loader.exec_module(sweep)
+
+GRID = ["--set", "sft.learning_rate=1e-3,3e-3", "--set", "seed=0,1"]
+BASIC = ["--config=configs/quickstart.py", "--name=rates", *GRID]
+
+
+def test_a_grid_is_every_combination():
+    points = sweep.sample(["a.b=1,2", "c=x,y,z"], 0, 0)
+    assert len(points) == len({json.dumps(point) for point in points}) == 6
+    assert points[0] == {"a.b": "1", "c": "x"}
+
+
+def test_random_points_lie_in_their_ranges_and_come_again():
+    sets = ["rate=log:1e-5:1e-3", "share=linear:0:0.5", "kind=a,b"]
+    points = sweep.sample(sets, 200, 3)
+    assert points == sweep.sample(sets, 200, 3) != sweep.sample(sets, 200, 4)
+    rates = [float(point["rate"]) for point in points]
+    assert 1e-5 <= min(rates) <= max(rates) <= 1e-3
+    # Half of a logarithmic range lies below its geometric mean.
+    assert 60 < sum(rate < 1e-4 for rate in rates) < 140
+    assert all(0 <= float(point["share"]) <= 0.5 for point in points)
+    assert {point["kind"] for point in points} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--set", "rate"], "KEY=VALUE"),
+        (["--set", "rate=log:1:2"], "a range is for --random"),
+        (["--set", "rate=1", "--name=My_Sweep"], "lower case"),
+    ],
+)
+def test_a_wrong_call_is_told(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        sweep.parse(["--config=c.py", "--name=rates", *flags])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "begins", "ends"),
+    [
+        ("here", [sys.executable, "-m", "malt_jax.main"], "workdir=runs/rates/learning-rate-1e-3"),
+        ("slurm", ["sbatch", "--job-name=rates-learning-rate-1e-3-seed-0"], "workdir=runs/rates/"),
+        ("tpu_vm", ["launch/tpu_vm.sh", "up", "rates-learning-rate-1e-3-seed-0"], "seed=0"),
+        ("gke", ["launch/gke/run.sh", "run", "rates-learning-rate-1e-3-seed-0"], "seed=0"),
+    ],
+)
+def test_a_dry_run_prints_a_command_a_point_for_every_target(target, begins, ends, capsys):
+    assert sweep.main([*BASIC, f"--on={target}", "--dry_run", "--", "--config.wandb=w"]) == 0
+    printed = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    assert len(printed) == 4
+    assert printed[0][: len(begins)] == begins
+    assert "--config.wandb=w" in printed[0]
+    assert "--config.sft.learning_rate=1e-3" in printed[0]
+    assert ends in printed[0][-1]
+    assert len({tuple(line) for line in printed}) == 4
+
+
+def score(accuracy: float) -> dict:
+    return {
+        "accuracy": accuracy,
+        "ci95": [accuracy - 0.1, accuracy + 0.1],
+        "n": 20,
+        "tokens": {"prompt": 200, "completion": 400},
+    }
+
+
+ROWS = [
+    ({"rate": "1e-5", "kind": "<b>"}, "malt_mv", score(0.25)),
+    ({"rate": "1e-3", "kind": "c"}, "malt_mv", score(0.75)),
+    ({"rate": "1e-3", "kind": "d"}, "malt_mv", score(0.5)),
+]
+
+
+def test_the_table_has_the_best_first():
+    lines = sweep_page.table(ROWS).splitlines()
+    assert lines[0].startswith("| rate | kind | system | accuracy |")
+    assert lines[2] == "| 1e-3 | c | malt_mv | 75.0% | 65.0 to 85.0 | 20 | 30 |"
+    assert lines[-1].startswith("| 1e-5 |")
+
+
+def test_the_page_plots_the_numbers_and_escapes_the_rest():
+    page = sweep_page.page("rates", ROWS)
+    assert page.count("<svg") == 1, "rate is a number, kind is none"
+    assert page.count("<circle") == 2, "a dot a value"
+    assert "log10 rate" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>kind" not in page
+    assert sweep_page.page("none", []).count("<svg") == 0
+
+
+def test_a_sweep_runs_what_is_missing_and_tabulates(tmp_path, monkeypatch, capsys):
+    """With a job that writes what an evaluation would."""
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ran = []
+
+    def fake(line, **_):
+        ran.append(line)
+        workdir = tmp_path / line[-1].removeprefix("--config.workdir=")
+        (workdir / "eval").mkdir(parents=True)
+        found = {"systems": {"ma": score(0.1), "malt": score(0.5)}}
+        (workdir / "eval" / "results.json").write_text(json.dumps(found))
+        return subprocess.CompletedProcess(line, len(ran) == 1)
+
+    monkeypatch.setattr(sweep.subprocess, "run", fake)
+    assert sweep.main(BASIC) == 1, "one of four ended badly"
+    assert len(ran) == 4
+    assert sweep.main(BASIC) == 0
+    assert len(ran) == 4
+    assert "4 of 4 points evaluated" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "rates" / "sweep.md").read_text().count("malt |") == 4
+    assert "<svg" in (tmp_path / "runs" / "rates" / "sweep.html").read_text()

@@ -1,0 +1,228 @@
+"""Several hosts, as processes on the loopback: what they make together is what one makes, and one
+that dies takes the others along, not the work."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_main import ROOT, command
+
+from malt_jax import hosts
+
+MODEL = ROOT / "malt_jax" / "tiny" / "model"
+SMALL = (
+    "--config.sample.questions_per_shard=1",
+    "--config.data.eval_questions=9",
+    "--config.eval.systems=('malt','malt_mv')",
+    "--config.roles.generator.train=()",
+    "--config.roles.verifier.train=()",
+    "--config.sft.checkpoint_every=2",
+)
+DIES_IN_SAVE = """
+import os, runpy, signal
+import orbax.checkpoint as ocp
+whole, calls = ocp.StandardCheckpointHandler.save, []
+def save(self, *args, **kwargs):
+    calls.append(0)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(self, *args, **kwargs)
+ocp.StandardCheckpointHandler.save = save
+runpy.run_module("malt_jax.main", run_name="__main__")
+"""
+
+
+def begin(
+    workdir: Path,
+    count: int,
+    *flags: str,
+    devices: int = 1,
+    program: str = "",
+    last: Sequence[str] = (),
+) -> list[subprocess.Popen]:
+    """One process a host. The last one has the flags `last` as well, and runs `program`, if there
+    is one, in main's place."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    xla = f"--xla_force_host_platform_device_count={devices}"
+    begun = []
+    for i in range(count):
+        cluster = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={i}")
+        line = command(workdir, MODEL, *SMALL, *(cluster if count > 1 else ()), *flags)
+        if i == count - 1:
+            line += last
+            line[1:3] = ["-c", program] if program else line[1:3]
+        with (workdir.parent / f"{workdir.name}.{i}.log").open("a") as log:
+            begun.append(
+                subprocess.Popen(
+                    line, cwd=ROOT, env=os.environ | {"XLA_FLAGS": xla}, stdout=log, stderr=log
+                )
+            )
+    return begun
+
+
+def ended(processes: Sequence[subprocess.Popen], seconds: float) -> list[int]:
+    """Their exit statuses. Raises TimeoutExpired, and kills them, if they take longer."""
+    until = time.monotonic() + seconds
+    try:
+        return [process.wait(max(until - time.monotonic(), 0)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def log(workdir: Path, host: int) -> str:
+    return (workdir.parent / f"{workdir.name}.{host}.log").read_text()
+
+
+def run(workdir: Path, count: int, *flags: str, devices: int = 1) -> Path:
+    assert ended(begin(workdir, count, *flags, devices=devices), 900) == [0] * count, log(
+        workdir, 0
+    )
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("one") / "run", 1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("two") / "run", 2)
+
+
+def files(workdir: Path, *patterns: str) -> dict[str, bytes]:
+    return {
+        path.relative_to(workdir).as_posix(): path.read_bytes()
+        for pattern in patterns
+        for path in sorted(workdir.glob(pattern))
+    }
+
+
+def losses(workdir: Path, phase: str) -> list[float]:
+    lines = workdir / "checkpoints" / "refiner" / phase / "metrics.jsonl"
+    return [json.loads(line)["loss"] for line in lines.read_text().splitlines()]
+
+
+def results(workdir: Path) -> dict:
+    found = json.loads((workdir / "eval" / "results.json").read_text())
+    del found["seconds"]
+    return found
+
+
+def assert_same(workdir: Path, other: Path, *patterns: str) -> None:
+    """The files of `patterns` byte for byte, losses to 1e-5, and every result of the evaluation."""
+    kept = files(other, *patterns)
+    assert kept
+    assert files(workdir, *patterns) == kept
+    for phase in ("sft", "dpo"):
+        np.testing.assert_allclose(losses(workdir, phase), losses(other, phase), atol=1e-5)
+    assert results(workdir) == results(other)
+
+
+def test_two_hosts_make_what_one_makes(one, two):
+    assert_same(two, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+    shares = [log(two, host).count(" 0 tokens drawn") for host in range(2)]
+    assert shares == [0, 0], "a host had nothing to sample"
+    assert len(list((two / "eval" / "malt").glob("shard-*"))) == 3
+
+
+def test_what_the_first_host_refuses_all_refuse(two):
+    processes = begin(two, 2, "--config.seed=5")
+    assert ended(processes, 120) == [1, 1]
+    for host in range(2):
+        assert f"malt_jax: host {host} of 2: " in log(two, host)
+        assert "config.seed: 0 there, 5 now" in log(two, host)
+
+
+@pytest.mark.slow
+def test_hosts_with_directories_of_their_own_are_told_so(tmp_path):
+    processes = begin(tmp_path / "run", 2, last=[f"--config.workdir={tmp_path / 'other'}"])
+    assert ended(processes, 120) == [1, 1]
+    for host in range(2):
+        assert "is not one directory for all hosts" in log(tmp_path / "run", host)
+
+
+@pytest.mark.slow
+def test_four_hosts_of_two_devices_make_what_one_makes(one, tmp_path):
+    four = run(tmp_path / "run", 4, "--config.mesh.fsdp=2", devices=2)
+    assert_same(four, one, "datasets/**/*.parquet", "datasets/*.json")
+    assert len(files(four, "trees/*")) == 6
+
+
+@pytest.mark.slow
+def test_hosts_that_share_the_weights_sample_in_step(one, tmp_path):
+    """No host holds the weights alone. The tokens are the same; log-probabilities are rounded
+    otherwise."""
+    step = run(tmp_path / "run", 2, "--config.mesh.tensor=2", "--config.sample.kv_gib=0.05")
+    assert_same(step, one, "datasets/**/*.parquet", "datasets/*.json")
+
+
+@pytest.mark.slow
+def test_a_host_killed_in_collection_ends_the_others_and_costs_one_shard(one, tmp_path):
+    workdir = tmp_path / "run"
+    processes = begin(workdir, 2)
+    trees = workdir / "trees"
+    while len(list(trees.glob("shard-*"))) < 2:
+        assert all(process.poll() is None for process in processes), log(workdir, 0)
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)  # as a scheduler does that takes a host away
+    began = time.monotonic()
+    statuses = ended(processes, 60)
+    assert statuses[1] == -signal.SIGTERM
+    assert statuses[0] not in (0, -signal.SIGKILL), "the first host went on, or had to be killed"
+    assert time.monotonic() - began < 60
+    assert "another task died" in log(workdir, 0)
+    assert not (workdir / "datasets").exists()
+    before = {path: path.stat().st_mtime_ns for path in trees.glob("shard-*")}
+    run(workdir, 1)  # fewer hosts than before
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert_same(workdir, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+
+
+@pytest.mark.slow
+def test_a_host_killed_in_a_save_ends_the_others_and_the_phase_goes_on(one, tmp_path):
+    """On as many devices as there were, on other hosts: two of one device, then one of two."""
+    workdir = tmp_path / "run"
+    statuses = ended(begin(workdir, 2, program=DIES_IN_SAVE), 600)
+    assert statuses[1] == -signal.SIGKILL
+    assert statuses[0] not in (0, -signal.SIGKILL)
+    phase = workdir / "checkpoints" / "refiner" / "sft"
+    whole = [path.parent.name for path in phase.glob("*/manifest.json")]
+    assert whole == ["2"], "the second save was the one that failed"
+    run(workdir, 1, devices=2)
+    assert_same(workdir, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+    assert "checkpoint is passed over" not in log(workdir, 0)
+
+
+def test_a_process_alone_needs_no_runtime():
+    hosts.start("", 0, -1)
+    hosts.start("", 1, -1)
+    assert hosts.first()
+    assert not hosts.several()
+    assert hosts.same(b"anything")
+    with pytest.raises(ValueError, match="trees are missing"):
+        hosts.by_first(lambda: (_ for _ in ()).throw(ValueError("trees are missing")))
+
+
+@pytest.mark.parametrize(("processes", "process"), [(0, -1), (2, 2), (2, -1)])
+def test_a_process_without_its_number_is_told(processes, process):
+    with pytest.raises(ValueError, match=r"--processes=\d --process=-?\d: give the number"):
+        hosts.start("localhost:1", processes, process)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_item_is_one_hosts(count):
+    items = list(range(5))
+    shares = [hosts.Part(i, count).of(items) for i in range(count)]
+    assert sorted(item for share in shares for item in share) == items

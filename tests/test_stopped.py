@@ -1,0 +1,58 @@
+"""A whole run that is asked to end, and a second one in its place."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from test_main import ROOT, command, run
+
+TINY = ROOT / "malt_jax" / "tiny" / "model"
+# Two roles of one phase each, the first long enough to be met at work.
+LONG = (
+    "--config.sft.epochs=400",
+    "--config.roles.verifier.train=()",
+    "--config.roles.refiner.train=()",
+    "--config.eval.systems=('malt',)",
+)
+
+
+def begun(workdir: Path, mark: Path, *flags: str) -> subprocess.Popen:
+    """A run that has come as far as a line in the file `mark`."""
+    process = subprocess.Popen(
+        command(workdir, TINY, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not (mark.exists() and mark.read_bytes().count(b"\n") > 2):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process
+
+
+def ended(process: subprocess.Popen, number: signal.Signals) -> str:
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert time.monotonic() - asked < 10
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_asked_to_end_saves_its_step(tmp_path: Path, number: signal.Signals):
+    """SIGTERM lost up to `checkpoint_every` steps, and looked like a crash."""
+    workdir = tmp_path / "run"
+    phase = workdir / "checkpoints" / "generator" / "sft"
+    process = begun(workdir, phase / "metrics.jsonl", *LONG)
+    second = run(workdir, TINY, *LONG)
+    assert second.returncode == 1
+    assert f'"pid": {process.pid}' in second.stderr
+    assert "another run is at work there" in second.stderr
+    ended(process, number)
+    lines = (phase / "metrics.jsonl").read_text().splitlines()
+    newest = max(int(path.name) for path in phase.iterdir() if path.name.isdigit())
+    assert newest == json.loads(lines[-1])["step"]
+    assert (phase / str(newest) / "manifest.json").exists()
