@@ -63,11 +63,18 @@ def refresh(workdir: Path, settings: Settings) -> None:
 
 def load(directory: Path, model: Model) -> Adapter:
     """A PEFT adapter, ours or made elsewhere. Raises ValueError for what `load_adapter` refuses,
-    and if `malt.json` beside it names another base or tokenizer than `model`."""
+    and if `malt.json` beside it names another base or tokenizer than `model`, or other weights."""
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory; expected a PEFT adapter")
     check_identity(directory / RECORD, model)
     with rundir.on_disk(directory) as local:
+        found = read_json(local / RECORD) if (local / RECORD).exists() else {}
+        noted, weights = found.get("adapter_hash"), local / WEIGHTS
+        if noted and not found["merged"] and weights.exists() and file_hash(weights) != noted:
+            raise ValueError(
+                f"{directory / WEIGHTS}: damaged, its hash is not that in {RECORD}; delete "
+                f"{directory} and run --stage=train again, or fetch it anew"
+            )
         return load_adapter(local, model.config)
 
 

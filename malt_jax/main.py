@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     except process.Stopped as stopped:
         logging.info("ended by request (%s); the same command goes on from here", stopped)
         sys.exit(process.AGAIN)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
     except jax.errors.JaxRuntimeError as error:  # of hosts, when one is gone
         if not hosts.several():

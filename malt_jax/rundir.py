@@ -5,6 +5,7 @@ whole when their upload ends, which is the promise of a file here; but it rename
 directory there counts once its marker is in it, which is written last.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -163,23 +164,51 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path, *, checked: bool = False) -> Iterator[BinaryIO]:
     """A file that appears at `path` whole or not at all: synced as another, then renamed; in a
-    bucket, uploaded when all of it is there."""
+    bucket, uploaded when all of it is there.
+
+    With `checked`, `path` + ".sha256" is there before it, in the form that sha256sum reads.
+    """
     if in_bucket(path):
         with tempfile.TemporaryFile() as local:
             yield local
+            if checked:
+                _note_digest(path, local)
             local.seek(0)
             with path.open("wb") as target:
                 shutil.copyfileobj(local, target)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with temporary.open("w+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
+        if checked:
+            _note_digest(path, file)
     os.replace(temporary, path)
+
+
+def _note_digest(path: Path, content: BinaryIO) -> None:
+    content.seek(0)
+    digest = hashlib.file_digest(content, "sha256").hexdigest()
+    with written_whole(_digest_file(path)) as file:
+        file.write(f"{digest}  {path.name}\n".encode())
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def read_checked(path: Path) -> bytes:
+    """What a file holds. Raises ValueError naming it if its ".sha256" is there and says
+    otherwise."""
+    content = path.read_bytes()
+    noted = _digest_file(path)
+    if noted.exists() and noted.read_text().split()[:1] != [hashlib.sha256(content).hexdigest()]:
+        raise ValueError(f"{path}: damaged, its checksum differs from that in {noted.name}")
+    return content
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _holds(file: Path, run: Sequence[Question]) -> bool:
 
 def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
     """Writes a Parquet file whole or not at all."""
-    with rundir.written_whole(path) as file:
+    with rundir.written_whole(path, checked=True) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema), file, compression="zstd")
 
 
@@ -126,7 +126,7 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[dict[s
     Few of them are in memory at a time."""
     waiting: list[pa.Table] = []
     with (
-        rundir.written_whole(path) as file,
+        rundir.written_whole(path, checked=True) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
 
@@ -151,11 +151,12 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
 
 
 def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read."""
+    """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read, or is
+    not what was written."""
     try:
-        with path.open("rb") as file:
-            table = pq.read_table(file, columns=None if columns is None else list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
+        content = pa.BufferReader(rundir.read_checked(path))
+        table = pq.read_table(content, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
         ) from error
