@@ -1,0 +1,97 @@
+"""Runs a job that is killed at random moments until it is through: `python killing.py PLAN`.
+
+PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most), `seconds` (the mean time
+to a kill) and `forget` ("", "optimiser" or "position": what a restore is made to lose). The last
+line of output is JSON: for every kill the stage that it hit.
+
+Every attempt is a fork of this process, which has imported everything and computed nothing: a start
+takes a second instead of ten.
+"""
+
+import json
+import os
+import random
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from malt_jax import checkpoints, experiments, job  # noqa: F401 (imported for the forks)
+
+
+def main(plan: dict[str, Any]) -> None:
+    """Attempts until one ends by itself."""
+    forgetting(plan["forget"])
+    chance, hit = random.Random(plan["seed"]), []
+    log = Path(plan["log"])
+    while True:
+        begun = log.stat().st_size if log.exists() else 0
+        pid = os.fork()
+        if not pid:
+            run(plan["argv"], log)
+        mortal = len(hit) < plan["kills"]
+        deadline = time.monotonic() + chance.expovariate(1 / plan["seconds"])
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            if mortal and started(log, begun) and time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                hit.append(stage(log))
+                break
+            if not started(log, begun):  # the clock runs from the first stage on
+                deadline = time.monotonic() + chance.expovariate(1 / plan["seconds"])
+            time.sleep(0.01)
+        else:
+            print(json.dumps({"code": os.waitstatus_to_exitcode(ended[1]), "hit": hit}))
+            return
+
+
+def run(argv: list[str], log: Path) -> None:
+    """The job, in the fork."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = argv
+    code: object = None
+    try:
+        runpy.run_module("malt_jax.main", run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    if isinstance(code, str):
+        print(code, file=sys.stderr, flush=True)
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def started(log: Path, begun: int) -> bool:
+    """Whether the attempt has begun a stage."""
+    with log.open() as file:
+        file.seek(begun)
+        return " stage " in file.read()
+
+
+def stage(log: Path) -> str:
+    """The stage that the log names last."""
+    lines = [line for line in log.read_text().splitlines() if " stage " in line]
+    return lines[-1].split(" stage ")[1].split()[0]
+
+
+def forgetting(what: str) -> None:
+    """Plants a fault: a restore that loses something."""
+    restore = checkpoints.restore
+
+    def forgetful(store: Any, like: Any) -> Any:
+        step, state = restore(store, like)
+        if what == "optimiser":
+            state = like | {"adapter": state["adapter"]}
+        return (max(step - 1, 0) if what == "position" else step), state
+
+    if what:
+        checkpoints.restore = forgetful
+
+
+if __name__ == "__main__":
+    assert not jax._src.xla_bridge._backends, "a fork must not inherit a running backend"
+    main(json.loads(sys.argv[1]))

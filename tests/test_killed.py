@@ -1,0 +1,95 @@
+"""SIGKILL at random moments of a whole run: what it ends with is the same, to the bit."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from test_main import ROOT, command, run
+
+TINY = ROOT / "malt_jax" / "tiny" / "model"
+FLAGS = (
+    "--config.sft.epochs=6",
+    "--config.dpo.epochs=6",
+    "--config.sft.checkpoint_every=3",
+    "--config.dpo.checkpoint_every=3",
+)
+
+
+def products(workdir: Path) -> dict[str, str]:
+    """The digests of everything that later runs and readers depend on."""
+    kinds = ("trees/*.parquet", "datasets/*/*.parquet", "export/*/adapter_model.safetensors")
+    files = [file for kind in kinds for file in workdir.glob(kind)]
+    found = {str(file.relative_to(workdir)): file.read_bytes() for file in files}
+    results = json.loads((workdir / "eval" / "results.json").read_text())
+    del results["seconds"]
+    found["eval/results.json"] = json.dumps(results).encode()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict[str, str]:
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    done = run(workdir, TINY, *FLAGS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return products(workdir)
+
+
+def killed(workdir: Path, kills: int, seed: int, forget: str = "") -> Counter:
+    """Runs a job through `kills` kills; how many hit each stage."""
+    plan = {
+        "argv": command(workdir, TINY, *FLAGS)[2:],
+        "seed": seed,
+        "kills": kills,
+        "seconds": 0.7,
+        "forget": forget,
+        "log": str(workdir.parent / "log"),
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "killing.py"), json.dumps(plan)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ended = json.loads(done.stdout.splitlines()[-1])
+    assert ended["code"] == 0, (workdir.parent / "log").read_text()[-3000:]
+    return Counter(ended["hit"])
+
+
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, unbroken):
+    killed(tmp_path / "run", 8, seed=0)
+    assert products(tmp_path / "run") == unbroken
+
+
+@pytest.mark.slow
+def test_two_hundred_kills(tmp_path: Path, unbroken):
+    hit: Counter = Counter()
+    seed = 1
+    while sum(hit.values()) < 200:
+        workdir = tmp_path / str(seed) / "run"
+        workdir.parent.mkdir()
+        hit += killed(workdir, 25, seed)
+        assert products(workdir) == unbroken, seed
+        seed += 1
+    assert set(hit) >= {"collect", "train", "evaluate"}, hit
+    print(hit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forget", ["optimiser", "position"])
+def test_a_restore_that_forgets_is_found(tmp_path: Path, unbroken, forget: str):
+    """The control: the same test, with a planted fault, fails."""
+    for seed in range(6):  # a kill must hit a training that has a checkpoint
+        workdir = tmp_path / str(seed) / "run"
+        workdir.parent.mkdir()
+        killed(workdir, 12, seed, forget)
+        if products(workdir) != unbroken:
+            return
+    pytest.fail("no difference was seen")
