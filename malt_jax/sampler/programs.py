@@ -151,16 +151,20 @@ class Programs(NamedTuple):
     resized: Any  # `paged.resized`
 
 
-@lru_cache
-def programs(platform: str) -> Programs:
-    """The programs for a platform.
+def options(platform: str) -> dict[str, str]:
+    """The compiler's options for a platform.
 
     On a CPU, XLA may hand sums over rows to a library that adds in another order from some size on.
     That is switched off here, so that a row's bits do not depend on how many stand beside it.
     """
     only_products = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-    options = {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
-    jit = partial(jax.jit, compiler_options=options)
+    return {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
+
+
+@lru_cache
+def programs(platform: str) -> Programs:
+    """The programs for a platform."""
+    jit = partial(jax.jit, compiler_options=options(platform))
     return Programs(
         jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("own",)),
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
