@@ -1,4 +1,5 @@
-"""Narrow passes read the model in panels, where there is room for them, and no bit shows it."""
+"""Narrow passes read the model in panels, where there is room for them, and no bit shows it. And
+what compiling leaves behind."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -11,7 +12,7 @@ from malt_jax import mesh
 from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.panels import Panels
-from malt_jax.sampler import Completion, Sampler, session, spec
+from malt_jax.sampler import Completion, Sampler, programs, session, spec
 
 
 @lru_cache
@@ -48,3 +49,16 @@ def test_panels_are_a_copy_that_needs_room(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(spec, "available_bytes", lambda: 2**20)
     one = sampler(12)
     assert spec.narrow(one)[1] is one.params
+
+
+def test_what_compiling_has_freed_is_given_back(monkeypatch: pytest.MonkeyPatch):
+    """Once a program, not at every call of it."""
+    given: list[int] = []
+    monkeypatch.setattr(programs, "_malloc_trim", given.append)
+    programs.programs("cpu")
+    fresh = jax.jit(lambda x: x + 1)
+    fresh(0).block_until_ready()
+    count = len(given)
+    assert count > 0
+    fresh(1).block_until_ready()
+    assert len(given) == count

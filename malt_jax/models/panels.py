@@ -18,15 +18,15 @@ from malt_jax.models.lora import Params
 
 WIDTH = 64
 """Columns of a panel. Of wider ones the matmul sums parts, cut by the number of rows."""
-_PARTS, _MOST = 3, 32
+_PARTS, _MOST = 3, 32  # at least so many parts, of at most so many panels
 _LEAST = 2**16  # elements of a kernel; the copies of a smaller one's rows cost what they save
 
 
 class Panels(NamedTuple):
     """A kernel [out, in] as panels [P, in, 64], in order.
 
-    In at least three parts, because each meets a copy of the rows a panel: the next one finds it in
-    the cache.
+    In several parts, because a product copies the rows once a panel: the copies of a few panels
+    stay in the cache, and parts of a size share theirs.
     """
 
     parts: tuple[Array, ...]
