@@ -4,6 +4,7 @@ Letters in shapes: E shards, R rows, L steps of a pass, r rank of the stacked ad
 as in `models.paged`.
 """
 
+import ctypes
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -151,16 +152,32 @@ class Programs(NamedTuple):
     resized: Any  # `paged.resized`
 
 
-@lru_cache
-def programs(platform: str) -> Programs:
-    """The programs for a platform.
+def options(platform: str) -> dict[str, str]:
+    """The compiler's options for a platform.
 
     On a CPU, XLA may hand sums over rows to a library that adds in another order from some size on.
     That is switched off here, so that a row's bits do not depend on how many stand beside it.
     """
     only_products = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-    options = {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
-    jit = partial(jax.jit, compiler_options=options)
+    return {"xla_cpu_experimental_ynn_fusion_type": only_products} if platform == "cpu" else {}
+
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+def _give_back(event: str, *_: Any, **__: Any) -> None:
+    """Hands the system what compiling has freed; the allocator would keep 300 MB a program."""
+    if event == _COMPILED and _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+@lru_cache
+def programs(platform: str) -> Programs:
+    """The programs for a platform."""
+    if platform == "cpu":
+        jax.monitoring.register_event_duration_secs_listener(_give_back)
+    jit = partial(jax.jit, compiler_options=options(platform))
     return Programs(
         jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("own",)),
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
