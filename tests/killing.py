@@ -9,6 +9,7 @@ takes a second instead of ten.
 """
 
 import json
+import math
 import os
 import random
 import runpy
@@ -26,27 +27,23 @@ from malt_jax import checkpoints, experiments, job  # noqa: F401 (imported for t
 def main(plan: dict[str, Any]) -> None:
     """Attempts until one ends by itself."""
     forgetting(plan["forget"])
-    chance, hit = random.Random(plan["seed"]), []
-    log = Path(plan["log"])
+    chance, hit, log = random.Random(plan["seed"]), [], Path(plan["log"])
+    log.touch()
     while True:
-        begun = log.stat().st_size if log.exists() else 0
+        begun = log.stat().st_size
         pid = os.fork()
         if not pid:
             run(plan["argv"], log)
-        mortal = len(hit) < plan["kills"]
-        deadline = time.monotonic() + chance.expovariate(1 / plan["seconds"])
-        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-            if mortal and started(log, begun) and time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                hit.append(stage(log))
-                break
-            if not started(log, begun):  # the clock runs from the first stage on
-                deadline = time.monotonic() + chance.expovariate(1 / plan["seconds"])
+        left = chance.expovariate(1 / plan["seconds"]) if len(hit) < plan["kills"] else math.inf
+        while left > 0 and not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             time.sleep(0.01)
-        else:
+            left -= 0.01 * started(log, begun)  # the clock runs from the first stage on
+        if left > 0:
             print(json.dumps({"code": os.waitstatus_to_exitcode(ended[1]), "hit": hit}))
             return
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        hit.append(stage(log))
 
 
 def run(argv: list[str], log: Path) -> None:
