@@ -30,11 +30,8 @@ TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
     "an empty answer is no vote"
 )
-# Without the ids and the prompts, which are most of what is stored.
-_READ = (
-    *("question_id", "question", "reference", "role", "path", "completion", "answer", "status"),
-    *("prompt_tokens", "completion_tokens"),
-)
+# What is scored. Texts, which are most of what is stored, are not held for all questions at once.
+_SCORED = ("question_id", "role", "path", "answer", "status", "prompt_tokens", "completion_tokens")
 PREDICTIONS = pa.schema(
     [
         ("question_id", pa.string()),
@@ -98,7 +95,7 @@ def run(
     if "malt" in passes and settings.eval.critiques:
         results["critiques"] = _critiques(directory, settings, trained, questions, passes["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
-    hosts.by_first(lambda: _write(directory, results, passes, found, questions))
+    hosts.by_first(lambda: _write(directory, results, list(passes), found, questions))
     return results
 
 
@@ -207,7 +204,8 @@ def _sample(
         return tree.grow(replace(team, roles=roles), pending, credit, per_shard, *feedback)
 
     _store(directory, settings, team, questions, grow, votes * len(roles), name)
-    return _passes(directory, questions)
+    columns = (*_SCORED, "completion") if settings.eval.critiques else _SCORED
+    return _passes(directory, questions, columns)
 
 
 def _store(
@@ -238,21 +236,25 @@ def _store(
     logging.info("evaluate %s: %s", name, work.summary())
 
 
-def _passes(directory: Path, questions: Sequence[Question]) -> list[Passes]:
+def _passes(directory: Path, questions: Sequence[Question], columns: Sequence[str]) -> list[Passes]:
     """The stored passes of each question, in the order of the questions."""
-    found = []
-    for rows in _by_question(directory, questions).values():
-        # A shard holds the chain depth by depth, so each pass is in order.
-        passes: dict[int, list[Row]] = defaultdict(list)
-        for row in rows:
-            passes[row["path"][0]].append(row)
-        found.append([nodes for _, nodes in sorted(passes.items())])
-    return found
+    found = _by_question(directory, questions, columns)
+    return [_in_passes(rows) for rows in found.values()]
 
 
-def _by_question(directory: Path, questions: Sequence[Question]) -> dict[str, list[Row]]:
+def _in_passes(rows: Sequence[Row]) -> Passes:
+    # A shard holds the chain depth by depth, so each pass is in order.
+    passes: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        passes[row["path"][0]].append(row)
+    return [nodes for _, nodes in sorted(passes.items())]
+
+
+def _by_question(
+    directory: Path, questions: Sequence[Question], columns: Sequence[str] = _SCORED
+) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {question.id: [] for question in questions}
-    for row in shards.read(directory, _READ):
+    for row in shards.read(directory, columns):
         if row["question_id"] in rows:
             rows[row["question_id"]].append(row)
     return rows
@@ -265,12 +267,17 @@ def _finals(passes: Sequence[Passes]) -> list[list[Row]]:
 def _write(
     directory: Path,
     results: Row,
-    passes: Mapping[str, list[Passes]],
+    teams: Sequence[str],
     found: Mapping[str, Sequence[Outcome]],
     questions: Sequence[Question],
 ) -> None:
-    shards.write(directory / "predictions.parquet", _predictions(passes), PREDICTIONS)
-    rows = [
+    wanted = {question.id for question in questions}
+    with shards.writing(directory / "predictions.parquet", PREDICTIONS) as add:
+        for name in teams:
+            for path in shards.paths(directory / name):
+                rows = shards.read_one(path, (*_SCORED, "question", "reference", "completion"))
+                add(_predictions(name, [row for row in rows if row["question_id"] in wanted]))
+    scores = [
         {
             "system": name,
             "question_id": question.id,
@@ -281,7 +288,7 @@ def _write(
         for name, of_system in found.items()
         for question, one in zip(questions, of_system, strict=True)
     ]
-    shards.write(directory / "outcomes.parquet", rows, outcomes.SCHEMA)
+    shards.write(directory / "outcomes.parquet", scores, outcomes.SCHEMA)
     rundir.write_json(directory / "results.json", results)
     for name, score in results["systems"].items():
         low, high = score["ci95"]
@@ -290,15 +297,18 @@ def _write(
         )
 
 
-def _predictions(passes: Mapping[str, list[Passes]]) -> list[Row]:
+def _predictions(team: str, rows: Sequence[Row]) -> list[Row]:
+    """A shard's rows, question by question and pass by pass."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["question_id"]].append(row)
     return [
         {
             **{name: row[name] for name in PREDICTIONS.names if name in row},
-            "system": "malt" if name == "malt" else "ma",
+            "system": "malt" if team == "malt" else "ma",
             "sample": row["path"][0],
         }
-        for name, questions in passes.items()
-        for question in questions
-        for nodes in question
+        for of_question in found.values()
+        for nodes in _in_passes(of_question)
         for row in nodes
     ]

@@ -4,8 +4,9 @@
 
 hosts: trees of the quickstart's questions on 1, 2, 4 and 8 simulated devices of one process and by
 1, 2 and 4 processes of one device, in turn. n of them get min(n, cores) cores, and the ideal is so
-many times what one of them makes on one core of the same round. Compilation is not counted: every
-run collects a first set of questions before it is timed.
+many times what one of them makes on one core of the same round. On a machine that others use as
+well, tokens per second of CPU time say more: what more devices or hosts cost in work, against one.
+Compilation is not counted: every run collects a first set of questions before it is timed.
 
 questions: the stages from questions to data sets and evaluation with a model that answers at once,
 each number of questions in a process of its own. What is left is the cost of everything but the
@@ -64,18 +65,19 @@ def main() -> None:
 
 
 def layouts(runs: int, questions: int) -> list[Row]:
-    """Medians over the rounds of tokens/s and of the efficiency within a round."""
+    """Medians over the rounds of tokens/s and of the efficiencies within a round."""
     rounds = []
     for i in range(runs):
         rates = {layout: rate(*layout, questions) for layout in LAYOUTS}
-        note(f"round {i + 1} of {runs}: {[round(one) for one in rates.values()]} tokens/s")
+        note(f"round {i + 1} of {runs}: {rates}")
         rounds.append(rates)
     rows = []
     for processes, devices in LAYOUTS:
         cores = min(processes * devices, CORES)
-        each = [rates[processes, devices] for rates in rounds]
-        ideal = [rates[1, 1] * cores for rates in rounds]
+        each = [rates[processes, devices][0] for rates in rounds]
+        ideal = [rates[1, 1][0] * cores for rates in rounds]
         efficiency = [one / most for one, most in zip(each, ideal, strict=True)]
+        work = [rates[processes, devices][1] / rates[1, 1][1] for rates in rounds]
         rows.append(
             {
                 "processes": processes,
@@ -84,13 +86,16 @@ def layouts(runs: int, questions: int) -> list[Row]:
                 "tokens_per_second": median(each),
                 "efficiency": median(efficiency),
                 "spread": [min(efficiency), max(efficiency)],
+                "work_efficiency": median(work),
+                "work_spread": [min(work), max(work)],
             }
         )
     return rows
 
 
-def rate(processes: int, devices: int, questions: int) -> float:
-    """Tokens drawn a second by one layout, all of its processes together."""
+def rate(processes: int, devices: int, questions: int) -> tuple[float, float]:
+    """Tokens drawn by one layout, all of its processes together, a second, and a second of CPU
+    time."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as workdir:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -100,7 +105,8 @@ def rate(processes: int, devices: int, questions: int) -> float:
         work |= {"cores": cores}
         begun = [start(work | {"process": i}, devices) for i in range(processes)]
         printed = [ended(process) for process in begun]
-    return printed[0]["tokens"] / max(one["seconds"] for one in printed)
+    tokens, cpu = printed[0]["tokens"], sum(one["cpu"] for one in printed)
+    return tokens / max(one["seconds"] for one in printed), tokens / cpu
 
 
 def start(work: Row, devices: int = 1) -> subprocess.Popen[str]:
@@ -141,12 +147,12 @@ def collecting(
     first, second = one.training[:questions], one.training[questions:]
     collect.run(Path(workdir) / "first", parsed, one.team, first)
     hosts.meet()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     collect.run(Path(workdir), parsed, one.team, second)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     rows = shards.read(Path(workdir) / "trees", ["completion_tokens"])
     tokens = sum(row["completion_tokens"] for row in rows)
-    print(json.dumps({"seconds": seconds, "tokens": tokens}), flush=True)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "tokens": tokens}), flush=True)
 
 
 def measured(questions: int) -> Row:
@@ -215,13 +221,18 @@ def text(found: Row) -> str:
     """The figures as tables."""
     lines = []
     if rows := found.get("hosts"):
-        lines.append("processes  devices  cores  tokens/s  of the ideal  (least to most)")
+        lines.append(
+            "processes  devices  cores  tokens/s  of the ideal  (least to most)   "
+            "a CPU second, against one"
+        )
         for row in rows:
             low, high = row["spread"]
+            least, most = row["work_spread"]
             lines.append(
                 f"{row['processes']:9}  {row['devices']:7}  {row['cores']:5}  "
                 f"{row['tokens_per_second']:8.0f}  {row['efficiency']:11.0%}   "
-                f"{low:.0%} to {high:.0%}"
+                f"{low:.0%} to {high:.0%}          {row['work_efficiency']:6.0%}   "
+                f"{least:.0%} to {most:.0%}"
             )
     if rows := found.get("questions"):
         lines.append("questions" + "".join(f"{name:>24}" for name in STAGES))
