@@ -71,7 +71,7 @@ def test_a_directory_counts_once_its_marker_is_written(bucket, monkeypatch):
             for name in ("adapter.safetensors", export.RECORD, "z.md"):
                 (directory / name).write_text(version)
 
-    upload, left = rundir._upload, 0
+    upload, left = rundir.storage._upload, 0
 
     def until_cut(file, place):
         nonlocal left
@@ -80,7 +80,7 @@ def test_a_directory_counts_once_its_marker_is_written(bucket, monkeypatch):
             raise ConnectionError
         upload(file, place)
 
-    monkeypatch.setattr(rundir, "_upload", until_cut)
+    monkeypatch.setattr(rundir.storage, "_upload", until_cut)
     for before in (None, "old"):
         for files in range(3):
             if before:

@@ -81,7 +81,7 @@ def test_a_kill_between_the_two_files_leaves_no_file(tmp_path: Path, monkeypatch
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rundir, "_note_digest", killed)
+    monkeypatch.setattr(rundir.storage, "_note_digest", killed)
     with pytest.raises(KeyboardInterrupt), rundir.written_whole(path, checked=True) as stream:
         stream.write(b"x")
     assert not path.exists()

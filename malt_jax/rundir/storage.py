@@ -1,160 +1,22 @@
-"""A run's directory: the settings it belongs to, and files written whole or not at all.
+"""Files and directories that appear whole or not at all, on a disk or in a bucket of an object
+store (`gs://BUCKET/...`).
 
-It lies on a disk, or in a bucket of an object store (`gs://BUCKET/...`). A store's objects appear
-whole when their upload ends, which is the promise of a file here; but it renames nothing, so that a
-directory there counts once its marker is in it, which is written last.
+A store's objects appear whole when their upload ends, which is the promise of a file here; but it
+renames nothing, so that a directory there counts once its marker is in it, which is written last.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import shutil
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
-import jax
-from absl import logging
 from etils import epath
-
-_PACKAGES = (
-    "malt-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "tokenizers",
-    "numpy",
-)
-
-
-# The outputs that a key shapes, directly or through one another: while one of them exists, another
-# value would contradict it and is refused. The first pattern that fits counts; {role} is the key's
-# own.
-_FROM_TREES = ("trees", "datasets", "checkpoints", "export", "eval")
-_FROM_DATASETS = ("datasets", "checkpoints", "export", "eval/malt")
-_FROM_TRAINING = ("checkpoints", "export", "eval/malt")
-_FROM_A_ROLES_TRAINING = (
-    "checkpoints/{role}",
-    "export/{role}",
-    "export/merged/{role}",
-    "eval/malt",
-)
-_BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("workdir", ()),
-    ("suite", ()),
-    ("mesh.*", ()),
-    ("sample.rows", ()),
-    ("sample.kv_gib", ()),
-    ("eval.equal_compute", ()),  # these two only add
-    ("eval.critiques", ()),
-    ("eval.*", ("eval",)),
-    ("wandb", ()),
-    ("*.max_nonfinite", ()),
-    ("roles.*.train", _FROM_A_ROLES_TRAINING),
-    ("roles.*.adapter", _FROM_A_ROLES_TRAINING),
-    ("lora.*", _FROM_TRAINING),
-    ("sft.*", _FROM_TRAINING),
-    ("dpo.*", _FROM_TRAINING),
-    ("kto.*", _FROM_TRAINING),
-    ("credit.max_*", _FROM_DATASETS),
-    ("*", _FROM_TREES),  # sampling, prompts, data, seed, model, labels
-)
-
-
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json` (settings, command, versions, machine), or compares with the one there.
-
-    Changed settings that no output depends on yet are taken over; the old values stay in the
-    file's `changes`. Raises ValueError with the keys, both values and the directories that depend
-    on them where there are such outputs; nothing is written then.
-    """
-    path, resolved = workdir / "config.json", json.loads(json.dumps(config))
-    if path.exists():
-        _take_over(path, resolved)
-        return
-    device = jax.devices()[0]
-    write_json(
-        path,
-        {
-            "config": resolved,
-            "command": _command(),
-            "versions": versions(),
-            "platform": f"{platform.platform()}, {jax.device_count()} x {device.device_kind}",
-            "started": _now(),
-            "base_hash": "",
-            "changes": [],
-        },
-    )
-
-
-def _take_over(path: Path, resolved: dict[str, Any]) -> None:
-    """Makes `resolved` the settings of a work directory that has others, if nothing speaks against
-    it."""
-    record = json.loads(path.read_text())
-    old, new = flat(record["config"]), flat(resolved)
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    refused, bound_by = [], set()
-    for key in changed:
-        if found := [name for name in _bound_by(key) if _holds_files(path.parent / name)]:
-            bound_by |= set(found)
-            refused.append(
-                f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now "
-                f"(bound by {', '.join(f'{name}/' for name in found)})"
-            )
-    if refused:
-        raise ValueError(
-            "\n".join([f"{path.parent} holds results of other settings:", *refused])
-            + "\nname another --config.workdir, give the old settings again, or delete "
-            + ", ".join(str(path.parent / name) for name in sorted(bound_by))
-        )
-    if changed:
-        values = {key: {"old": old.get(key), "new": new.get(key)} for key in changed}
-        change = {"date": _now(), "command": _command(), "config": values}
-        changes = [*record.get("changes", []), change]
-        write_json(path, record | {"config": resolved, "changes": changes})
-        for key in changed:
-            logging.info("config.%s: %r, before %r", key, new.get(key), old.get(key))
-
-
-def _bound_by(key: str) -> list[str]:
-    """The outputs that depend on a key, as paths below the work directory."""
-    names = next(names for pattern, names in _BOUND_BY if fnmatchcase(key, pattern))
-    return [name.format(role=key.split(".")[1]) if "{role}" in name else name for name in names]
-
-
-def _holds_files(directory: Path) -> bool:
-    return any(True for _ in files(directory))
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that results depend on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version()} | found
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]])
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def note(workdir: Path, **facts: Any) -> None:
-    """Adds facts to `config.json` that only became known during the run."""
-    path = workdir / "config.json"
-    write_json(path, json.loads(path.read_text()) | facts)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -190,7 +52,7 @@ def written_whole(path: Path, *, checked: bool = False) -> Iterator[BinaryIO]:
     os.replace(temporary, path)
 
 
-def _note_digest(path: Path, content: BinaryIO) -> None:
+def _note_digest(path: Path, content: Any) -> None:
     content.seek(0)
     digest = hashlib.file_digest(content, "sha256").hexdigest()
     with written_whole(_digest_file(path)) as file:
@@ -318,14 +180,3 @@ def appending(directory: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
 def _upload(file: Path, target: Path) -> None:
     with file.open("rb") as source, target.open("wb") as stream:
         shutil.copyfileobj(source, stream)
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config by dotted keys."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, child in tree.items()
-        for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
