@@ -1,8 +1,9 @@
 """What a job would take on accelerators that are not here: `--stage=plan --topology=v5e:2x4`.
 
-The programs of its stages are compiled ahead of time (`programs`), their traffic is read from the
-compiled text (`collectives`), what they cost at least is derived (`costs`) and held against the
-chips (`topology`). Where a layout does not fit, the nearest one that does is proposed (`search`).
+The programs of its stages (`sampling`, `training`) are compiled ahead of time (`programs`), their
+traffic is read from the compiled text (`collectives`), what they cost at least is derived (`costs`)
+and held against the chips (`topology`). Where a layout does not fit, the nearest one that does is
+proposed (`search`); the work of the job (`workload`) at its rooflines gives hours (`estimate`).
 """
 
 from pathlib import Path
@@ -14,7 +15,8 @@ from absl import logging
 from malt_jax import models, rundir
 from malt_jax.plan import report, search, topology, workload
 from malt_jax.plan.estimate import hours
-from malt_jax.plan.layout import Target, look
+from malt_jax.plan.layout import look
+from malt_jax.plan.line import Target
 from malt_jax.settings import Settings
 
 

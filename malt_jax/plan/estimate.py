@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from malt_jax.plan import costs
-from malt_jax.plan.layout import Looked, Target
+from malt_jax.plan.layout import Looked
+from malt_jax.plan.line import Target
 from malt_jax.plan.workload import Work
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from malt_jax.plan import workload
 from malt_jax.plan.estimate import Hours
-from malt_jax.plan.layout import Line, Looked, Target
+from malt_jax.plan.layout import Looked
+from malt_jax.plan.line import Line, Target
 from malt_jax.plan.search import Proposal
 from malt_jax.plan.topology import GIB
 from malt_jax.plan.workload import Work

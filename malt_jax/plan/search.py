@@ -10,7 +10,9 @@ from absl import logging
 
 from malt_jax.models import paged
 from malt_jax.plan import programs, workload
-from malt_jax.plan.layout import Looked, Target, least, look, train_line
+from malt_jax.plan.layout import Looked, look
+from malt_jax.plan.line import Target
+from malt_jax.plan.training import least, train_line
 from malt_jax.settings import MeshSettings, Settings
 
 TRIES = 4  # layouts that are compiled at most
@@ -46,22 +48,21 @@ def nearest(target: Target, settings: Settings) -> Proposal | None:
 
 
 def largest_batch(target: Target, looked: Looked, name: str) -> int:
-    """The most examples that a micro-batch of a phase may have, over all chips.
+    """The largest micro-batch of a phase, over all chips, that was compiled and fits.
 
-    Twice the configured size is compiled beside it, and what is beyond follows the line through
-    both.
+    The size tried is the one with which all temporaries, were they to grow with it, would fill the
+    chip. Some do not grow, so a few examples more may fit.
     """
-    settings = looked.settings
+    settings, line = looked.settings, looked.line(f"train {name}")
     shards, phase = paged.shards_of(target.mesh(settings)), settings.phase(name)
     begin = shards * -(-phase.batch // shards)  # as many take no more: rows are as long
-    changes: dict[str, Any] = {name: replace(phase, batch=2 * begin)}
-    double = replace(settings, **changes)
-    first = looked.line(f"train {name}").total
-    second = train_line(target, double, name).total
-    if math.isinf(second) or second <= first:
-        return begin
-    more = (target.chip.memory - first) / (second - first) * begin
-    return begin + shards * int(more // shards)
+    growing = line.temporaries or math.inf
+    factor = (target.chip.memory - line.total + growing) / growing
+    batch = shards * int(begin * factor // shards)
+    changes: dict[str, Any] = {name: replace(phase, batch=batch)}
+    if batch > begin and train_line(target, replace(settings, **changes), name).fits:
+        return batch
+    return begin
 
 
 def _promising(target: Target, settings: Settings) -> Iterator[Settings]:

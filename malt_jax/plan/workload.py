@@ -40,10 +40,6 @@ class Work:
     steps: Mapping[str, int]  # optimiser steps by phase, all roles together
     scored: int  # tokens of reference and held-out passes
 
-    def stages(self) -> tuple[str, ...]:
-        """Those that sample."""
-        return tuple(self.decoded)
-
 
 def prompt(settings: Settings, role: roles.Role, question: int = QUESTION) -> int:
     """Tokens of a role's prompt, at most."""
