@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
     try:
         parsed = settings.parse(config)
         if _TOPOLOGY.value:
+            _touch_no_accelerator()
             print(plan.run(parsed, _TOPOLOGY.value))
             return
         hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -89,6 +90,13 @@ def _keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path.home() / ".cache" / "malt_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _touch_no_accelerator() -> None:
+    """Whatever this machine has is left alone; and programs for others cannot be kept, for they
+    cannot be read back."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _quiet_libraries() -> None:

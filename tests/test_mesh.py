@@ -1,6 +1,7 @@
 """One device, and eight simulated ones: the same table, the same numbers."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,17 +38,17 @@ def found(sizes):
         lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0),
     )
     adapter = jax.device_put(adapter, mesh.tree_shardings(devices, adapter))
-    team = test_tree.team(rows=24)
+    team = test_tree.team(rows=16)
     trained = {team.roles[0].name: adapter, team.roles[2].name: adapter}
     sampler = replace(team.sampler, mesh=devices, params=params)
     team = replace(team, sampler=sampler, adapters=trained, stream="evaluate")
-    trees = test_tree.trees(team, test_tree.QUESTIONS[:2])
+    trees = test_tree.trees(team, test_tree.QUESTIONS[:1])
     tokens = [n.completion.tokens for levels in trees.values() for ns in levels for n in ns]
     at = workdir / "-".join(map(str, sizes))
     test_train.write_data(at, 20)
-    recipe = test_train.recipe(batch=8, epochs=1, held_out=0.3, eval_every=1)
+    recipe = test_train.recipe(("dpo",), batch=8, epochs=1, held_out=0.3, eval_every=1)
     train.run(at, recipe, model, devices)
-    rows = [row for phase in ("sft", "dpo") for row in test_train.metrics(at, phase)]
+    rows = test_train.metrics(at, "dpo")
     losses = [row["loss"] for row in rows] + [row["kl"] for row in rows if "kl" in row]
     return {"tokens": tokens, "losses": losses, "specs": len(spread)}
 
@@ -89,9 +90,9 @@ print(json.dumps([losses(s) for s in
 def run(program: str, *arguments: str) -> Any:
     """What a program prints last, on eight simulated devices."""
     here = Path(__file__).parent
-    environment = {
+    environment = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    environment |= {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": f"{here}:{here.parent}",
     }
@@ -111,7 +112,7 @@ def test_eight_devices_agree_with_one(tmp_path):
     rows over eight devices, weights split two, four and eight ways, and more ways than there are
     key/value heads."""
     one, *others = run(PROGRAM, str(tmp_path))
-    assert len(one["losses"]) > 8
+    assert len(one["losses"]) >= 6
     for other in others:
         assert other["tokens"] == one["tokens"]
         np.testing.assert_allclose(other["losses"], one["losses"], atol=1e-5)

@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_named_with_a_layout_that_does(settings, pretended)
     assert "config.sample.kv_gib" in said
     flags = found["proposal"]["flags"]
     assert f"ask for it with:\n  {' '.join(flags)}" in said
-    assert flags[0] == "--config.mesh.data=4"
+    assert flags == ["--config.mesh.tensor=2"]
     assert not found["proposal"]["failures"]
     assert all(one["fits"] for one in found["proposal"]["programs"].values())
     assert found["hours"]["job"] > 0

@@ -8,7 +8,6 @@ proposed (`search`); the work of the job (`workload`) at its rooflines gives hou
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 
@@ -23,11 +22,9 @@ from malt_jax.settings import Settings
 def run(settings: Settings, name: str) -> str:
     """Plans the job for a topology, writes `WORKDIR/plan.json` and returns the table.
 
-    Touches no accelerator and reads of the model its `config.json` alone (or a GGUF file's header).
+    Reads of the model its `config.json` alone (or a GGUF file's header), and of the data nothing.
     Raises ValueError, with the table, if the layout that the settings ask for does not fit.
     """
-    jax.config.update("jax_platforms", "cpu")  # whatever else is here stays untouched
-    jax.config.update("jax_enable_compilation_cache", False)  # it cannot read these programs back
     dtype = jnp.dtype(settings.model.dtype)
     work = workload.work(settings)
     config = models.read_config(settings.model.path)

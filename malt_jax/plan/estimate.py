@@ -14,12 +14,13 @@ class Hours:
 
     collect: float
     train: float
+    score: float  # training's held-out evaluations and reference policies
     evaluate: float
 
     @property
     def job(self) -> float:
         """All of it."""
-        return self.collect + self.train + self.evaluate
+        return self.collect + self.train + self.score + self.evaluate
 
 
 def hours(target: Target, looked: Looked, work: Work) -> Hours:
@@ -35,4 +36,4 @@ def hours(target: Target, looked: Looked, work: Work) -> Hours:
     one = 2 * costs.body(config) + 2 * costs.head(config)
     scoring = work.scored * one / (chips * target.chip.flops)
     stepping = sum(many * looked.line(f"train {name}").step for name, many in work.steps.items())
-    return Hours(sampling("collect"), (stepping + scoring) / 3600, sampling("evaluate"))
+    return Hours(sampling("collect"), stepping / 3600, scoring / 3600, sampling("evaluate"))

@@ -76,8 +76,9 @@ def _layout(title: str, looked: Looked) -> list[str]:
     ]
     for line in looked.lines:
         memory.append((line.name, *_sizes(line)))
-        cost.append((line.name, *_costs(line)))
-    return [heading, "", *_aligned(memory), "", *_aligned(cost)]
+        if line.temporaries is not None:
+            cost.append((line.name, *_costs(line)))
+    return [heading, "", *_aligned(memory), *(["", *_aligned(cost)] if len(cost) > 1 else [])]
 
 
 def _sizes(line: Line) -> list[str]:
@@ -104,7 +105,8 @@ def _hours(hours: Hours, work: Work, chips: int) -> list[str]:
     rows = [("at least", "hours", "chip-hours", "")]
     notes = {
         "collect": f"{work.train_questions:,} questions, {_tokens(work, 'collect')}",
-        "train": _pairs(work.steps) + f" steps; {work.scored:,} tokens scored",
+        "train": f"{_pairs(work.steps)} steps",
+        "score": f"{work.scored:,} tokens, held out (config.*.eval_every) and under references",
         "evaluate": f"{work.eval_questions:,} questions, {_tokens(work, 'evaluate')}",
     }
     for name, note in notes.items():

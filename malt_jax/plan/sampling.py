@@ -77,17 +77,22 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
     params = programs.weights(target.config, target.dtype, mesh)
     rows, siblings = settings.sample.rows, min(most, 4)
     spec = Spec(target.config, params, mesh, rows, (), 0, siblings, granted / GIB)
-    pool, failures, pages = memory(spec), [], []
-    for role in roles.chain(settings):
-        longest = workload.prompt(settings, role, settings.data.max_chars // workload.LETTERS)
-        try:
-            pool.check(spec, longest, role.max_new_tokens, most)
-        except ValueError as error:
-            failures.append(str(error))
-        prompt = workload.prompt(settings, role)
-        pages.append(pages_needed(prompt, role.max_new_tokens, spec.page_size))
-    prompt_pages, own = (max(each) for each in zip(*pages, strict=True))
-    return _Room(spec, pool, prompt_pages, own), tuple(dict.fromkeys(failures))
+    failures: tuple[str, ...] = ()
+    pool, asked = memory(spec), settings.data.max_chars // workload.LETTERS
+    chain = roles.chain(settings)
+    longest, new = max(
+        ((workload.prompt(settings, role, asked), role.max_new_tokens) for role in chain), key=sum
+    )
+    try:
+        pool.check(spec, longest, new, most)
+    except ValueError as error:
+        failures = (str(error),)
+    pages = [
+        pages_needed(workload.prompt(settings, role), role.max_new_tokens, spec.page_size)
+        for role in chain
+    ]
+    prompt, own = (max(each) for each in zip(*pages, strict=True))
+    return _Room(spec, pool, prompt, own), failures
 
 
 def _lines(

@@ -129,7 +129,8 @@ def _flags(before: Settings, after: Settings) -> tuple[str, ...]:
     found = [
         f"--config.mesh.{axis}={getattr(after.mesh, axis)}"
         for axis in ("data", "fsdp", "tensor")
-        if getattr(after.mesh, axis) != getattr(before.mesh, axis)
+        # Data that was left to be the rest stays so.
+        if getattr(before.mesh, axis) not in (0, getattr(after.mesh, axis))
     ]
     if after.sample.rows != before.sample.rows:
         found.append(f"--config.sample.rows={after.sample.rows}")

@@ -10,12 +10,16 @@ logits, the same weights and adapters with the same shardings (fsdp over all chi
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.gsm8k import get_config
 from malt_jax import mesh as meshes
