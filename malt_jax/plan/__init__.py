@@ -6,8 +6,6 @@ and held against the chips (`topology`). Where a layout does not fit, the neares
 proposed (`search`); the work of the job (`workload`) at its rooflines gives hours (`estimate`).
 """
 
-from pathlib import Path
-
 import jax.numpy as jnp
 from absl import logging
 
@@ -41,7 +39,7 @@ def run(settings: Settings, name: str) -> str:
     plan = report.Plan(
         name, target, asked, proposal, largest, work, hours(target, chosen, work) if fits else None
     )
-    file = Path(settings.workdir) / "plan.json"
+    file = rundir.at(settings.workdir) / "plan.json"
     rundir.write_json(file, report.record(plan))
     logging.info("wrote %s", file)
     table = report.table(plan)
