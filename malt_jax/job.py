@@ -10,9 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from malt_jax import (
     audit,
@@ -234,11 +233,10 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     """The jobs of a suite share it."""
     logging.info("loading %s", settings.path)
 
-    def place(path: Sequence[Any], array: np.ndarray) -> jax.Array:
-        axes = mesh.logical_axes(path, array.ndim)
-        return mesh.put(array, mesh.sharding(on, array.shape, axes))
+    def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
+        return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
-    return models.load(settings.path, jnp.dtype(settings.dtype), place=place)
+    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
 
 
 def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:

@@ -10,14 +10,18 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, hosts, job, process, rundir, settings
+from malt_jax import experiments, hosts, job, plan, process, rundir, settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
     "stage",
     "all",
-    ["all", *job.STAGES, *job.ON_REQUEST],
-    "One stage of the job, or all of them in order (but for merge, which only runs on request).",
+    ["all", *job.STAGES, *job.ON_REQUEST, "plan"],
+    "One stage of the job, or all of them in order (but for merge and plan, which only run on "
+    "request).",
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "With --stage=plan: the accelerators to plan for, v5e:2x4, say."
 )
 _COMPARE = flags.DEFINE_multi_string(
     "compare", [], "With --stage=report: work directories of other runs to compare this one with."
@@ -45,8 +49,14 @@ def main(argv: list[str]) -> None:
     others = [rundir.at(path) for path in _COMPARE.value]
     if others and _STAGE.value != "report":
         raise app.UsageError("--compare goes with --stage=report")
+    if bool(_TOPOLOGY.value) != (_STAGE.value == "plan"):
+        raise app.UsageError("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     try:
         parsed = settings.parse(config)
+        if _TOPOLOGY.value:
+            _touch_no_accelerator()
+            print(plan.run(parsed, _TOPOLOGY.value))
+            return
         hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         with process.stoppable(), _sole(parsed.workdir):
             if _STAGE.value == "report" and (parsed.suite or others):
@@ -80,6 +90,13 @@ def _keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path.home() / ".cache" / "malt_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _touch_no_accelerator() -> None:
+    """Whatever this machine has is left alone; and programs for others cannot be kept, for they
+    cannot be read back."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _quiet_libraries() -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.experimental import mesh_utils, multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -34,28 +34,32 @@ _PROJECTIONS = {
 }
 
 
-def make(data: int = 0, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices of all hosts. `data` 0 takes those that fsdp and tensor leave.
+def make(
+    data: int = 0, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over `devices`, or over all of all hosts. `data` 0 takes those that fsdp and tensor
+    leave.
 
     Where a host's devices can hold the weights (fsdp x tensor divides their number), no weight is
     split between hosts, whatever the wiring would suggest: each can then sample by itself.
 
     Raises ValueError if the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     data = data or len(devices) // (fsdp * tensor)
     if data * fsdp * tensor != len(devices):
         raise ValueError(
             f"config.mesh: data {data} x fsdp {fsdp} x tensor {tensor} is not the number of "
             f"devices, {len(devices)} ({devices[0].platform})"
         )
-    own, kinds = jax.local_device_count(), (AxisType.Auto,) * 3
-    if own == len(devices) or own % (fsdp * tensor):
-        return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=kinds)
+    indices, kinds = sorted({d.process_index for d in devices}), (AxisType.Auto,) * 3
+    own = len(devices) // len(indices)
+    if len(indices) == 1 or own % (fsdp * tensor):
+        return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=kinds, devices=devices)
     shape = (own // (fsdp * tensor), fsdp, tensor)
     hosts = [
         mesh_utils.create_device_mesh(shape, [d for d in devices if d.process_index == host])
-        for host in range(jax.process_count())
+        for host in indices
     ]
     return Mesh(np.concatenate(hosts), AXES, axis_types=kinds)
 
@@ -103,7 +107,9 @@ def fetch(tree: Any) -> Any:
     return jax.device_get(jax.tree.map(whole, tree))
 
 
-def sharding(mesh: Mesh, shape: Sequence[int], logical: Sequence[str | None]) -> NamedSharding:
+def sharding(
+    mesh: Mesh | AbstractMesh, shape: Sequence[int], logical: Sequence[str | None]
+) -> NamedSharding:
     """The sharding of an array by its logical axes; an axis that does not divide is left whole."""
     spec: list[Any] = []
     for size, name in zip(shape, logical, strict=True):
@@ -112,6 +118,32 @@ def sharding(mesh: Mesh, shape: Sequence[int], logical: Sequence[str | None]) ->
         ways = math.prod(mesh.shape[part] for part in names)
         spec.append(axis if size % ways == 0 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def constrain(x: Array, logical: Sequence[str | None]) -> Array:
+    """`x`, inside a compiled function, laid out by the table on the mesh that the function's
+    arguments lie on; as it is where they lie on none. Left to itself XLA may rather gather every
+    row on every device than a layer's weights."""
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, sharding(mesh, x.shape, logical))
+
+
+def platform(x: Array) -> str:
+    """The platform that a function under compilation is for, as the mesh of its argument `x` says:
+    a program for TPUs may be compiled where there are none."""
+    device = jax.typeof(x).sharding.mesh.abstract_device
+    return jax.default_backend() if device is None else str(device.platform)
+
+
+def abstract(mesh: Mesh, tree: Any) -> Any:
+    """Parameters, adapters or optimiser state as shapes with their shardings, to compile for."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        tree,
+        tree_shardings(mesh, tree),
+    )
 
 
 def logical_axes(path: Sequence[Any], ndim: int) -> tuple[str | None, ...]:

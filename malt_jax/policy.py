@@ -10,6 +10,7 @@ from jax import Array
 
 from malt_jax.batches import Batch
 from malt_jax.losses import token_logprobs
+from malt_jax.mesh import constrain
 from malt_jax.models import training
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
@@ -42,7 +43,7 @@ def completion_logprobs(
     more = -hidden.shape[1] % _CHUNK
     hidden = jnp.pad(hidden, ((0, 0), (0, more), (0, 0)))
     target = jnp.pad(jnp.asarray(batch.target), ((0, 0), (0, more)))
-    head = params["embed" if config.tied else "head"]
+    head = constrain(params["embed" if config.tied else "head"], ("vocab", None))
     return _score(hidden, head, target, used)[:, : batch.target.shape[1]]
 
 

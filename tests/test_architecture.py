@@ -18,7 +18,7 @@ MAX_LINES = 320
 # Top to bottom. A room is a module or a package directly under malt_jax.
 LAYERS = {
     "doorway": {"main", "experiments", "job"},
-    "story": {"collect", "train", "evaluate", "audit", "report", "tiny"},
+    "story": {"collect", "train", "evaluate", "audit", "report", "tiny", "plan"},
     "engine": {
         *("sampler", "batches", "policy", "steps", "tree", "datasets", "reuse", "outcomes"),
         *("debate", "critiques", "solutions"),

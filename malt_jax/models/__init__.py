@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from malt_jax.models import gguf, hf, llama, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
-from malt_jax.models.weights import Place, build
+from malt_jax.models.weights import Placement, build
 from malt_jax.tokenizer import Tokenizer
 
 __all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
@@ -87,18 +87,21 @@ def _logits(config: LlamaConfig, params: Params, tokens: Array, mask: Array) -> 
     return llama.unembed(config, params, llama.forward(config, params, tokens, mask)[0])
 
 
-def load(path: str | Path, dtype: Any = jnp.float32, *, place: Place | None = None) -> Model:
+def load(
+    path: str | Path, dtype: Any = jnp.float32, *, placement: Placement | None = None
+) -> Model:
     """Reads a model from a Hugging Face directory, a GGUF file (or its directory), or a hub id.
 
-    `place(tree_path, array)` puts each parameter on its devices as soon as it is read; the default
-    is JAX's default device. Host memory stays near the largest tensor plus what is placed there.
+    `placement(tree_path, shape)` says which devices hold which part of a parameter; of safetensors
+    a host reads no more than its devices hold. The default is JAX's default device. Host memory
+    stays near the largest tensor plus what is placed there.
     Raises ValueError naming the file and the tensor or field for pickled weights, code that comes
     with weights, and whatever the config and the files disagree on.
     """
     where = _resolved(path)
     if where.is_file():
         if where.suffix == ".gguf":
-            return _from_gguf(where, dtype, place)
+            return _from_gguf(where, dtype, placement)
         raise ValueError(
             f"{where}: expected a directory or a .gguf file; give the directory that holds"
             " safetensors, and convert pickled weights (.bin, .pt) to safetensors first"
@@ -106,22 +109,37 @@ def load(path: str | Path, dtype: Any = jnp.float32, *, place: Place | None = No
     if not (where / "config.json").exists():
         files = sorted(where.glob("*.gguf"))
         if len(files) == 1:
-            return _from_gguf(files[0], dtype, place)
+            return _from_gguf(files[0], dtype, placement)
         found = ", ".join(file.name for file in files) or "no .gguf file"
         raise ValueError(
             f"{where}: has no config.json and {found}; expected a Hugging Face directory or one"
             " .gguf file"
         )
     config, stored = hf.config(where), hf.tensors(where)
-    params = build(config, stored, dtype, place)
+    params = build(config, stored, dtype, placement)
     sources = tuple(sorted({tensor.file for tensor in stored.values()}))
     return Model(config, params, str(path), sources, lambda: Tokenizer.from_directory(where))
 
 
-def _from_gguf(file: Path, dtype: Any, place: Place | None) -> Model:
+def read_config(path: str | Path) -> LlamaConfig:
+    """The shape of a model without its weights: of a directory that holds a `config.json`, of a
+    GGUF file, or of a hub id, from which that file alone is fetched.
+
+    Raises ValueError as `load` does.
+    """
+    if not Path(path).exists() and _HUB_ID.fullmatch(str(path)):
+        return hf.config(_fetched(str(path), ["config.json"]))
+    where = _resolved(path)
+    files = [where] if where.is_file() else sorted(where.glob("*.gguf"))
+    if files and not (where / "config.json").exists():
+        return gguf.config(gguf.open_file(files[0]))
+    return hf.config(where)
+
+
+def _from_gguf(file: Path, dtype: Any, placement: Placement | None) -> Model:
     reader = gguf.open_file(file)
     config = gguf.config(reader)
-    params = build(config, gguf.tensors(reader), dtype, place)
+    params = build(config, gguf.tensors(reader), dtype, placement)
     return Model(config, params, str(file), (file,), lambda: gguf.tokenizer(reader))
 
 
@@ -132,14 +150,17 @@ def _resolved(path: str | Path) -> Path:
         return local
     if isinstance(path, Path) or not _HUB_ID.fullmatch(path):
         raise ValueError(f"{path}: no such file or directory")
+    return _fetched(path, _HUB_FILES)
+
+
+def _fetched(name: str, files: list[str]) -> Path:
+    """A directory with those files of a hub id."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(path, allow_patterns=_HUB_FILES, ignore_patterns=["original/*"])
-        )
+        return Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["original/*"]))
     except Exception as error:  # the hub client raises errors of several libraries
         raise ValueError(
-            f"{path}: no such directory, and it could not be downloaded from the hub ({error});"
+            f"{name}: no such directory, and it could not be downloaded from the hub ({error});"
             " check the name and the network, or give a local path"
         ) from error

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.models.weights import EMBED, HEAD, LAYER_NAMES, Stored
+from malt_jax.models.weights import EMBED, HEAD, LAYER_NAMES, Index, Stored
 from malt_jax.tokenizer import Tokenizer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -116,8 +116,9 @@ def tensors(reader: GGUFReader) -> dict[str, Stored]:
 
 
 def _read(
-    file: Path, tensor: ReaderTensor, shape: tuple[int, ...], heads: int | None
+    file: Path, tensor: ReaderTensor, shape: tuple[int, ...], heads: int | None, index: Index
 ) -> np.ndarray:
+    # All of it, then the part: blocks of quantised numbers and turned heads do not follow slices.
     # Read anew rather than through the reader's map, whose pages would count as memory in use.
     raw = np.fromfile(file, np.uint8, count=tensor.n_bytes, offset=tensor.data_offset)
     try:
@@ -130,7 +131,7 @@ def _read(
             " requantise the file, for example to Q8_0"
         ) from None
     array = array.reshape(shape)
-    return array if heads is None else _unpermuted(array, heads)
+    return (array if heads is None else _unpermuted(array, heads))[index]
 
 
 def _unpermuted(array: np.ndarray, heads: int) -> np.ndarray:

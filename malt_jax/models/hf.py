@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
-from malt_jax.models.weights import Stored, hf_name
+from malt_jax.models.weights import Index, Stored, hf_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -115,10 +115,12 @@ def _listed(file: Path) -> dict[str, Stored]:
     return _open(file, header)
 
 
-def _read(file: Path, name: str) -> np.ndarray:
+def _read(file: Path, name: str, index: Index) -> np.ndarray:
     # Opened anew for each tensor: a mapping kept open would count every page read so far as memory
     # in use.
-    return _open(file, lambda tensors: tensors.get_tensor(name))
+    if not index:
+        return _open(file, lambda tensors: tensors.get_tensor(name))
+    return _open(file, lambda tensors: tensors.get_slice(name)[index])
 
 
 def _open(file: Path, use: Callable[[Any], T]) -> T:

@@ -19,6 +19,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
+from malt_jax.mesh import constrain
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.lora import Adapter, Params, thin_product
 from malt_jax.models.panels import product
@@ -28,6 +29,8 @@ Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
 """q [B, T, N, H], k and v [B, T, K, H] -> attended [B, T, N, H] and the keys and values to keep."""
 PRODUCT = "product"
 """What policies of `jax.checkpoint` call the outputs of the matrix products."""
+ROWS = ("batch", None, None)
+"""The logical axes of hidden states [B, T, D]: whole on the devices that hold the row."""
 RematPolicy = Callable[..., Any]
 """One of `jax.checkpoint_policies`."""
 Scale = float | Array
@@ -104,10 +107,11 @@ class Block(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         attended, kept = attend(_rotate(q, rope), _rotate(k, rope), v)
         x_BTD = x_BTD + self.o(attended.reshape(batch, length, -1), lora.get("o"), scale)
+        x_BTD = constrain(x_BTD, ROWS)
         h = self.mlp_norm(x_BTD)
         gated = _ACTIVATIONS[c.activation](self.gate(h, lora.get("gate"), scale))
         inner = gated * self.up(h, lora.get("up"), scale)
-        return x_BTD + self.down(inner, lora.get("down"), scale), kept
+        return constrain(x_BTD + self.down(inner, lora.get("down"), scale), ROWS), kept
 
 
 class Llama(nnx.Module):
@@ -128,7 +132,7 @@ class Llama(nnx.Module):
         scale: Scale,
         remat_policy: RematPolicy | None,
     ) -> tuple[Array, list[KV]]:
-        x = self.embed[...][tokens_BT]
+        x = constrain(self.embed[...][tokens_BT], ROWS)
         rope = rope_angles(self.config.rope, self.config.head_dim, positions_BT, x.dtype)
         kept = []
         for i, (block, attend) in enumerate(zip(self.layers, attends, strict=True)):

@@ -36,6 +36,8 @@ from malt_jax.models.lora import Adapter, Params
 
 Pool = list[KV]
 """Per layer keys [E, W, K, H, T] (transposed, as queries read them) and values [E, W, K, T, H]."""
+POOL_AXES = ("batch", None, "heads", None, None)
+"""Their logical axes."""
 
 
 class Reads(NamedTuple):
@@ -71,16 +73,20 @@ class Tiles(NamedTuple):
 
 def empty_pool(config: LlamaConfig, mesh: Mesh, pages: int, size: int, dtype: Any) -> Pool:
     """A pool of `pages` pages of `size` tokens a shard, placed on the mesh."""
+    keys, values = pool_shapes(config, mesh, pages, size)
+
+    def zeros(shape: tuple[int, ...]) -> Array:
+        return jnp.zeros(shape, dtype, device=meshes.sharding(mesh, shape, POOL_AXES))
+
+    return [(zeros(keys), zeros(values)) for _ in range(config.num_layers)]
+
+
+def pool_shapes(
+    config: LlamaConfig, mesh: Mesh, pages: int, size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of a layer's keys and values."""
     shards, heads, head = shards_of(mesh), config.num_kv_heads, config.head_dim
-
-    def zeros(*shape: int) -> Array:
-        axes = ("batch", None, "heads", None, None)
-        return jnp.zeros(shape, dtype, device=meshes.sharding(mesh, shape, axes))
-
-    return [
-        (zeros(shards, pages, heads, head, size), zeros(shards, pages, heads, size, head))
-        for _ in range(config.num_layers)
-    ]
+    return (shards, pages, heads, head, size), (shards, pages, heads, size, head)
 
 
 def shards_of(mesh: Mesh) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name, checkpoint_policies
 
+from malt_jax.mesh import platform
 from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.kernels import MASKED
@@ -61,7 +62,7 @@ def branch_attention(example_RL: Array, branch_RL: Array, tile: int = 0) -> Atte
     are met, forwards and backwards, and no score outlives its tile: the backward pass computes them
     again from the log-sum-exp of each query (arXiv 2205.14135). `tile` 0 takes the platform's.
     """
-    size = tile or (64 if jax.default_backend() == "cpu" else 256)
+    size = tile or (64 if platform(example_RL) == "cpu" else 256)
 
     def attend(q: Array, k: Array, v: Array) -> tuple[Array, KV]:
         rows, length, heads, head = q.shape

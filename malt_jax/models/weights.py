@@ -1,4 +1,5 @@
-"""From tensors on disk to the parameter tree, one tensor at a time, whatever the file format.
+"""From tensors on disk to the parameter tree, one tensor at a time, whatever the file format. Of a
+tensor that is split over devices, a host reads what its own devices hold.
 
 A format (`hf`, `gguf`) lists its tensors under their Hugging Face names without reading them; this
 file checks the list against the config before any memory is taken, and then reads.
@@ -19,8 +20,10 @@ from malt_jax.models.lora import Params
 
 TreePath = tuple[str | int, ...]
 """Where a parameter stands in the tree, for example `("layers", 0, "q", "kernel")`."""
-Place = Callable[[TreePath, np.ndarray], jax.Array]
-"""Puts one parameter on its device or devices."""
+Placement = Callable[[TreePath, tuple[int, ...]], jax.sharding.Sharding]
+"""From where a parameter of some shape stands in the tree to the devices it goes to."""
+Index = tuple[slice, ...]
+"""A part of a tensor: a slice an axis, of step 1."""
 
 HEAD = "lm_head.weight"
 EMBED = "model.embed_tokens.weight"
@@ -41,11 +44,12 @@ LAYER_NAMES = {
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor on disk, not read yet. `shape` is Hugging Face's: [out, in] for a projection."""
+    """A tensor on disk, not read yet. `shape` is Hugging Face's: [out, in] for a projection. `read`
+    gives the part of an index; () is all of it."""
 
     file: Path
     shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
+    read: Callable[[Index], np.ndarray]
 
 
 def hf_name(path: TreePath) -> str:
@@ -67,9 +71,10 @@ def build(
     config: LlamaConfig,
     stored: Mapping[str, Stored],
     dtype: Any,
-    place: Place | None = None,
+    placement: Placement | None = None,
 ) -> Params:
-    """Reads every parameter of `config` in `dtype`; holds one tensor at a time beside those placed.
+    """Reads every parameter of `config` in `dtype`; holds one tensor at a time, or its parts,
+    beside those placed.
 
     Raises ValueError naming the tensor, its file, and both shapes where the files and the config
     disagree, and a tensor that holds NaN or infinity.
@@ -78,13 +83,15 @@ def build(
         raise ValueError(
             f"config: {config.num_layers} layers, but the files hold {len(stored)} tensors in all"
         )
-    place = place or (lambda _, array: jnp.asarray(array))
     leaves, tree = jax.tree.flatten_with_path(llama.param_shapes(config, dtype))
     wanted = {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
     _check(config, wanted, stored)
     if config.tied and HEAD in stored:
         _check_tied_head(stored)
-    placed = [place(path, _array(stored[hf_name(path)], dtype)) for path in wanted]
+    placed = [
+        _placed(stored[hf_name(path)], dtype, placement and placement(path, shape))
+        for path, shape in wanted.items()
+    ]
     finite = jax.device_get([_finite(leaf) for leaf in placed])
     for path, good in zip(wanted, finite, strict=True):
         if not good:
@@ -98,8 +105,20 @@ def _finite(leaf: jax.Array) -> jax.Array:
     return jnp.isfinite(leaf).all()
 
 
-def _array(tensor: Stored, dtype: Any) -> np.ndarray:
-    return np.ascontiguousarray(tensor.read(), dtype=jnp.dtype(dtype))
+def _placed(tensor: Stored, dtype: Any, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    read: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+
+    def part(index: Index | None) -> np.ndarray:
+        """Read once for all devices that hold the same part."""
+        index = index or ()
+        key = tuple(s.indices(size) for s, size in zip(index, tensor.shape, strict=False))
+        if key not in read:
+            read[key] = np.ascontiguousarray(tensor.read(index), dtype=jnp.dtype(dtype))
+        return read[key]
+
+    if sharding is None:
+        return jnp.asarray(part(()))
+    return jax.make_array_from_callback(tensor.shape, sharding, part)
 
 
 def _check(
@@ -125,7 +144,7 @@ def _check(
 
 
 def _check_tied_head(stored: Mapping[str, Stored]) -> None:
-    if not np.array_equal(stored[HEAD].read(), stored[EMBED].read()):
+    if not np.array_equal(stored[HEAD].read(()), stored[EMBED].read(())):
         raise ValueError(
             f"{HEAD} in {stored[HEAD].file}: differs from {EMBED}, though"
             " config.tie_word_embeddings is true; set it to false or remove the tensor"

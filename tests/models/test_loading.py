@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 from safetensors.numpy import load_file, save_file
 
 from malt_jax.models import llama, load
@@ -187,17 +188,22 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(tiny_llama, tmp_path
     refused(tmp_path, *words)
 
 
-def test_places_are_filled_one_tensor_at_a_time(tiny_directory):
+def test_every_parameter_asks_where_it_goes(tiny_directory):
     seen = {}
 
-    def place(path, array):
-        seen[path] = array.shape
-        return jax.device_put(array)
+    def placement(path, shape):
+        seen[path] = shape
+        return SingleDeviceSharding(jax.devices()[0])
 
-    model = load(tiny_directory, jnp.bfloat16, place=place)
+    model = load(tiny_directory, jnp.bfloat16, placement=placement)
     shapes = jax.tree.leaves_with_path(llama.param_shapes(model.config, jnp.bfloat16))
     assert seen == {tuple(key.key for key in path): leaf.shape for path, leaf in shapes}
     assert seen["layers", 0, "down", "kernel"] == (32, 48)
+    plain = load(tiny_directory, jnp.bfloat16)
+    for one, other in zip(
+        jax.tree.leaves(model.params), jax.tree.leaves(plain.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_content_hash_is_of_the_weight_files_bytes(tiny_llama, tmp_path):

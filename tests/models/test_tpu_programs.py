@@ -1,49 +1,41 @@
 """TPU programs compile, ahead of time, for machines that are not here. It takes libtpu, of
 `pip install -e '.[tpu]'`, and no TPU."""
 
-import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from configs.gsm8k import get_config as gsm8k
 from malt_jax import mesh as meshes
-from malt_jax import optim, steps
-from malt_jax.batches import Batch
-from malt_jax.models import llama, lora, paged
-from malt_jax.models.attention import Partial, implementation, writers
+from malt_jax.models import lora
+from malt_jax.models.attention import Partial, implementation
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.sampler import Sampling, schedule
-from malt_jax.sampler.programs import Fixed, programs
+from malt_jax.plan import programs, topology
+from malt_jax.plan.programs import Packed, Pass
+from malt_jax.settings import LoraSettings, parse
 
 pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no server what machine this is
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to fight for
 
 MACHINES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1"}  # four chips each
-Program = tuple[Callable[..., Any], list[Any]]
-"""What to compile: a function for `jax.jit`, or one jitted already, and the shapes of its
-arguments with their shardings."""
 
 
 @lru_cache
 def machine(name: str) -> Mesh:
     """A mesh of fsdp 2 and tensor 2 over the chips of `MACHINES[name]`."""
-    found = topologies.get_topology_desc(platform="tpu", topology_name=MACHINES[name])
-    chips = np.array(found.devices).reshape(1, 2, 2)
-    return Mesh(chips, meshes.AXES, axis_types=(AxisType.Auto,) * 3)
+    return meshes.make(1, 2, 2, topology.devices(MACHINES[name]))
 
 
-def attention(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> Program:
-    """Pages on groups of chips and heads within a group, as the sampler has them."""
+def attention(
+    shape: tuple[int, ...], dtype: Any, mesh: Mesh
+) -> tuple[Callable[..., Any], list[Any]]:
+    """A function, and the shapes of its arguments with their shardings: pages on groups of chips
+    and heads within a group, as the sampler has them."""
     pages, heads, queries, size, tokens = shape
     paged = PartitionSpec(("data", "fsdp"), "tensor" if heads % 2 == 0 else None)
     plain = PartitionSpec(("data", "fsdp"))
@@ -76,113 +68,48 @@ ATTENTION = {
     "smollm2 decode, bfloat16": ((64, 3, 9, 64, 128), jnp.bfloat16),
     "odd sizes": ((14, 1, 5, 80, 128), jnp.float32),
 }
-PROGRAMS: dict[str, Callable[[Mesh], Program]] = {
-    name: partial(attention, shape, dtype) for name, (shape, dtype) in ATTENTION.items()
-}
 
 
-def structs(mesh: Mesh, tree: Any, axes: Callable[[int], tuple[str | None, ...]]) -> Any:
-    """Arrays or shapes as shapes on the mesh; `axes(ndim)` are their logical axes."""
-
-    def of(x: Any) -> jax.ShapeDtypeStruct:
-        sharding = meshes.sharding(mesh, x.shape, axes(x.ndim))
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    return jax.tree.map(of, tree)
+LORA = LoraSettings(16, 32.0, lora.TARGETS)
+PASS = Pass(
+    rows=64, pages=(256, 256), prompt_pages=256, columns=65, readers=3, size=128, adapters=3
+)
 
 
-def sampling(kind: str, mesh: Mesh) -> Program:
-    """The sampler's own program, in bfloat16 on two layers of Llama-3.1-8B's sizes (a small
-    vocabulary), three adapters stacked: 64 rows, 256 pages a shard."""
+def sampling(build: Callable[..., Any], mesh: Mesh) -> Any:
+    """The sampler's own program, lowered, in bfloat16 on two layers of Llama-3.1-8B's sizes (a
+    small vocabulary), three adapters stacked: 64 rows, 256 pages a shard."""
     config = LlamaConfig(4096, 4096, 14336, 2, 32, 8, 128, 8192, 1e-5, Rope(500000.0))
-    shapes = llama.param_shapes(config, jnp.bfloat16)
-    adapter = jax.eval_shape(
-        lambda: lora.stack([lora.init(config, jax.random.key(0), rank=16, alpha=32.0)] * 3)
-    )
-    params, adapter = (
-        jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            tree,
-            meshes.tree_shardings(mesh, tree),
-        )
-        for tree in (shapes, adapter)
-    )
-
-    def rows(ndim: int) -> tuple[str | None, ...]:
-        return ("batch", *[None] * (ndim - 1)) if ndim else ()
-
-    shards, pages, size, columns = paged.shards_of(mesh), 256, 128, 65
-    pool = [
-        (
-            jax.ShapeDtypeStruct((shards, pages, 8, 128, size), jnp.bfloat16),
-            jax.ShapeDtypeStruct((shards, pages, 8, size, 128), jnp.bfloat16),
-        )
-    ] * config.num_layers
-    pool = structs(mesh, pool, lambda _: ("batch", None, "heads", None, None))
-    gates = jax.ShapeDtypeStruct((3, 48), jnp.float32)
-    fixed = Fixed(config, mesh, implementation("tpu"), writers("tpu"), (2,), 0)
-    own = programs("tpu")
-    if kind == "decode":
-        shard = [schedule.Shard(pages)] * shards
-        plan = structs(mesh, schedule.plan(shard, 64, (pages, pages), 3, columns, size), rows)
-        draw = partial(own.decode.lower, sampling=Sampling(0.7))
-        return Lowered(draw), [fixed, params, adapter, gates, pool, pool, plan, np.int32(0)]
-    tiles = paged.Tiles(
-        *(np.zeros((shards, 16, *more), np.int32) for more in ([size // 4], [], [], [columns])),
-        np.zeros((), np.int32),
-    )
-    at = jax.ShapeDtypeStruct((shards, 16), jnp.int32)
-    args = [fixed, params, adapter, gates, pool, structs(mesh, tiles, rows)]
-    return own.prefill, [*args, structs(mesh, at, rows)]
+    return build(jnp.bfloat16, LORA, mesh, PASS)(config)
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """Something jitted that is lowered with further arguments."""
-
-    lower: Callable[..., Any]
-
-
-PROGRAMS |= {f"sampler {kind}": partial(sampling, kind) for kind in ("decode", "prefill")}
-
-
-def training(mesh: Mesh) -> Program:
-    """An optimiser step in bfloat16 on two layers and a vocabulary of 32k: two rows of 1,024
-    tokens."""
+def training(mesh: Mesh) -> Any:
+    """An optimiser step, lowered, in bfloat16 on two layers and a vocabulary of 32k: two rows of
+    1,024 tokens."""
     config = LlamaConfig(32768, 1024, 2816, 2, 8, 4, 128, 8192, 1e-5, Rope(500000.0))
-    tx = optim.adamw(1e-4, 10, warmup=0.1, weight_decay=0.0, b1=0.9, b2=0.999, clip_norm=1.0)
-    adapter = jax.eval_shape(lambda: lora.init(config, jax.random.key(0), rank=16, alpha=32.0))
-    state = {"adapter": adapter, "opt_state": jax.eval_shape(tx.init, adapter)}
-    params, state = (
-        jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            tree,
-            meshes.tree_shardings(mesh, tree),
-        )
-        for tree in (llama.param_shapes(config, jnp.bfloat16), state)
-    )
+    phase = parse(gsm8k().to_dict()).sft
+    return programs.train(jnp.bfloat16, LORA, mesh, phase, Packed(1024, 512, 4, 1))(config)
 
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
-        sharding = meshes.sharding(mesh, shape, (None, "batch", None))
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
 
-    def loss(logps: jax.Array, batch: Batch, extra: Any) -> Any:
-        return -jnp.sum(jnp.where(batch.sequence < batch.sequences, logps, 0.0)), {}
-
-    packed = [array(1, 2, 1024)] * 4 + [array(1, 2, 512)] * 3
-    step = steps.training(config, tx, loss, state, remat="keep_products")
-    return step, [params, state, Batch(*packed, sequences=8), {}]
+LOWERED: dict[str, Callable[[Mesh], Any]] = {
+    "sampler decode": partial(sampling, programs.decode),
+    "sampler prefill": partial(sampling, programs.prefill),
+    "training": training,
+}
 
 
 @lru_cache
 def compiled(name: str, program: str) -> str:
     """The optimised program of one chip, as text."""
-    function, args = (PROGRAMS | {"training": training})[program](machine(name))
-    jitted = function if hasattr(function, "lower") else jax.jit(function)
-    return jitted.lower(*args).compile().as_text()
+    mesh = machine(name)
+    if program in LOWERED:
+        return LOWERED[program](mesh).compile().as_text()
+    shape, dtype = ATTENTION[program]
+    function, args = attention(shape, dtype, mesh)
+    return jax.jit(function).lower(*args).compile().as_text()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", [*ATTENTION, "sampler decode", "sampler prefill"])
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_program_compiles_with_its_kernel(name: str, program: str):
     assert 'custom_call_target="tpu_custom_call"' in compiled(name, program)

@@ -1,0 +1,140 @@
+"""How much work a job is: questions, and the tokens of its prompts, completions and examples.
+
+Everything is an upper bound or a stated assumption, so that a plan needs neither the data nor the
+tokenizer.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from malt_jax import roles
+from malt_jax.settings import PhaseSettings, Settings
+
+QUESTION = 128  # tokens of a question in the mean
+LETTERS = 4  # characters of a token, in prompts and questions
+CHAT = 32  # tokens of the chat template
+POSITIVE = 0.5  # share of samples that are positive
+CONTRAST = 0.3  # share of parents with both a positive and a negative child
+_SPLITS = {"gsm8k": (7473, 1319), "math": (7500, 5000), "csqa": (9741, 1221)}  # as published
+
+ASSUMPTIONS = (
+    f"a question has {QUESTION} tokens, a prompt's text one token for {LETTERS} letters and "
+    f"{CHAT} more for the chat template",
+    "every completion is as long as config.roles.ROLE.max_new_tokens lets it be",
+    f"{POSITIVE:.0%} of the samples are positive and {CONTRAST:.0%} of the parents have a positive "
+    "and a negative child; no phase ends early",
+    "every program runs at its roofline, all rows are busy, and compiling, loading, grading and "
+    "saving take no time: hours are a lower bound for these token counts",
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the devices have to do for the whole job, in tokens and optimiser steps."""
+
+    train_questions: int
+    eval_questions: int
+    decoded: Mapping[str, int]  # tokens by stage: collect, evaluate
+    prefilled: Mapping[str, int]
+    steps: Mapping[str, int]  # optimiser steps by phase, all roles together
+    scored: int  # tokens of reference and held-out passes
+
+
+def prompt(settings: Settings, role: roles.Role, question: int = QUESTION) -> int:
+    """Tokens of a role's prompt, at most."""
+    seen = sum(settings.roles[name].max_new_tokens for name in role.sees if name in settings.roles)
+    return len(role.prompt) // LETTERS + CHAT + question + seen
+
+
+def lengths(settings: Settings, phase: str) -> tuple[int, int]:
+    """Prompt and completion of the longest example of a phase, in tokens."""
+    found = [
+        (prompt(settings, role), role.max_new_tokens)
+        for role in roles.chain(settings)
+        if phase in settings.roles[role.name].train
+    ]
+    return max(found, key=sum)
+
+
+def phases(settings: Settings) -> dict[str, PhaseSettings]:
+    """The phases that any role is trained in."""
+    used = {phase for role in settings.chain for phase in settings.roles[role].train}
+    return {name: settings.phase(name) for name in ("sft", "dpo", "kto") if name in used}
+
+
+def work(settings: Settings) -> Work:
+    """The whole job. Raises ValueError where nobody can know the number of questions."""
+    train, held_out = questions(settings)
+    chain = roles.chain(settings)
+    nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
+    new = [role.max_new_tokens for role in chain]
+    passes = settings.eval.votes
+    teams = len({"malt" if s.startswith("malt") else "base" for s in settings.eval.systems})
+    chain_tokens = sum(new)
+    voting = passes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
+    steps: dict[str, int] = {}
+    scored = 0
+    for i, role in enumerate(chain):
+        parents = train * (nodes[i - 1] if i else 1)
+        for name in settings.roles[role.name].train:
+            phase = settings.phase(name)
+            examples = _examples(settings, name, train * nodes[i], parents)
+            tokens = prompt(settings, role) + role.max_new_tokens * (1 if name == "sft" else 2)
+            learnt = math.ceil(examples * (1 - phase.held_out))
+            updates = math.ceil(learnt / (phase.batch * phase.accumulate)) * phase.epochs
+            steps[name] = steps.get(name, 0) + updates
+            evaluations = math.ceil(updates / phase.eval_every) if phase.held_out else 0
+            # An evaluation is a pass for the loss and two for the KL.
+            scored += 3 * evaluations * math.ceil(examples * phase.held_out) * tokens
+            scored += examples * tokens if name != "sft" else 0
+    collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
+    return Work(
+        train,
+        held_out,
+        {
+            "collect": 0 if settings.trees else train * collect,
+            "evaluate": held_out * (teams * passes * chain_tokens + voting),
+        },
+        {
+            "collect": 0 if settings.trees else train * _prefilled(settings, chain, nodes),
+            "evaluate": held_out * teams * _prefilled(settings, chain, [passes] * len(chain)),
+        },
+        steps,
+        scored,
+    )
+
+
+def _prefilled(settings: Settings, chain: tuple[roles.Role, ...], nodes: list[int]) -> int:
+    """Prompt tokens of a tree that no other prompt of it begins with: each role's question, and
+    what every ancestor wrote that the role is shown."""
+    of = dict(zip(settings.chain, nodes, strict=True))
+    return sum(
+        QUESTION
+        + sum(of[name] * settings.roles[name].max_new_tokens for name in role.sees if name in of)
+        for role in chain
+    )
+
+
+def _examples(settings: Settings, phase: str, nodes: int, parents: int) -> int:
+    credit = settings.credit
+    if phase == "sft":
+        return math.ceil(min(POSITIVE * nodes, credit.max_positives_per_parent * parents))
+    if phase == "dpo":
+        return math.ceil(CONTRAST * credit.max_pairs_per_parent * parents)
+    return nodes
+
+
+def questions(settings: Settings) -> tuple[int, int]:
+    """Training and evaluation questions."""
+    wanted = (settings.data.train_questions, settings.data.eval_questions)
+    if all(wanted):
+        return wanted
+    if settings.data.task not in _SPLITS:
+        name = "train_questions" if not wanted[0] else "eval_questions"
+        raise ValueError(
+            f"config.data.{name}: 0 takes all of {settings.data.task!r}, and a plan reads no data; "
+            f"say how many with --config.data.{name}=N"
+        )
+    published = _SPLITS[settings.data.task]
+    return wanted[0] or published[0], wanted[1] or published[1]
