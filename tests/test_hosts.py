@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -206,8 +207,9 @@ def test_a_host_killed_in_a_save_ends_the_others_and_the_phase_goes_on(one, tmp_
 
 
 def test_a_process_alone_needs_no_runtime():
-    hosts.start("", 0, -1)
-    hosts.start("", 1, -1)
+    """In a process of its own: JAX may not have been used before it looks for a cluster."""
+    program = "from malt_jax import hosts; hosts.start('', 0, -1); hosts.start('', 1, -1)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
     assert hosts.first()
     assert not hosts.several()
     assert hosts.same(b"anything")
