@@ -1,5 +1,4 @@
-"""The paper's systems and ablations as data: each is the main run's config with other values, in a
-work directory of its own below it.
+"""The paper's systems and ablations as data: the main run's config with other values, each below it.
 
 What a variant does not change it takes from the main run: the samples (`config.trees`) and, of
 roles that are to stay as they are, the trained adapters (`config.roles.ROLE.adapter`).
@@ -91,12 +90,14 @@ def paper_table1(main: Config) -> list[Variant]:
         {"chain": (first,), f"roles.{first}.train": ("sft",)},
         _rows("star_sa"),
     )
+    sft = _only_sft(main, main["chain"])
     star_ma = Variant(
         "star_ma",
         "systems",
         "STaR, team (SFT on MALT's positives)",
-        _only_sft(main, main["chain"]),
+        sft,
         _rows("star_ma"),
+        TRAINED if any(value == ("sft",) for value in sft.values()) else EVALUATED,
     )
     how = main["eval"]["debate"]
     debate = Variant(
