@@ -1,4 +1,4 @@
-"""The paper's systems and ablations as data: the main run's config with other values, each below it.
+"""The paper's systems and ablations as data: the main run's config with other values, below it.
 
 What a variant does not change it takes from the main run: the samples (`config.trees`) and, of
 roles that are to stay as they are, the trained adapters (`config.roles.ROLE.adapter`).
