@@ -58,6 +58,7 @@ def main(argv: list[str]) -> None:
             print(plan.run(parsed, _TOPOLOGY.value))
             return
         hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        jax.devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
         with process.stoppable(), _sole(parsed.workdir):
             if _STAGE.value == "report" and (parsed.suite or others):
                 experiments.report_on(config, others)
