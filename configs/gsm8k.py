@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     c.data.train_questions = 2000  # the paper: 2,000 to 6,000 pairs a model and benchmark
     c.sample.rows = 96
     c.sample.questions_per_shard = 32
-    c.sft.eval_every = 200  # of some thousand steps; at 20 scoring took most of the training's hours
+    c.sft.eval_every = (
+        200  # of some thousand steps; at 20 scoring took most of the training's hours
+    )
     c.dpo.eval_every = 200
     return c

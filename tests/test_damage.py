@@ -42,7 +42,7 @@ def test_every_flipped_bit_is_found(file: Path):
         file.write_bytes(flipped(content, bit))
         with pytest.raises(ValueError, match=r"sft.parquet: not readable .*damaged.* delete"):
             shards.read_one(file)
-    (file.parent / "sft.parquet.sha256").unlink()
+    (file.parent / ".sft.parquet.sha256").unlink()
     unseen = 0
     for bit in bits:
         file.write_bytes(flipped(content, bit))
@@ -60,7 +60,7 @@ def test_what_was_cut_short_or_emptied_is_found(file: Path, size: int):
 
 def test_the_checksum_is_one_that_sha256sum_reads(file: Path):
     done = subprocess.run(
-        ["sha256sum", "--check", "sft.parquet.sha256"],
+        ["sha256sum", "--check", ".sft.parquet.sha256"],
         cwd=file.parent,
         capture_output=True,
         text=True,

@@ -30,7 +30,7 @@ def written_whole(path: Path, *, checked: bool = False) -> Iterator[BinaryIO]:
     """A file that appears at `path` whole or not at all: synced as another, then renamed; in a
     bucket, uploaded when all of it is there.
 
-    With `checked`, `path` + ".sha256" is there before it, in the form that sha256sum reads.
+    With `checked`, a hidden file with its SHA-256 is there before it, as `sha256sum` writes them.
     """
     if in_bucket(path):
         with tempfile.TemporaryFile() as local:
@@ -60,11 +60,11 @@ def _note_digest(path: Path, content: Any) -> None:
 
 
 def _digest_file(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    return path.with_name(f".{path.name}.sha256")  # hidden: readers of a folder take all else
 
 
 def read_checked(path: Path) -> bytes:
-    """What a file holds. Raises ValueError naming it if its ".sha256" is there and says
+    """What a file holds. Raises ValueError naming it if a checksum is there that says
     otherwise."""
     content = path.read_bytes()
     noted = _digest_file(path)
