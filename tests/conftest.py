@@ -82,3 +82,16 @@ def model(base: Path) -> Any:
     from malt_jax import models
 
     return models.load(base)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work directory of a tiny job that ran from beginning to end; "said" beside it is what it
+    said. Tests may add to it, but change nothing that a run reads."""
+    from whole import TINY, run
+
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    done = run(workdir, TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (workdir.parent / "said").write_text(done.stdout + done.stderr)
+    return workdir

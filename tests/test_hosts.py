@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_main import ROOT, command
+from whole import ROOT, TINY, command
 
 from malt_jax import hosts, process
 
-MODEL = ROOT / "malt_jax" / "tiny" / "model"
 SMALL = (
     "--config.sample.questions_per_shard=1",
     "--config.data.eval_questions=9",
@@ -57,7 +56,7 @@ def begin(
     begun = []
     for i in range(count):
         cluster = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={i}")
-        line = command(workdir, MODEL, *SMALL, *(cluster if count > 1 else ()), *flags)
+        line = command(workdir, TINY, *SMALL, *(cluster if count > 1 else ()), *flags)
         if i == count - 1:
             line += last
             line[1:3] = ["-c", program] if program else line[1:3]

@@ -2,73 +2,13 @@
 started again."""
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import small
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(workdir: Path, model: Path, *flags: str) -> list[str]:
-    tiny = {
-        "workdir": workdir,
-        "model.path": model,
-        "data.train_questions": 6,
-        "data.eval_questions": 4,
-        "sample.rows": 24,
-        "sample.questions_per_shard": 2,
-        "credit.threshold": 0.0,
-        "sft.epochs": 1,
-        "dpo.epochs": 1,
-        "sft.batch": 4,
-        "dpo.batch": 4,
-        "eval.resamples": 100,
-    }
-    return [
-        *(sys.executable, "-m", "malt_jax.main", "--config=configs/quickstart.py"),
-        *(f"--config.{key}={value}" for key, value in tiny.items()),
-        *flags,
-    ]
-
-
-def run(*args, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(*args, **kwargs),
-        cwd=ROOT,
-        env=os.environ | SECRETS,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-SECRETS = {
-    name: f"canary-{name.lower()}"
-    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
-}
-
-
-@pytest.fixture(scope="module")
-def model() -> Path:
-    """The quickstart's: it answers rightly often enough that every role has something to learn."""
-    return ROOT / "malt_jax" / "tiny" / "model"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, model) -> Path:
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    done = run(workdir, model)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (workdir.parent / "said").write_text(done.stdout + done.stderr)
-    return workdir
+from whole import TINY, run
 
 
 def nodes(workdir: Path) -> dict:
@@ -117,35 +57,11 @@ def test_no_secret_of_the_environment_is_written_anywhere(whole):
     assert looked_at > 30
 
 
-def test_a_finished_run_does_nothing_again(whole, model):
+def test_a_finished_run_does_nothing_again(whole):
     stamp = {path: path.stat().st_mtime_ns for path in whole.glob("trees/*")}
     stamp |= {path: path.stat().st_mtime_ns for path in whole.glob("export/*/*")}
-    assert run(whole, model).returncode == 0
+    assert run(whole, TINY).returncode == 0
     assert stamp == {path: path.stat().st_mtime_ns for path in stamp}
-
-
-def test_killed_in_collection_it_goes_on(whole, model, tmp_path):
-    """SIGKILL after the first shard: the trees and the exports equal those of the unbroken run."""
-    workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        command(workdir, model), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    try:
-        while not (workdir / "trees" / "shard-00000.parquet").exists():
-            assert process.poll() is None, "ended before it could be killed"
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    first = (workdir / "trees" / "shard-00000.parquet").stat().st_mtime_ns
-    assert not (workdir / "export").exists()
-    done = run(workdir, model)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (workdir / "trees" / "shard-00000.parquet").stat().st_mtime_ns == first
-    assert nodes(workdir) == nodes(whole)
-    for role in ("generator", "verifier", "refiner"):
-        weights = f"export/{role}/adapter_model.safetensors"
-        assert (workdir / weights).read_bytes() == (whole / weights).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -159,16 +75,16 @@ def test_killed_in_collection_it_goes_on(whole, model, tmp_path):
         (["extra"], r"unexpected argument 'extra'"),
     ],
 )
-def test_bad_input_is_refused_with_its_name(whole, model, flags, message):
-    done = run(whole, model, *flags)
+def test_bad_input_is_refused_with_its_name(whole, flags, message):
+    done = run(whole, TINY, *flags)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_merged_weights_come_on_request_only(whole, model):
+def test_merged_weights_come_on_request_only(whole):
     assert not (whole / "export" / "merged").exists()
-    done = run(whole, model, "--stage=merge")
+    done = run(whole, TINY, "--stage=merge")
     assert done.returncode == 0, done.stderr[-3000:]
     for role in ("generator", "verifier", "refiner"):
         assert (whole / "export" / "merged" / role / "model.safetensors").stat().st_size > 0
@@ -192,8 +108,8 @@ def test_a_run_without_anything_to_learn_says_what_to_do_and_that_works(tmp_path
     assert change["config"]["roles.verifier.train"] == {"old": ["sft", "dpo"], "new": []}
 
 
-def test_a_stage_without_the_one_before_it_says_so(model, tmp_path):
-    done = run(tmp_path / "run", model, "--stage=datasets")
+def test_a_stage_without_the_one_before_it_says_so(tmp_path):
+    done = run(tmp_path / "run", TINY, "--stage=datasets")
     assert done.returncode != 0
     assert "run --stage=collect first" in done.stderr
 

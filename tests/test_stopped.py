@@ -6,10 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-from test_main import ROOT, command, run
+from whole import ROOT, TINY, command, run
 
-TINY = ROOT / "malt_jax" / "tiny" / "model"
 # Two roles of one phase each, the first long enough to be met at work.
 LONG = (
     "--config.sft.epochs=400",
@@ -41,8 +39,7 @@ def ended(process: subprocess.Popen, number: signal.Signals) -> str:
     return said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_training_asked_to_end_saves_its_step(tmp_path: Path, number: signal.Signals):
+def test_a_training_asked_to_end_saves_its_step(tmp_path: Path):
     """SIGTERM lost up to `checkpoint_every` steps, and looked like a crash."""
     workdir = tmp_path / "run"
     phase = workdir / "checkpoints" / "generator" / "sft"
@@ -51,7 +48,7 @@ def test_a_training_asked_to_end_saves_its_step(tmp_path: Path, number: signal.S
     assert second.returncode == 1
     assert f'"pid": {process.pid}' in second.stderr
     assert "another run is at work there" in second.stderr
-    ended(process, number)
+    ended(process, signal.SIGTERM)
     lines = (phase / "metrics.jsonl").read_text().splitlines()
     newest = max(int(path.name) for path in phase.iterdir() if path.name.isdigit())
     assert newest == json.loads(lines[-1])["step"]

@@ -288,6 +288,7 @@ def test_a_host_in_step_that_does_not_write_writes_nothing(tmp_path):
 def test_a_shard_of_other_questions_is_named(tmp_path):
     grow_nothing(tmp_path, [])
     (tmp_path / "shard-00000.parquet").rename(tmp_path / "shard-00001.parquet")
+    (tmp_path / ".shard-00001.parquet.sha256").unlink()
     with pytest.raises(ValueError, match=r"shard-00001.parquet: holds other questions .* delete"):
         grow_nothing(tmp_path, [])
 
