@@ -92,7 +92,10 @@ def _plots(rows: Sequence[Row]) -> list[Markup]:
             continue
         name = key
         if min(best) > 0 and max(best) > 20 * min(best):
-            name, best = f"log10 {key}", {math.log10(x): score for x, score in best.items()}
+            name, best = (
+                f"log10 {key}",
+                {round(math.log10(x), 2): score for x, score in best.items()},
+            )
         points = [(x, best[x]["accuracy"], tuple(best[x]["ci95"])) for x in sorted(best)]
         found.append(figure.format(name, sweep_chart(points, None, f"Accuracy by {name}")))
     return found
