@@ -153,7 +153,10 @@ def test_a_failed_save_leaves_no_thread_behind(tmp_path):
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="best"), checkpoints.opened(tmp_path / "best") as store:
         checkpoints.save(store, 1, state(1), lambda: [1])
-    assert not [t for t in set(threading.enumerate()) - before if not t.daemon]
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    for thread in left:
+        thread.join(20)  # a loop's threads end a moment after it
+    assert not [thread for thread in left if thread.is_alive()]
 
 
 def test_an_error_of_the_background_comes_out(tmp_path, monkeypatch):
