@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -87,7 +86,7 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    tx, loss = _optimiser(chosen, len(order)), objectives.loss(chosen)
+    tx, loss = steps.optimiser(chosen, len(order)), objectives.loss(chosen)
     # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
     begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
     step = steps.training(model.config, tx, loss, begun, remat=chosen.remat)
@@ -127,18 +126,6 @@ def fit(
                 if stops:
                     raise process.Stopped(phase.title)
     return _best(phase, state["adapter"])
-
-
-def _optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformation:
-    return optim.adamw(
-        phase.learning_rate,
-        updates,
-        warmup=phase.warmup,
-        weight_decay=phase.weight_decay,
-        b1=0.9,
-        b2=0.999,
-        clip_norm=phase.clip_norm,
-    )
 
 
 def _steps(

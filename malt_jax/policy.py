@@ -16,7 +16,7 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.training import Remat
 
-_CHUNK = 128  # predictions of a row whose logits exist at a time
+CHUNK = 128  # predictions of a row whose logits exist at a time
 _slice = jax.lax.dynamic_slice_in_dim
 _update = jax.lax.dynamic_update_slice_in_dim
 
@@ -40,7 +40,7 @@ def completion_logprobs(
     )
     hidden = jnp.take_along_axis(hidden, batch.source[..., None], 1)
     used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
-    more = -hidden.shape[1] % _CHUNK
+    more = -hidden.shape[1] % CHUNK
     hidden = jnp.pad(hidden, ((0, 0), (0, more), (0, 0)))
     target = jnp.pad(jnp.asarray(batch.target), ((0, 0), (0, more)))
     head = constrain(params["embed" if config.tied else "head"], ("vocab", None))
@@ -75,7 +75,7 @@ def _score(hidden: Array, head: Array, target: Array, used: Array) -> Array:
 
     def chunk(i: Array, logps: Array) -> Array:
         logits, targets = _logits(hidden, head, target, i)
-        return _update(logps, token_logprobs(logits, targets), i * _CHUNK, 1)
+        return _update(logps, token_logprobs(logits, targets), i * CHUNK, 1)
 
     return jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
 
@@ -98,7 +98,7 @@ def _score_forward(
             preferred_element_type=jnp.float32,
         )
         pull = (head[targets] - mean).astype(hidden.dtype)
-        at = i * _CHUNK
+        at = i * CHUNK
         return _update(logps, logp[..., 0], at, 1), _update(pulls, pull, at, 1)
 
     start = (jnp.zeros(target.shape, jnp.float32), jnp.zeros_like(hidden))
@@ -115,12 +115,12 @@ _score.defvjp(_score_forward, _score_backward)
 
 
 def _chunks(used: Array) -> Array:
-    return (used + _CHUNK - 1) // _CHUNK
+    return (used + CHUNK - 1) // CHUNK
 
 
 def _logits(hidden: Array, head: Array, target: Array, i: Array) -> tuple[Array, Array]:
     """Chunk `i`'s logits float32[R, C, V] and targets int32[R, C]."""
-    states, targets = (_slice(x, i * _CHUNK, _CHUNK, 1) for x in (hidden, target))
+    states, targets = (_slice(x, i * CHUNK, CHUNK, 1) for x in (hidden, target))
     logits = jnp.einsum("rpd,vd->rpv", states, head, preferred_element_type=jnp.float32)
     return logits, targets
 
@@ -144,7 +144,7 @@ def completion_kl(
 
     def one(batch: Batch) -> Array:
         used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
-        more = -batch.source.shape[1] % _CHUNK
+        more = -batch.source.shape[1] % CHUNK
         ours, theirs = (
             jnp.pad(_predicting(config, params, which, batch), ((0, 0), (0, more), (0, 0)))
             for which in (adapter, reference)
@@ -156,7 +156,7 @@ def completion_kl(
                 jax.nn.log_softmax(_logits(hidden, head, target, i)[0]) for hidden in (ours, theirs)
             )
             part = jnp.sum(jnp.exp(ours_C) * (ours_C - theirs_C), -1)
-            return _update(kl, part, i * _CHUNK, 1)
+            return _update(kl, part, i * CHUNK, 1)
 
         kl = jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
         return kl[:, : batch.source.shape[1]]

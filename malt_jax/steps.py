@@ -18,11 +18,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from malt_jax import mesh as meshes
+from malt_jax import optim
 from malt_jax.batches import Batch
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.training import Remat
 from malt_jax.policy import completion_logprobs
+from malt_jax.settings import PhaseSettings
 
 State = dict[str, Any]
 """{"adapter": Adapter, "opt_state": of optax}."""
@@ -37,6 +39,19 @@ Evaluate = Callable[[Params, Adapter, Batch, Extra], Metrics]
 # XLA's CPU compiler takes the barriers of `jax.checkpoint` out and then finds that what is to be
 # recomputed is there already: it would keep everything, whatever `remat` says.
 _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+def optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformation:
+    """The optimiser of a phase of so many updates."""
+    return optim.adamw(
+        phase.learning_rate,
+        updates,
+        warmup=phase.warmup,
+        weight_decay=phase.weight_decay,
+        b1=0.9,
+        b2=0.999,
+        clip_norm=phase.clip_norm,
+    )
 
 
 def init(tx: optax.GradientTransformation, adapter: Adapter, mesh: Mesh) -> State:

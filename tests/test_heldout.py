@@ -67,7 +67,7 @@ def test_best_and_stale(evaluations, best, stale):
 def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     """Against whole rows with logits in full; chunks of 4 positions."""
     write_data(tmp_path)
-    monkeypatch.setattr(policy, "_CHUNK", 4)
+    monkeypatch.setattr(policy, "CHUNK", 4)
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
     load = {"batch": 4, "share": 0.0, "seed": 0}
     data, _ = feed.load(path, tmp_path / "cache", MODEL, mesh.make(), adapter(0), **load)
@@ -103,9 +103,9 @@ def test_kl_never_makes_tokens_by_vocabulary():
         .as_text()
     )  # fmt: skip
     vocabulary = MODEL.config.vocab_size
-    assert f"x{policy._CHUNK}x{vocabulary}xf32" in text
+    assert f"x{policy.CHUNK}x{vocabulary}xf32" in text
     assert f"x{order.predictions}x{vocabulary}xf32" not in text
-    assert f"x{3 * policy._CHUNK}x{vocabulary}xf32" not in text
+    assert f"x{3 * policy.CHUNK}x{vocabulary}xf32" not in text
 
 
 def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_path, monkeypatch):

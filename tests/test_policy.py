@@ -115,7 +115,7 @@ def test_gradients_equal_those_of_each_sequence_alone():
 
 def test_the_head_has_the_gradient_of_the_full_logits(monkeypatch):
     """Three chunks, the last of them partly used and a fourth not at all."""
-    monkeypatch.setattr(policy, "_CHUNK", 4)
+    monkeypatch.setattr(policy, "CHUNK", 4)
     keys = jax.random.split(jax.random.key(0), 3)
     hidden, head = jax.random.normal(keys[0], (2, 16, 8)), jax.random.normal(keys[1], (40, 8))
     target = jax.random.randint(keys[2], (2, 16), 0, 40)
@@ -154,7 +154,7 @@ def test_no_array_is_tokens_by_vocabulary(monkeypatch):
     """Of the loss and its gradient; and the walk does find the array where it is made."""
     import jax.extend
 
-    monkeypatch.setattr(policy, "_CHUNK", 16)
+    monkeypatch.setattr(policy, "CHUNK", 16)
     batch, _, _ = batch_of(ROWS)
     vocabulary, predictions = MODEL.config.vocab_size, batch.target.size
     assert predictions > 4 * 16

@@ -5,7 +5,7 @@ each: it is compiled with `DEPTHS` layers and extended in a straight line to the
 tests hold the line to a program of full depth.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from malt_jax import mesh as meshes
-from malt_jax import objectives, optim, steps
+from malt_jax import objectives, steps
 from malt_jax.batches import Batch
 from malt_jax.models import llama, lora, paged
 from malt_jax.models.attention import implementation, writers
@@ -30,6 +30,7 @@ from malt_jax.sampler.spec import prefill_sizes
 from malt_jax.settings import DpoSettings, KtoSettings, LoraSettings, PhaseSettings
 
 DEPTHS = (2, 4)
+_UPDATES = 1000  # of the schedule; no size depends on it
 Build = Callable[[LlamaConfig], Any]
 """From a model, of whatever depth, to a lowered program."""
 
@@ -126,7 +127,7 @@ def adapter(config: LlamaConfig, shape: LoraSettings, mesh: Mesh) -> Adapter:
 def state(config: LlamaConfig, shape: LoraSettings, phase: PhaseSettings, mesh: Mesh) -> Any:
     """The state of training as shapes on the mesh."""
     one = adapter(config, shape, mesh)
-    moments = jax.eval_shape(_optimiser(phase).init, one)
+    moments = jax.eval_shape(steps.optimiser(phase, _UPDATES).init, one)
     return {"adapter": one, "opt_state": meshes.abstract(mesh, moments)}
 
 
@@ -198,8 +199,7 @@ def train(
         order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
 
         def array(*sizes: int) -> Any:
-            sharding = meshes.sharding(mesh, sizes, (None, "batch", None))
-            return jax.ShapeDtypeStruct(sizes, jnp.int32, sharding=sharding)
+            return _shaped(mesh, sizes, jnp.int32, (None, "batch", None))
 
         tokens = array(many, rows, packed.length)
         said = array(many, rows, packed.predictions)
@@ -208,13 +208,14 @@ def train(
         one = np.ones((1, branches(phase)), np.int32)
         host = objectives.extra(phase, order, one, one.astype(np.float32), np.ones(1, bool))
         whole = {
-            name: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=meshes.sharding(mesh, x.shape, (None,) * x.ndim)
-            )
-            for name, x in host.items()
+            name: _shaped(mesh, x.shape, x.dtype, (None,) * x.ndim) for name, x in host.items()
         }
         step = steps.training(
-            config, _optimiser(phase), objectives.loss(phase), begun, remat=phase.remat
+            config,
+            steps.optimiser(phase, _UPDATES),
+            objectives.loss(phase),
+            begun,
+            remat=phase.remat,
         )
         return step.lower(weights(config, dtype, mesh), begun, batch, whole)  # type: ignore[attr-defined]
 
@@ -224,18 +225,6 @@ def train(
 def branches(phase: PhaseSettings) -> int:
     """Completions of an example."""
     return 2 if isinstance(phase, DpoSettings | KtoSettings) else 1
-
-
-def _optimiser(phase: PhaseSettings) -> Any:
-    return optim.adamw(
-        phase.learning_rate,
-        1000,
-        warmup=phase.warmup,
-        weight_decay=phase.weight_decay,
-        b1=0.9,
-        b2=0.999,
-        clip_norm=phase.clip_norm,
-    )
 
 
 def _fixed(config: LlamaConfig, mesh: Mesh) -> Fixed:
@@ -261,7 +250,7 @@ def _pool(config: LlamaConfig, dtype: Any, mesh: Mesh, pages: int, size: int) ->
     shape, axes = paged.pool_shapes(config, mesh, pages, size), paged.POOL_AXES
 
     def of(sizes: tuple[int, ...]) -> Any:
-        return jax.ShapeDtypeStruct(sizes, dtype, sharding=meshes.sharding(mesh, sizes, axes))
+        return _shaped(mesh, sizes, dtype, axes)
 
     return [(of(shape[0]), of(shape[1])) for _ in range(config.num_layers)]
 
@@ -272,6 +261,13 @@ def _rows(mesh: Mesh, tree: Any) -> Any:
     def of(x: Any) -> jax.ShapeDtypeStruct:
         x = np.asarray(x)
         axes = ("batch", *[None] * (x.ndim - 1)) if x.ndim else ()
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.sharding(mesh, x.shape, axes))
+        return _shaped(mesh, x.shape, x.dtype, axes)
 
     return jax.tree.map(of, tree)
+
+
+def _shaped(
+    mesh: Mesh, sizes: tuple[int, ...], dtype: Any, axes: Sequence[str | None]
+) -> jax.ShapeDtypeStruct:
+    """An array on the mesh, by its logical axes."""
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=meshes.sharding(mesh, sizes, axes))

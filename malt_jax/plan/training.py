@@ -6,9 +6,8 @@ from malt_jax.models import paged
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.line import Line, Target, compiled, line
 from malt_jax.plan.programs import Packed
+from malt_jax.policy import CHUNK
 from malt_jax.settings import PhaseSettings, Settings
-
-_CHUNK = 128  # predictions whose logits exist at a time: `policy`'s loop, whose length is not fixed
 
 
 def packed(settings: Settings, phase: PhaseSettings, name: str, shards: int) -> Packed:
@@ -51,5 +50,5 @@ def train_line(target: Target, settings: Settings, name: str) -> Line:
     found = None
     if least(target, settings, name) <= target.chip.memory:
         build = programs.train(dtype, shape, mesh, phase, of)
-        found = compiled(title, config, build, -(-of.predictions // _CHUNK))
+        found = compiled(title, config, build, -(-of.predictions // CHUNK))
     return line(title, given, found, cost, target.chip)
