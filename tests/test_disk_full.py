@@ -1,11 +1,10 @@
 """A disk that is full: the run says so, nothing half-written counts, and with room it goes on."""
 
-import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
-from whole import TINY, run
+from whole import TINY, products, run
 
 SMALL = ("--config.eval.systems=('malt',)", "--config.eval.equal_compute=False")
 
@@ -24,14 +23,6 @@ def disk(tmp_path: Path):
     mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place))
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def products(workdir: Path) -> dict[str, str]:
-    """The digests of what a run ends with."""
-    files = [*workdir.glob("trees/*"), *workdir.glob("datasets/*/*")]
-    files += workdir.glob("export/*/adapter_model.safetensors")
-    digests = {str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()) for f in files}
-    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def test_a_run_goes_on_when_there_is_room(disk: Path, whole: Path):

@@ -1,5 +1,6 @@
 """The quickstart made tiny, as a process of its own."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -47,3 +48,11 @@ SECRETS = {
     name: f"canary-{name.lower()}"
     for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
 }
+
+
+def products(workdir: Path) -> dict[str, str]:
+    """The digests of what a run ends with."""
+    files = [*workdir.glob("trees/*"), *workdir.glob("datasets/*/*")]
+    files += workdir.glob("export/*/adapter_model.safetensors")
+    digests = {str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()) for f in files}
+    return {name: digest.hexdigest() for name, digest in digests.items()}
