@@ -22,7 +22,6 @@ from jax.ad_checkpoint import checkpoint_name
 from malt_jax.mesh import constrain
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.lora import Adapter, Params, thin_product
-from malt_jax.models.panels import product
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
@@ -48,12 +47,12 @@ _MASKED = -1e30  # finite: a padded query that sees no key must not turn into Na
 class Linear(nnx.Module):
     def __init__(self, fan_in: int, fan_out: int, bias: bool, dtype: Any, rngs: nnx.Rngs):
         # [out, in], as on disk: in this layout XLA's CPU matmul sums in the same order however many
-        # rows there are, so that a row's bits do not depend on its company. `panels` keeps that.
+        # rows there are, so that a row's bits do not depend on its company.
         self.kernel = nnx.Param(_normal(rngs, (fan_in, fan_out), dtype).T)
         self.bias = nnx.Param(jnp.zeros((fan_out,), dtype)) if bias else None
 
     def __call__(self, x: Array, lora: dict[str, Array] | None, scale: Scale) -> Array:
-        y = product(x, self.kernel.get_value())
+        y = jnp.einsum("...i,oi->...o", x, self.kernel[...])
         if self.bias is not None:
             y = y + self.bias[...]
         if lora is not None:
@@ -213,7 +212,8 @@ def forward(
 
 def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:
     """Hidden states [..., D] to float32 logits [..., V]."""
-    return product(hidden, params["embed" if config.tied else "head"], jnp.float32)
+    head = params["embed" if config.tied else "head"]
+    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
 
 def full_attention(mask_BT: Array) -> Attend:

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,15 +17,7 @@ from malt_jax.sampler import programs, schedule
 from malt_jax.sampler.draw import Sampling
 from malt_jax.sampler.prefixes import Place, Prefixes
 from malt_jax.sampler.request import Completion, Request, Work
-from malt_jax.sampler.spec import (
-    NARROW,
-    Spec,
-    memory,
-    narrow,
-    pages_needed,
-    prefill_sizes,
-    row_sizes,
-)
+from malt_jax.sampler.spec import Spec, memory, pages_needed, prefill_sizes, row_sizes
 from malt_jax.shapes import bucket
 
 
@@ -47,8 +38,6 @@ class Session:
             spec.stop_ids,
             spec.pad_id,
         )
-        config, self.narrow = narrow(spec)
-        self.narrow_fixed = replace(self.fixed, config=config)
         self.programs = programs.programs(spec.platform)
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
@@ -187,12 +176,9 @@ class Session:
         pages = _length(self.shared), _length(self.own)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
         floor = live - max(rows // 16, 1)  # so many free rows are worth a pause
-        fixed, params = self.fixed, self.spec.params
-        if rows <= NARROW:
-            fixed, params = self.narrow_fixed, self.narrow
         drawn, self.own = self.programs.decode(
-            fixed,
-            params,
+            self.fixed,
+            self.spec.params,
             self.adapter,
             self.gates,
             self.shared,

@@ -5,18 +5,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from malt_jax import hosts
-from malt_jax.models import paged, panels
+from malt_jax.models import paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
 from malt_jax.shapes import bucket
 
-NARROW = 64
-"""Rows up to which panels (`models.panels`) make a pass faster."""
 _LEAST_ROWS = 16
 """The narrowest decoding pass: below it a step costs what reading the weights does."""
 
@@ -81,16 +77,6 @@ class Memory:
                 f"{self.granted / 2**30:.2g} are granted; raise it, or lower "
                 "config.roles.*.max_new_tokens"
             )
-
-
-def narrow(spec: Spec) -> tuple[LlamaConfig, Params]:
-    """The model as passes of up to `NARROW` rows take it: on a CPU a copy in panels, if that needs
-    no more than a quarter of the memory there is. The same bits come of both."""
-    plain = spec.platform != "cpu" or spec.mesh.size > 1
-    plain = plain or spec.params["embed"].dtype != jnp.float32
-    if plain or sum(x.nbytes for x in jax.tree.leaves(spec.params)) > available_bytes() / 4:
-        return spec.config, spec.params
-    return panels.in_panels(spec.config, spec.params)
 
 
 def memory(spec: Spec) -> Memory:
