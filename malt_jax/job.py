@@ -79,10 +79,10 @@ class Job:
 
     @cached_property
     def _eval_split(self) -> list[Question]:
-        """The whole evaluation split, of which this run may look at a part."""
+        """What can be asked of the evaluation split, of which this run may look at a part."""
         data, on_file = self.settings.data, bool(self.settings.data.eval or self.task.hub)
         limit = 0 if on_file else data.eval_questions
-        questions, account = self._load(self.task, "eval", data.eval, limit)
+        questions, account = self._load("eval", data.eval, limit)
         kept = questions[: data.eval_questions or None]
         self._account(
             "eval",
@@ -98,32 +98,27 @@ class Job:
     @cached_property
     def training(self) -> list[Question]:
         """The training questions, which overlap with none of the evaluation split nor with any of
-        the sets in `config.data.exclude`."""
-        data, exclude = self.settings.data, list(self._eval_split)
+        the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
+        data, seed = self.settings.data, self.settings.seed
+        exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
         for place in data.exclude:
             name, _, path = place.partition(":")
-            exclude += self._load(tasks.get(name), "eval", path, 0)[0]
+            exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
-            self.task, "train", data.train, data.train_questions, exclude, data.skip_questions
+            "train", data.train, data.train_questions, exclude, data.skip_questions
         )
         self._account("train", account)
         return questions
 
     def _load(
-        self,
-        task: tasks.Task,
-        split: str,
-        path: str,
-        limit: int,
-        exclude: Sequence[Question] = (),
-        skip: int = 0,
+        self, split: str, path: str, limit: int, exclude: Sequence[Question] = (), skip: int = 0
     ) -> tuple[list[Question], tasks.LoadReport]:
         """Questions that would not fit the context beside the prompts and completions are left
         out."""
         tokenizer, context = self.model.tokenizer, self.model.config.context
         room = roles.question_budget(self.chain, self.task.answer_hint, context, tokenizer)
         return tasks.load(
-            task,
+            self.task,
             path,
             split=split,
             limit=limit,

@@ -50,6 +50,29 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
     assert counts == {"read": 8, "kept": 2, "beyond_limit": 6}
 
 
+@pytest.mark.parametrize("where", ["eval", "exclude"])
+def test_training_overlaps_with_no_test_question_that_cannot_be_asked(tmp_path, where):
+    """They were left out of the test set before training was held against it, so that the same
+    problem in fewer words, or with a readable answer, was trained on."""
+    story = "Nora has 12 red marbles and 7 blue marbles in a box and gives 3 of them to Sam."
+    asked, file = tmp_path / "asked.jsonl", tmp_path / "test.jsonl"
+    write(asked, ["What is 2 divided by 2?"])
+    rows = [(story + " How many are left?" + " And so on." * 99, "16"), ("What is x?", "...")]
+    unasked = "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows)
+    file.write_text(unasked + asked.read_text())
+    one = a_job(
+        tmp_path,
+        data__task="jsonl",
+        data__train=write(tmp_path / "train.jsonl", [story, "What is x?", "And 3 - 2?"]),
+        data__eval=str(file if where == "eval" else asked),
+        data__exclude=(f"jsonl:{file}",) if where == "exclude" else (),
+        data__train_questions=0,
+        data__eval_questions=0,
+    )
+    assert [q.text for q in one.held_out] == ["What is 2 divided by 2?"]
+    assert [q.text for q in one.training] == ["And 3 - 2?"]
+
+
 def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
     file = write(tmp_path / "same.jsonl", ["What is 1+0?"])
     one = a_job(
