@@ -10,8 +10,8 @@ from planted import ATTACK, write_json
 from planted_comparison import COMMAND, comparison, row
 from test_report_write import cells
 
-from malt_jax import report
-from malt_jax.report import plots, sentences
+from malt_jax import outcomes, report, shards
+from malt_jax.report import freshness, plots, sentences
 from malt_jax.report.contract import parse_comparison
 from malt_jax.report.load import load
 
@@ -180,6 +180,22 @@ def test_rows_that_are_not_there_are_named_with_their_command(workdir: Path) -> 
     assert "<b>Not there yet:</b> one_role. This makes it:" in page
     assert f"{COMMAND} --config.variant=one_role</pre>" in page
     assert page.count(f"{COMMAND} --config.variant=star_ma<") == 1
+
+
+def test_a_comparison_of_older_results_is_not_shown(workdir: Path) -> None:
+    """It stood there beside results that contradicted it."""
+    shards.write(workdir / "eval" / "outcomes.parquet", [], outcomes.SCHEMA)
+    made_of = {".": freshness.fingerprint(workdir)}
+    found = comparison() | {"inputs": made_of, "command": "run --config.suite=s"}
+    assert "MALT, vote of 3" in written(workdir, found)
+    results = json.loads((workdir / "eval" / "results.json").read_text())
+    write_json(workdir / "eval" / "results.json", results | {"k": 5})
+    page = written(workdir, found)
+    assert "MALT, vote of 3" not in page
+    assert f"(comparison.json is older than those in {workdir})" in page
+    assert "run --config.suite=s --stage=report</pre>" in page
+    assert '<p class="result">malt_mv 78.2%' in page, "the run's own headline"
+    assert "run --config.suite=s --stage=report" in (workdir / "report" / "report.md").read_text()
 
 
 def test_several_runs_without_one_of_their_own_are_a_page(tmp_path: Path) -> None:
