@@ -129,6 +129,21 @@ def test_the_main_run_stands_at_its_own_value_of_a_sweep(workdir: Path) -> None:
     assert plots.sweeps(run.comparison, None)[0][1] == "2: 67.6%, 5: 71.9%"
 
 
+def test_a_greedy_main_run_stands_at_temperature_zero(workdir: Path) -> None:
+    """Zero counted as no value, and the sweep of one other value as no sweep."""
+    found = comparison()
+    found["rows"] = [row("malt_mv"), row("temperature_0.5")]
+    write_json(workdir / "comparison.json", found)
+    config = json.loads((workdir / "config.json").read_text())
+    config["config"]["sample"] = {"temperature": 0}
+    write_json(workdir / "config.json", config)
+    run = load(workdir)
+    assert run.comparison is not None
+    assert plots.sweeps(run.comparison, run.settings)[0][:2] == (
+        "temperature", "0: 70.6%, 0.5: 69.4%"
+    )  # fmt: skip
+
+
 def test_a_variant_that_made_rows_of_other_names_is_not_missed() -> None:
     made = row("n_2") | {"name": "sa_seed_1", "variant": "seed_1", "group": "seeds"}
     commands = {"seed_1": "run", "seed_2": "run"}
