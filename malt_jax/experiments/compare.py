@@ -113,8 +113,8 @@ def _rows(test: "_Test", config: Config, variant: Variant) -> list[Row]:
     rows = []
     for system, found in read(variants.directory(config, variant.name)).items():
         name, title = variant.rows[system], variant.title
-        if system in ("sa", "sa_mv", "ma", "ma_mv"):
-            title = f"{TITLES[system]}, {title}"
+        if system in ("sa", "sa_mv", "ma", "ma_mv") or variant.group in ("seeds", "transfer"):
+            title = f"{TITLES[system]}, {title}"  # of several systems: which one
         elif system == "malt_mv":
             title += ", vote"
         reported = paper.accuracy(config, name)

@@ -120,6 +120,8 @@ def test_seeds_are_compared_by_the_systems_that_all_of_them_have(tmp_path):
         evaluated(place, sa=30 + seed, sa_mv=42, ma=20, ma_mv=36, malt=50, malt_mv=60)
     found = compare.write(config, variants.of(config), ())
     assert found["seeds"]["runs"] == 3
+    titles = [row["title"] for row in found["rows"] if row["variant"] == "seed_2"]
+    assert titles[-2:] == ["MALT, seed 2", "MALT, vote, seed 2"], "it said only which seed"
     differences = found["seeds"]["differences"]
     assert list(differences) == ["sa", "ma_mv", "sa_mv", "ma"]
     assert differences["sa"]["difference"] == pytest.approx((30 + 29 + 28) / 3 / N)

@@ -152,6 +152,13 @@ def test_a_variant_that_made_rows_of_other_names_is_not_missed() -> None:
     assert found.by_command == {"run": ["seed_1", "seed_2"]}
 
 
+def test_a_suite_of_seeds_is_not_headed_as_ablations(workdir: Path) -> None:
+    """Its curves by number of samples counted as sweeps."""
+    main = comparison() | {"rows": [row("malt_mv"), row("sa")]}
+    assert '<h2 id="ablations">Other seeds</h2>' in written(workdir, main)
+    assert '<h2 id="ablations">By number of samples</h2>' in written(workdir, main | {"seeds": {}})
+
+
 def test_fewer_tokens_of_plain_voting_are_owned_up_to() -> None:
     found = comparison()
     assert "no more samples" not in sentences.spent(parse_comparison(found))
