@@ -44,13 +44,15 @@ SCHEMA = pa.schema(
 
 def run(workdir: Path, settings: Settings) -> Row:
     """Reads `trees/` and `eval/*/`, writes `eval/audit.parquet` (the answers on which the readings
-    differ) and `eval/audit.json` (the counts); returns the counts."""
+    differ) and `eval/audit.json` (the counts); returns the counts. Another run's trees
+    (`config.trees`) are in that run's audit."""
     task = tasks.get(settings.data.task)
     differing: list[Row] = []
     counts: Row = {"answers": {}, "systems": {}}
     evaluation = workdir / "eval"
     found_there = evaluation.iterdir() if evaluation.is_dir() else ()
-    for directory in [workdir / "trees", *sorted(path for path in found_there if path.is_dir())]:
+    own = [] if settings.trees else [workdir / "trees"]
+    for directory in [*own, *sorted(path for path in found_there if path.is_dir())]:
         source = directory.relative_to(workdir).as_posix()
         found: list[Row] = []
         for path in shards.paths(directory):

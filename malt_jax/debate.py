@@ -134,5 +134,25 @@ def prompt_size(first: Role, how: DebateSettings, hint: str, tokenizer: Tokenize
     return len(ids) + sum(limits.values())
 
 
+def question_budget(
+    first: Role, how: DebateSettings, hint: str, context: int, tokenizer: Tokenizer
+) -> int:
+    """The most tokens a question may have if a debater's prompt and answer are to fit the context:
+    the counterpart of `roles.question_budget`.
+
+    Raises ValueError if nothing is left for a question.
+    """
+    limit = first.max_new_tokens
+    left = context - prompt_size(first, how, hint, tokenizer) - limit
+    if left < 1:
+        raise ValueError(
+            f"config.eval.debate: a prompt with the answers of {how.agents - 1} other agents, each "
+            f"of up to config.roles.{first.name}.max_new_tokens={limit} tokens, leaves no room for "
+            f"a question in the model's context of {context} tokens; lower that limit or "
+            "config.eval.debate.agents, or leave 'debate' out of config.eval.systems"
+        )
+    return left
+
+
 def _names(agents: int) -> list[str]:
     return [f"other_{i}" for i in range(1, agents)]

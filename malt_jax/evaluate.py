@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import critiques, debate, hosts, outcomes, rundir, shards, stats, tree
+from malt_jax import critiques, debate, hosts, outcomes, rundir, shards, tree
 from malt_jax.models.lora import Adapter
 from malt_jax.outcomes import Outcome, Passes, Row
 from malt_jax.sampler import Work
@@ -79,6 +79,10 @@ def run(
         for name, one in passes.items()
         if len(one[0][0]) > 1 or name == "malt"
     }
+    finals = {name: _finals(one) for name, one in chains.items()}
+    if "base" in passes:
+        finals["sa"] = _alone(directory, settings, evaluating, questions, passes["base"], found)
+    curves = {name: outcomes.curve(one) for name, one in finals.items()}
     results: Row = {
         "split": {"n": len(questions)},
         "k": settings.eval.votes,
@@ -86,12 +90,10 @@ def run(
         "systems": {name: outcomes.score(one) for name, one in found.items()},
         "paired": outcomes.paired(found, settings.seed, settings.eval.resamples),
         "flows": {name: outcomes.flows(one) for name, one in chains.items() if len(one[0][0]) > 1},
-        "at_k": {name: outcomes.at_k(_finals(one)) for name, one in chains.items()},
+        "at_k": {name: outcomes.at_k(one, curves[name]) for name, one in finals.items()},
     }
     if "base" in passes:
-        alone = _alone(directory, settings, evaluating, questions, passes["base"], found)
-        results |= _against_voting(settings, alone, found)
-        results["at_k"]["sa"] = outcomes.at_k(alone)
+        results |= _against_voting(settings, finals["sa"], curves["sa"], found)
     if "malt" in passes and settings.eval.critiques:
         results["critiques"] = _critiques(directory, settings, trained, questions, passes["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
@@ -146,12 +148,11 @@ def _critiques(
         place, k = directory / f"critique-{shown}", settings.eval.votes
         _store(place, settings, team, questions, grow, k, f"critique {shown}")
         finals[shown] = _by_question(place, questions)
-    found: Row = {}
-    for shown, rows in finals.items():
-        right = sum(outcomes.voted(one)["status"] == "correct" for one in rows.values())
-        interval = list(stats.wilson(right, len(rows)))
-        found[shown] = {"accuracy": right / len(rows), "ci95": interval}
-    return found
+    right = {
+        shown: [outcomes.voted(one)["status"] == "correct" for one in rows.values()]
+        for shown, rows in finals.items()
+    }
+    return {shown: outcomes.share(sum(one), len(one)) for shown, one in right.items()}
 
 
 def _alone(
@@ -176,15 +177,20 @@ def _alone(
 
 
 def _against_voting(
-    settings: Settings, alone: Sequence[Sequence[Row]], found: Mapping[str, Sequence[Outcome]]
+    settings: Settings,
+    alone: Sequence[Sequence[Row]],
+    voted: outcomes.Curve,
+    found: Mapping[str, Sequence[Outcome]],
 ) -> Row:
     """The single agent's curve by number of votes, and the trained team (else the untrained)
     against it."""
     seed, resamples = settings.seed, settings.eval.resamples
-    results: Row = {"voting": outcomes.voting(alone, seed, resamples)}
+    results: Row = {"voting": outcomes.voting(alone, voted, seed, resamples)}
     main = next((name for name in ("malt_mv", "malt", "ma_mv", "ma") if name in found), None)
     if main and settings.eval.equal_compute:
-        results["equal_compute"] = outcomes.equal_compute(main, found[main], alone, seed, resamples)
+        results["equal_compute"] = outcomes.equal_compute(
+            main, found[main], alone, voted, seed, resamples
+        )
     return results
 
 

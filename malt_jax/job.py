@@ -37,6 +37,7 @@ from malt_jax.models.hf import read_json
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.settings import ModelSettings, Settings
+from malt_jax.tokenizer import Tokenizer
 from malt_jax.types import Question
 
 STAGES = ("collect", "datasets", "train", "evaluate", "report")
@@ -79,10 +80,10 @@ class Job:
 
     @cached_property
     def _eval_split(self) -> list[Question]:
-        """The whole evaluation split, of which this run may look at a part."""
+        """What can be asked of the evaluation split, of which this run may look at a part."""
         data, on_file = self.settings.data, bool(self.settings.data.eval or self.task.hub)
         limit = 0 if on_file else data.eval_questions
-        questions, account = self._load(self.task, "eval", data.eval, limit)
+        questions, account = self._load("eval", data.eval, limit)
         kept = questions[: data.eval_questions or None]
         self._account(
             "eval",
@@ -98,32 +99,37 @@ class Job:
     @cached_property
     def training(self) -> list[Question]:
         """The training questions, which overlap with none of the evaluation split nor with any of
-        the sets in `config.data.exclude`."""
-        data, exclude = self.settings.data, list(self._eval_split)
+        the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
+        data, seed = self.settings.data, self.settings.seed
+        exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
         for place in data.exclude:
             name, _, path = place.partition(":")
-            exclude += self._load(tasks.get(name), "eval", path, 0)[0]
+            exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
-            self.task, "train", data.train, data.train_questions, exclude, data.skip_questions
+            "train", data.train, data.train_questions, exclude, data.skip_questions
         )
         self._account("train", account)
         return questions
 
+    @cached_property
+    def rooms(self) -> dict[str, int]:
+        """The most tokens that a question of each split may have if all prompts that show it are
+        to fit the context. Raises ValueError naming the settings that leave it none."""
+        model, hint, first = self.model, self.task.answer_hint, self.chain[0]
+        limits = hint, model.config.context, model.tokenizer
+        room = least = roles.question_budget(self.chain, *limits)
+        if "debate" in self.settings.eval.systems:
+            least = min(room, debate.question_budget(first, self.settings.eval.debate, *limits))
+        return {"train": room, "eval": least}
+
     def _load(
-        self,
-        task: tasks.Task,
-        split: str,
-        path: str,
-        limit: int,
-        exclude: Sequence[Question] = (),
-        skip: int = 0,
+        self, split: str, path: str, limit: int, exclude: Sequence[Question] = (), skip: int = 0
     ) -> tuple[list[Question], tasks.LoadReport]:
         """Questions that would not fit the context beside the prompts and completions are left
         out."""
-        tokenizer, context = self.model.tokenizer, self.model.config.context
-        room = roles.question_budget(self.chain, self.task.answer_hint, context, tokenizer)
+        tokenizer, room = self.model.tokenizer, self.rooms[split]
         return tasks.load(
-            task,
+            self.task,
             path,
             split=split,
             limit=limit,
@@ -177,15 +183,16 @@ class Job:
             siblings=min(most, 4),
             kv_gib=sample.kv_gib,
         )
-        asked = self.held_out + (self.training if self.collects else [])
-        longest = max(len(tokenizer.encode(question.text)) for question in asked)
+        longest = evaluated = _longest(tokenizer, self.held_out)
+        if self.collects:
+            longest = max(longest, _longest(tokenizer, self.training))
         sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
         if debated:
             first, how = self.chain[0], self.settings.eval.debate
             size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
-            sampler.check(size + longest, first.max_new_tokens, 1)
+            sampler.check(size + evaluated, first.max_new_tokens, 1)
         return tree.Team(
             sampler=sampler,
             tokenizer=tokenizer,
@@ -228,6 +235,10 @@ class Job:
         hosts.by_first(lambda: rundir.note(self.directory, **facts))
 
 
+def _longest(tokenizer: Tokenizer, questions: Sequence[Question]) -> int:
+    return max(len(tokenizer.encode(question.text)) for question in questions)
+
+
 @lru_cache(maxsize=1)
 def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     """The jobs of a suite share it."""
@@ -237,6 +248,11 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
     return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError if the prompts leave no room for a question in the model's context."""
+    _ = Job(settings, collects=False).rooms
 
 
 def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:

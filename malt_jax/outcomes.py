@@ -15,6 +15,8 @@ from malt_jax import stats
 Row = dict[str, Any]
 Passes = list[list[Row]]
 """One question's k passes: `passes[sample][depth]` is a node's row."""
+Curve = dict[int, np.ndarray]
+"""By number of samples k, what `votes` finds: float64[questions]."""
 
 SCHEMA = pa.schema(
     [
@@ -74,19 +76,21 @@ def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
 def score(outcomes: Sequence[Outcome]) -> Row:
     """Counts, accuracy with its Wilson interval, and tokens, summed over the questions."""
     count = Counter(found.status for found in outcomes)
+    right, n = count["correct"], len(outcomes)
     return {
-        "n": len(outcomes),
-        "correct": count["correct"],
-        "accuracy": count["correct"] / len(outcomes),
-        "ci95": list(stats.wilson(count["correct"], len(outcomes))),
-        "unparseable": count["unparseable"],
-        "truncated": count["truncated"],
-        "unknown": count["unknown"],
+        **{"n": n, "correct": right},
+        **share(right, n),
+        **{status: count[status] for status in ("unparseable", "truncated", "unknown")},
         "tokens": {
             "prompt": sum(found.prompt_tokens for found in outcomes),
             "completion": sum(found.completion_tokens for found in outcomes),
         },
     }
+
+
+def share(right: int, n: int) -> Row:
+    """An accuracy with its Wilson interval."""
+    return {"accuracy": right / n, "ci95": list(stats.wilson(right, n))}
 
 
 def difference(
@@ -150,30 +154,36 @@ def votes(finals: Sequence[Sequence[Row]], k: int) -> np.ndarray:
     )
 
 
-def at_k(finals: Sequence[Sequence[Row]]) -> list[Row]:
-    """pass@k and majority@k of a system from its final rows, those of a question together."""
+def curve(finals: Sequence[Sequence[Row]]) -> Curve:
+    """The votes of each of `sizes`."""
+    return {k: votes(finals, k) for k in sizes(len(finals[0]))}
+
+
+def at_k(finals: Sequence[Sequence[Row]], voted: Curve) -> list[Row]:
+    """pass@k and majority@k of a system from its final rows, those of a question together, and
+    their `curve`."""
     most = len(finals[0])
     correct = [sum(row["status"] == "correct" for row in rows) for rows in finals]
     return [
         {
             "k": k,
             "pass": float(np.mean([stats.pass_at_k(most, c, k) for c in correct])),
-            "majority": float(votes(finals, k).mean()),
+            "majority": float(found.mean()),
         }
-        for k in sizes(most)
+        for k, found in voted.items()
     ]
 
 
-def voting(finals: Sequence[Sequence[Row]], seed: int, resamples: int) -> list[Row]:
-    """The single agent's majority vote by number of samples: accuracy with a bootstrap interval
-    over questions, and mean tokens a question, whose prompt is read once."""
-    curve = []
-    for k in sizes(len(finals[0])):
-        accuracy, low, high = stats.bootstrap(votes(finals, k), seed, resamples)
-        curve.append(
+def voting(finals: Sequence[Sequence[Row]], voted: Curve, seed: int, resamples: int) -> list[Row]:
+    """The single agent's majority vote by number of samples, its `curve`: accuracy with a bootstrap
+    interval over questions, and mean tokens a question, whose prompt is read once."""
+    points = []
+    for k, found in voted.items():
+        accuracy, low, high = stats.bootstrap(found, seed, resamples)
+        points.append(
             {"k": k, "accuracy": accuracy, "ci95": [low, high], "tokens": voting_tokens(finals, k)}
         )
-    return curve
+    return points
 
 
 def voting_tokens(finals: Sequence[Sequence[Row]], k: int) -> float:
@@ -193,16 +203,17 @@ def equal_compute(
     name: str,
     system: Sequence[Outcome],
     finals: Sequence[Sequence[Row]],
+    voted: Curve,
     seed: int,
     resamples: int,
 ) -> Row:
     """A system against plain voting of the single agent at no fewer tokens (at the most samples
-    that are stored, where those are fewer)."""
+    that are stored, where those are fewer). `voted` is their `curve`."""
     tokens = float(np.mean([found.tokens for found in system]))
     k = min(votes_for(finals, tokens), len(finals[0]))
-    voted = votes(finals, k)
-    accuracy, low, high = stats.bootstrap(voted, seed, resamples)
-    own = difference([float(found.right) for found in system], voted, seed, resamples)
+    vote = voted[k] if k in voted else votes(finals, k)
+    accuracy, low, high = stats.bootstrap(vote, seed, resamples)
+    own = difference([float(found.right) for found in system], vote, seed, resamples)
     return {
         "system": name,
         "tokens": tokens,

@@ -20,7 +20,7 @@ from malt_jax import rundir, shards, tree
 from malt_jax.models.hf import read_json
 from malt_jax.settings import Settings
 
-_DATA = ("task", "train", "eval", "exclude", "train_questions", "max_chars")
+_DATA = ("task", "train", "eval", "exclude", "train_questions", "skip_questions", "max_chars")
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),

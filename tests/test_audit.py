@@ -10,6 +10,7 @@ from malt_jax import audit, shards, tasks
 
 SETTINGS = SimpleNamespace(
     data=SimpleNamespace(task="gsm8k"),
+    trees="",
     eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
     chain=("generator", "refiner"),
 )
@@ -116,6 +117,17 @@ def test_the_files(tmp_path):
     first = next(r for r in listed if r["source"] == "eval/base")
     assert (first["question_id"], first["role"], first["path"]) == ("q1", "generator", [0])
     assert (first["strict_answer"], first["answer"], first["lenient_answer"]) == ("", "2", "2")
+
+
+def test_trees_of_another_run_are_not_graded_again(tmp_path):
+    """A sweep of five variants graded the main run's samples six times."""
+    for name in ("trees", "eval/malt"):
+        shards.write(tmp_path / name / "shard-00000.parquet", BASE, shards.SCHEMA)
+    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+    assert set(audit.run(tmp_path, reusing)["answers"]) == {
+        "eval/malt generator",
+        "eval/malt refiner",
+    }
 
 
 def test_choices_come_from_the_questions_text():

@@ -9,7 +9,7 @@ import pytest
 import small
 from test_settings import change, good
 
-from malt_jax import evaluate, mesh, roles, settings, shards, tasks, tree
+from malt_jax import evaluate, mesh, outcomes, roles, settings, shards, tasks, tree
 from malt_jax.models import lora
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.types import Question
@@ -103,3 +103,16 @@ def test_a_second_run_samples_nothing(stage, results, monkeypatch):
     monkeypatch.setattr(Sampler, "run", lambda *a, **k: pytest.fail("sampled again"))
     again = stage[0]()
     assert {**again, "seconds": 0} == {**results, "seconds": 0}
+
+
+def test_no_vote_is_counted_twice(stage, results, monkeypatch):
+    """The single agent's were, for its curve and again for its row of at_k."""
+    counted, votes = [], outcomes.votes
+
+    def count(finals, k):
+        counted.append((k, json.dumps(finals)))
+        return votes(finals, k)
+
+    monkeypatch.setattr(outcomes, "votes", count)
+    assert stage[0]()["voting"] == results["voting"]
+    assert len(counted) == len(set(counted)) > 3

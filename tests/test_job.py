@@ -10,7 +10,7 @@ import small
 from exports import another_base, drawn, made_elsewhere
 from test_settings import change, good
 
-from malt_jax import export, job, roles, rundir, settings
+from malt_jax import debate, export, job, roles, rundir, settings
 from malt_jax.types import Question
 
 
@@ -50,6 +50,29 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
     assert counts == {"read": 8, "kept": 2, "beyond_limit": 6}
 
 
+@pytest.mark.parametrize("where", ["eval", "exclude"])
+def test_training_overlaps_with_no_test_question_that_cannot_be_asked(tmp_path, where):
+    """They were left out of the test set before training was held against it, so that the same
+    problem in fewer words, or with a readable answer, was trained on."""
+    story = "Nora has 12 red marbles and 7 blue marbles in a box and gives 3 of them to Sam."
+    asked, file = tmp_path / "asked.jsonl", tmp_path / "test.jsonl"
+    write(asked, ["What is 2 divided by 2?"])
+    rows = [(story + " How many are left?" + " And so on." * 99, "16"), ("What is x?", "...")]
+    unasked = "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows)
+    file.write_text(unasked + asked.read_text())
+    one = a_job(
+        tmp_path,
+        data__task="jsonl",
+        data__train=write(tmp_path / "train.jsonl", [story, "What is x?", "And 3 - 2?"]),
+        data__eval=str(file if where == "eval" else asked),
+        data__exclude=(f"jsonl:{file}",) if where == "exclude" else (),
+        data__train_questions=0,
+        data__eval_questions=0,
+    )
+    assert [q.text for q in one.held_out] == ["What is 2 divided by 2?"]
+    assert [q.text for q in one.training] == ["And 3 - 2?"]
+
+
 def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
     file = write(tmp_path / "same.jsonl", ["What is 1+0?"])
     one = a_job(
@@ -84,6 +107,41 @@ def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
     one = a_job(tmp_path, roles__refiner__max_new_tokens=600)
     with pytest.raises(ValueError, match=r"leave no room for a question in the model's context"):
         _ = one.training
+
+
+def test_a_debate_without_room_for_a_question_is_refused_before_anything_is_sampled(tmp_path):
+    """The chain alone was measured; the sampler refused the first debate after everything else."""
+    few = {"eval__systems": ("sa", "debate"), "roles__generator__max_new_tokens": 24}
+    job.check(a_job(tmp_path, **few).settings)
+    one = a_job(tmp_path, **few, eval__debate__agents=30)
+    with pytest.raises(
+        ValueError, match=r"config.eval.debate: .*max_new_tokens=24 .*context.*debate.agents"
+    ):
+        job.check(one.settings)
+    few["eval__systems"] = ("sa",)
+    job.check(a_job(tmp_path, **few, eval__debate__agents=30).settings)
+
+
+def test_a_question_too_long_to_be_debated_is_left_out_of_the_test_set_alone(tmp_path):
+    given = {
+        "eval__systems": ("sa", "debate"),
+        "eval__debate__agents": 9,
+        "data__task": "jsonl",
+        "data__train_questions": 0,
+        "data__eval_questions": 0,
+    }
+    one = a_job(tmp_path, **given)
+    room, debated = one.rooms["train"], one.rooms["eval"]
+    assert debated < room
+    first, how, tokenizer = one.chain[0], one.settings.eval.debate, one.model.tokenizer
+    size = debate.prompt_size(first, how, one.task.answer_hint, tokenizer)
+    assert debated + size + first.max_new_tokens == one.model.config.context
+    texts = ["a" * debated, "b" * (debated + 1)]
+    train = write(tmp_path / "train.jsonl", [text[:-1] + "?" for text in texts])
+    test = write(tmp_path / "eval.jsonl", texts)
+    two = a_job(tmp_path, **given, data__train=train, data__eval=test)
+    assert [q.text for q in two.held_out] == texts[:1]
+    assert len(two.training) == 2
 
 
 def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):

@@ -81,9 +81,7 @@ def test_votes_of_k_stored_samples():
     assert outcomes.votes([one, none], 1).tolist() == pytest.approx([2 / 3, 0])
     assert outcomes.votes([one, none], 2).tolist() == pytest.approx([1 / 3 + 2 / 3 / 2, 0])
     assert outcomes.votes([one, none], 3).tolist() == [1, 0]
-    at = outcomes.at_k(
-        [one, none],
-    )
+    at = outcomes.at_k([one, none], outcomes.curve([one, none]))
     assert [row["k"] for row in at] == [1, 2, 3]
     assert [row["pass"] for row in at] == pytest.approx([1 / 3, 1 / 2, 1 / 2])
 
@@ -97,7 +95,9 @@ def test_equal_compute_buys_as_many_votes_as_the_team_spent_tokens():
     assert outcomes.votes_for(samples, 60) == 10
     assert outcomes.votes_for(samples, 3) == 1
     team = [Outcome("correct", 40, 21), Outcome("correct", 40, 21)]
-    found = outcomes.equal_compute("malt_mv", team, samples, seed=0, resamples=200)
+    voted = outcomes.curve(samples)
+    assert 11 not in voted
+    found = outcomes.equal_compute("malt_mv", team, samples, voted, seed=0, resamples=200)
     assert (found["k"], found["tokens"], found["voting"]["tokens"]) == (11, 61, 65)
     assert (found["voting"]["accuracy"], found["difference"]) == (0.5, 0.5)
 

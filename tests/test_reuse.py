@@ -123,6 +123,7 @@ def test_a_second_run_writes_nothing(source, tmp_path):
         ({"chain": ("generator", "refiner"), "roles.refiner.prompt": "{question}"}, "beginning"),
         ({"chain": ("generator", "verifier")}, "ends with 'verifier', whose samples"),
         ({"seed": 1}, r"config.seed: 0 there, 1 now"),
+        ({"data.skip_questions": 4}, r"config.data.skip_questions: 0 there, 4 now"),
     ],
 )
 def test_what_needs_other_samples_is_refused_by_name(source, tmp_path, changes, message):

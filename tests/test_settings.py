@@ -41,6 +41,23 @@ def test_configs_parse_and_open_with_their_command(path):
         assert promise in text, f"{path} does not state its expected {promise}"
 
 
+def test_what_a_warm_start_learned_from_is_passed_over():
+    """The run after it takes the same questions in the same order, and begins behind them."""
+    warm, after = (load(ROOT / "configs" / f"smollm2_{name}.py") for name in ("warm", "mawps"))
+    assert after["data"]["skip_questions"] == warm["data"]["train_questions"] == 400
+    for key in ("task", "train", "eval", "exclude", "max_chars"):
+        assert after["data"][key] == warm["data"][key]
+    assert after["seed"] == warm["seed"]
+    assert after["model"]["path"] == f"{warm['workdir']}/export/merged/generator"
+    shown = {role.name: role.sees for role in roles.chain(settings.parse(after))}
+    assert shown == {
+        "generator": ("question",),
+        "verifier": ("question", "generator"),
+        "refiner": ("question", "generator", "verifier"),
+    }
+    assert after["roles"]["generator"]["prompt"] == warm["roles"]["generator"]["prompt"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -14,9 +14,10 @@ from malt_jax.experiments.variants import Config, Variant
 def run(config: Config) -> None:
     """Runs the main job and every variant of `config.suite` that is not done, then compares.
 
-    `config` is the resolved config. Every variant's settings are checked before the first is run;
-    one that fails later does not keep the others from running. Raises ValueError as
-    `settings.parse` and `job.run` do, at the end for what variants raised.
+    `config` is the resolved config. Every variant's settings are checked before the first is run,
+    and whether its prompts leave room for a question; one that fails later does not keep the
+    others from running. Raises ValueError as `settings.parse`, `job.check` and `job.run` do, at
+    the end for what variants raised.
     """
     main = copy.deepcopy(config)
     chosen = variants.of(main)
@@ -24,6 +25,8 @@ def run(config: Config) -> None:
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
+    for one in (settings.parse(main), *parsed.values()):
+        job.check(one)
     job.run(settings.parse(main), main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):

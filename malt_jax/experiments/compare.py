@@ -4,6 +4,7 @@ with the tokens it spent and what the paper reports.
 The result, `comparison.json`, is what the report shows.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from malt_jax.experiments import paper, variants
 from malt_jax.experiments.variants import Config, Variant
 from malt_jax.models.hf import read_json
 from malt_jax.outcomes import Outcome, Row
+from malt_jax.report import freshness, stage_command
 
-MAIN = ("malt_mv", "malt", "ma_mv", "ma", "sa_mv", "sa")  # the first that was evaluated
+MAIN = ("malt_mv", "malt", "ma_mv", "ma", "sa_mv", "sa", "debate")  # the first there is
 TITLES = {
     "sa": "single agent",
     "sa_mv": "single agent, vote",
@@ -26,6 +28,9 @@ TITLES = {
     "malt_mv": "MALT, vote",
     "debate": "debate",
 }
+# Chains and debates have room for questions of different lengths. Where nearly all are shared,
+# those that both answered are compared; else these are other questions.
+_SHARED = 0.9
 _FORMAT = (("sa_mv", "malt_mv"), ("ma_mv", "malt_mv"), ("sa", "malt"))
 
 Outcomes = dict[str, dict[str, Outcome]]
@@ -42,31 +47,23 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
     own, results = read(workdir), read_json(workdir / "eval" / "results.json")
     main = next(name for name in MAIN if name in own)
     test = _Test(own[main], config["seed"], config["eval"]["resamples"])
-    rows = [
-        _row(test, name, TITLES[name], "systems", "", of_system, paper.accuracy(config, name))
-        for name, of_system in own.items()
-    ]
-    flows, at_k = dict(results["flows"]), dict(results["at_k"])
     done = [variant for variant in chosen if variants.results(config, variant).exists()]
+    flows, at_k = dict(results["flows"]), dict(results["at_k"])
     for variant in done:
-        rows += _rows(test, config, variant)
         there = read_json(variants.results(config, variant))
         if "malt" in there["flows"]:
             flows[variant.name] = there["flows"]["malt"]
         if "eval.votes" in variant.values:
             at_k["malt"] = there["at_k"]["malt"]
-    for other in others:
-        for system, of_system in read(other).items():
-            name = f"{system} in {other}"
-            rows.append(_row(test, name, name, "runs", str(other), of_system, None))
-    command = read_json(workdir / "config.json")["command"]
+    command = rundir.command()
+    alone = re.sub(r"\s+--compare[= ]\S+", "", stage_command(command, "all"))
     found: Row = {
         "suite": config["suite"] or "runs",
         "main": main,
         "n": len(own[main]),
         "k": results["k"],
         "paper": paper.source(config),
-        "rows": rows,
+        "rows": _table(test, config, own, done, others),
         "voting": results.get("voting", []),
         "equal_compute": results.get("equal_compute"),
         "at_k": at_k,
@@ -75,10 +72,40 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
         "critiques": results.get("critiques"),
         "power": _power(own, main),
         "seeds": _seeds(own, config, [v for v in done if v.group == "seeds"], main),
-        "commands": {variant.name: command for variant in chosen},
+        "commands": {variant.name: alone for variant in chosen},
+        "command": command,
+        "inputs": _inputs(config, done, others),
     }
     rundir.write_json(workdir / "comparison.json", found)
     return found
+
+
+def _inputs(config: Config, done: Sequence[Variant], others: Sequence[Path]) -> Row:
+    """What was compared, by which a report can tell whether that is still there."""
+    workdir, below = rundir.at(config["workdir"]), variants.directory
+    places = {
+        ".": workdir,
+        **{f"variants/{v.name}": below(config, v.name) for v in done},
+        **{str(rundir.absolute(other)): other for other in others},
+    }
+    return {place: freshness.fingerprint(directory) for place, directory in places.items()}
+
+
+def _table(
+    test: "_Test", config: Config, own: Outcomes, done: Sequence[Variant], others: Sequence[Path]
+) -> list[Row]:
+    """The rows of the run itself, of its variants and of other runs."""
+    rows = [
+        _row(test, name, TITLES[name], "systems", "", of_system, paper.accuracy(config, name))
+        for name, of_system in own.items()
+    ]
+    for variant in done:
+        rows += _rows(test, config, variant)
+    for other in others:
+        for system, of_system in read(other).items():
+            name = f"{system} in {other}"
+            rows.append(_row(test, name, name, "runs", str(other), of_system, None))
+    return rows
 
 
 def _rows(test: "_Test", config: Config, variant: Variant) -> list[Row]:
@@ -86,8 +113,8 @@ def _rows(test: "_Test", config: Config, variant: Variant) -> list[Row]:
     rows = []
     for system, found in read(variants.directory(config, variant.name)).items():
         name, title = variant.rows[system], variant.title
-        if system in ("sa", "sa_mv", "ma", "ma_mv"):
-            title = f"{TITLES[system]}, {title}"
+        if system in ("sa", "sa_mv", "ma", "ma_mv") or variant.group in ("seeds", "transfer"):
+            title = f"{TITLES[system]}, {title}"  # of several systems: which one
         elif system == "malt_mv":
             title += ", vote"
         reported = paper.accuracy(config, name)
@@ -109,16 +136,17 @@ def read(workdir: Path) -> Outcomes:
 
 def table(found: Row) -> str:
     """The rows as text, the paper's own numbers beside them."""
+    width = max(len(row["name"]) for row in found["rows"]) + 2
     lines = [
-        f"{'':32}{'accuracy':>9} {'95% interval':>14} {'paper':>6} {'main - this':>12} "
+        f"{'':{width}}{'accuracy':>9} {'95% interval':>14} {'paper':>6} {'main - this':>12} "
         f"{'95% interval':>15} {'tokens':>7}"
     ]
     for row in found["rows"]:
         low, high = (100 * x for x in row["ci95"])
         tokens = sum(row["tokens"].values()) / row["n"]
         reported = "" if row["paper"] is None else f"{100 * row['paper']:.1f}"
-        line = f"{row['name']:32}{100 * row['accuracy']:8.1f}% {f'[{low:.1f}, {high:.1f}]':>14} "
-        line += f"{reported:>6} "
+        line = f"{row['name']:{width}}{100 * row['accuracy']:8.1f}% "
+        line += f"{f'[{low:.1f}, {high:.1f}]':>14} {reported:>6} "
         if other := row["against_main"]:
             low, high = (100 * x for x in other["ci95"])
             line += f"{100 * other['difference']:+12.1f} {f'[{low:+.1f}, {high:+.1f}]':>15} "
@@ -147,15 +175,13 @@ def _row(
     reported: float | None,
 ) -> Row:
     against = None
-    if found is not test.main and test.main.keys() <= found.keys():
-        # A shorter chain has room for longer questions; those that all answered are compared.
-        found = {question: found[question] for question in test.main}
-        against = outcomes.compared(
-            list(test.main.values()), list(found.values()), test.seed, test.resamples
-        )
+    common = [question for question in test.main if question in found]
+    if found is not test.main and len(common) >= _SHARED * min(len(found), len(test.main)):
+        main, found = [test.main[i] for i in common], {i: found[i] for i in common}
+        against = outcomes.compared(main, list(found.values()), test.seed, test.resamples)
     right = np.array([one.right for one in found.values()])
     likeness = None
-    if len(found) >= 100:
+    if len(found) >= 200:  # of fewer, two subsets of 100 are much the same, and so are their means
         mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
     about = {"name": name, "title": title, "group": group, "variant": variant}
@@ -217,7 +243,7 @@ def _seeds(own: Outcomes, config: Config, done: Sequence[Variant], main: str) ->
     same = all(run[main].keys() == own[main].keys() for run in runs)
     most = min(len(run[main]) for run in runs)
     differences = {}
-    for name in own.keys() - {main}:
+    for name in (name for name in own if name != main and all(name in run for run in runs)):
         values = [
             [
                 float(run[main][question].right) - run[name][question].right
@@ -226,7 +252,7 @@ def _seeds(own: Outcomes, config: Config, done: Sequence[Variant], main: str) ->
             for run in runs
         ]
         mean, low, high = stats.nested_bootstrap(
-            np.array(values), config["seed"], same_questions=same
+            np.array(values), config["seed"], config["eval"]["resamples"], same_questions=same
         )
         differences[name] = {"difference": mean, "ci95": [low, high]}
     return {"runs": len(runs), "differences": differences}

@@ -142,15 +142,15 @@ def sweeps(main: Config) -> list[Variant]:
     n = max(main["roles"][role]["branching"] for role in chain)
     for branching in sorted({2, n - 1, n + 1} - {n, 0, 1}):
         values = {f"roles.{role}.branching": branching for role in chain}
-        found.append(_retrained(main, f"n_{branching}", f"n = {branching}", values, branching < n))
+        found.append(_retrained(f"n_{branching}", f"n = {branching}", values, branching < n))
     for theta in (0.2, 0.35, 0.65, 0.8):
-        values = {"credit.threshold": theta}
-        found.append(_retrained(main, f"theta_{theta}", f"theta = {theta}", values, True))
+        if theta != main["credit"]["threshold"]:
+            values = {"credit.threshold": theta}
+            found.append(_retrained(f"theta_{theta}", f"theta = {theta}", values, True))
     for temperature in (0.3, 0.7, 1.0):
         if temperature != main["sample"]["temperature"]:
-            name, title = f"temperature_{temperature}", f"temperature {temperature}"
-            values = {"sample.temperature": temperature}
-            found.append(_retrained(main, name, title, values, False))
+            name, values = f"temperature_{temperature}", {"sample.temperature": temperature}
+            found.append(_retrained(name, f"temperature {temperature}", values, False))
     votes = 3 * main["eval"]["votes"]
     more = _evaluated(main, f"votes_{votes}", f"vote of {votes}", {"eval.votes": votes})
     return [*found, replace(more, group="sweeps")]
@@ -159,7 +159,7 @@ def sweeps(main: Config) -> list[Variant]:
 def control(main: Config) -> list[Variant]:
     """The negative control: the same samples, their rewards shuffled."""
     values = {"credit.shuffle_rewards": True}
-    return [_retrained(main, "shuffled", "shuffled rewards", values, True, group="ablations")]
+    return [_retrained("shuffled", "shuffled rewards", values, True, group="ablations")]
 
 
 def transfer(main: Config) -> list[Variant]:
@@ -253,7 +253,6 @@ def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -
 
 
 def _retrained(
-    main: Config,
     name: str,
     title: str,
     values: Mapping[str, Any],

@@ -74,7 +74,8 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
         "threshold": settings.threshold if settings else 0.5,
         "trainings": sorted(run.trainings, key=lambda t: order.get(t.role, len(order))),
         "missing": {
-            name: (lack, stage_command(command, lack.stage)) for name, lack in run.missing.items()
+            name: (lack, stage_command(lack.command or command, lack.stage))
+            for name, lack in run.missing.items()
         },
         "command": stage_command(command, "all"),
         "kinds": KINDS,

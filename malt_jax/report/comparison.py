@@ -124,7 +124,8 @@ class Seed:
 @dataclass(frozen=True)
 class Comparison:
     """comparison.json. What it does not hold is empty or None. `source` says where the paper's
-    figures are from, `seeds` are over `seed_runs` runs."""
+    figures are from, `seeds` are over `seed_runs` runs. It was made of `inputs` (see `freshness`)
+    by `command`."""
 
     suite: str
     main: str
@@ -140,6 +141,8 @@ class Comparison:
     seeds: tuple[Seed, ...]
     seed_runs: int
     commands: Mapping[str, str]
+    inputs: Mapping[str, str]
+    command: str
 
     @property
     def main_row(self) -> Row | None:

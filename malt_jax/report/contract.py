@@ -49,6 +49,8 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
         seed_runs=_count(seeds.get("runs", 0)),
         commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
+        inputs={place: str(found) for place, found in (data.get("inputs") or {}).items()},
+        command=str(data.get("command") or ""),
     )
     names = [row.name for row in found.rows]
     if len(set(names)) < len(names):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from malt_jax.report import freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
@@ -17,15 +18,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Missing:
-    """A part that is not there yet, and the stage that writes it."""
+    """A part that is not there yet, and the stage that writes it; `command` is the run's where it
+    is another one than the work directory's."""
 
     part: str
     stage: str
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that the work directory holds; a part is None or empty where its stage has not run."""
+    """All that the work directory holds; a part is None or empty where its stage has not run.
+
+    `stale` is a comparison of results that have changed since in the directories `changed`; it is
+    not shown.
+    """
 
     settings: Settings | None
     data: Mapping[str, Mapping[str, int]] | None
@@ -34,6 +41,8 @@ class Run:
     trainings: tuple[Training, ...]
     evaluation: Evaluation | None
     comparison: Comparison | None
+    stale: Comparison | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def bare(self) -> bool:
@@ -61,7 +70,14 @@ class Run:
         }
         if self.bare:
             return {}
-        return {name: lack for name, lack in stages.items() if not getattr(self, name)}
+        lacking = {name: lack for name, lack in stages.items() if not getattr(self, name)}
+        if self.stale:
+            part = (
+                "a comparison of the present results (comparison.json is older than those in "
+                f"{', '.join(self.changed)})"
+            )
+            lacking["comparison"] = Missing(part, "report", self.stale.command)
+        return lacking
 
 
 def load(workdir: Path) -> Run:
@@ -72,6 +88,8 @@ def load(workdir: Path) -> Run:
     """
     if not workdir.is_dir():
         raise ValueError(f"{workdir}: no such work directory; pass the one the earlier stages used")
+    comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
+    changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
     return Run(
         settings=_read(workdir / "config.json", _settings),
         data=_read(workdir / "data.json", _counts),
@@ -79,7 +97,9 @@ def load(workdir: Path) -> Run:
         yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
-        comparison=_read(workdir / "comparison.json", parse_comparison, "compare"),
+        comparison=None if changed else comparison,
+        stale=comparison if changed else None,
+        changed=changed,
     )
 
 

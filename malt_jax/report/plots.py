@@ -63,14 +63,14 @@ def sweeps(comparison: Comparison, settings: Settings | None) -> list[Captioned]
 def own_values(settings: Settings) -> dict[str, float]:
     """The values that the main run itself has of what the suites sweep."""
     config = settings.config
-    branching = [role.get("branching", 0) for role in config.get("roles", {}).values()]
+    roles = config.get("roles", {}).values()
     found = {
-        "n": max(branching, default=0),
+        "n": max((role["branching"] for role in roles if "branching" in role), default=None),
         "theta": settings.threshold,
         "temperature": config.get("sample", {}).get("temperature"),
         "votes": config.get("eval", {}).get("votes"),
     }
-    return {word: float(value) for word, value in found.items() if value}
+    return {word: float(value) for word, value in found.items() if value is not None}
 
 
 def at_k(comparison: Comparison) -> list[Captioned]:

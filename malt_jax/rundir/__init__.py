@@ -35,6 +35,7 @@ __all__ = [
     "appending",
     "at",
     "claim",
+    "command",
     "directory_whole",
     "files",
     "flat",
@@ -111,7 +112,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
         path,
         {
             "config": resolved,
-            "command": _command(),
+            "command": command(),
             "versions": versions(),
             "platform": f"{platform.platform()}, {jax.device_count()} x {device.device_kind}",
             "started": _now(),
@@ -143,7 +144,7 @@ def _take_over(path: Path, resolved: dict[str, Any]) -> None:
         )
     if changed:
         values = {key: {"old": old.get(key), "new": new.get(key)} for key in changed}
-        change = {"date": _now(), "command": _command(), "config": values}
+        change = {"date": _now(), "command": command(), "config": values}
         changes = [*record.get("changes", []), change]
         write_json(path, record | {"config": resolved, "changes": changes})
         for key in changed:
@@ -166,7 +167,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | found
 
 
-def _command() -> str:
+def command() -> str:
+    """The command line of this process."""
     return shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]])
 
 

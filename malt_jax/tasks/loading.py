@@ -79,15 +79,8 @@ def load(
         ValueError: for an unknown split or path, a negative limit, and a file of which no row can
             be read, with the first one's line and fault.
     """
-    if split not in ("train", "eval"):
-        raise ValueError(f"split {split!r}: give 'train' or 'eval'")
-    if limit < 0:
-        raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
     bad: list[tuple[str, Malformed]] = []
-    if task.name == arithmetic.TASK.name:
-        rows = _generated(path, split=split, limit=limit, seed=seed, spare=skip + len(exclude))
-    else:
-        rows = list(_questions(task, path, split, bad))
+    rows = _rows(task, path, split, limit, seed, bad, spare=skip + len(exclude))
     survivors, dropped = _filter(
         task, rows, lambda text: len(text) <= max_chars and fits(text), OverlapIndex(exclude)
     )
@@ -107,7 +100,33 @@ def load(
     return kept, report
 
 
-def _generated(path: str, *, split: str, limit: int, seed: int, spare: int) -> list[Question]:
+def whole(
+    task: Task, path: str, *, split: str = "eval", generated: int = 0, seed: int = 0
+) -> list[Question]:
+    """Every question of a split that can be read, for `exclude`: those too that `load` leaves out
+    because this run cannot ask or grade them. `generated` is how many there are of "arithmetic".
+
+    Raises ValueError as `load` does.
+    """
+    return _rows(task, path, split, generated, seed, [])
+
+
+def _rows(
+    task: Task,
+    path: str,
+    split: str,
+    limit: int,
+    seed: int,
+    bad: list[tuple[str, Malformed]],
+    spare: int = 0,
+) -> list[Question]:
+    """All that make a question; `limit` and `spare` say how many are generated."""
+    if split not in ("train", "eval"):
+        raise ValueError(f"split {split!r}: give 'train' or 'eval'")
+    if limit < 0:
+        raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
+    if task.name != arithmetic.TASK.name:
+        return list(_questions(task, path, split, bad))
     if path or not limit:
         raise ValueError("arithmetic is generated: give no path, and say how many questions")
     return arithmetic.generate(limit + spare, seed, split)

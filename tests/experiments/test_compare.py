@@ -1,6 +1,8 @@
 """The table of a run and its variants, from planted outcomes."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,13 @@ from test_settings import change, good
 
 from malt_jax import outcomes, shards
 from malt_jax.experiments import compare, paper, variants
+from malt_jax.report import freshness
 
 N = 120
 
 
-def evaluated(workdir: Path, **right: int) -> None:
-    """A work directory whose systems solve the first so many of N questions."""
+def evaluated(workdir: Path, n: int = N, **right: int) -> None:
+    """A work directory whose systems solve the first so many of n questions."""
     rows = [
         {
             "system": system,
@@ -23,7 +26,7 @@ def evaluated(workdir: Path, **right: int) -> None:
             "completion_tokens": 10,
         }
         for system, count in right.items()
-        for i in range(N)
+        for i in range(n)
     ]
     shards.write(workdir / "eval" / "outcomes.parquet", rows, outcomes.SCHEMA)
     flow = dict.fromkeys(
@@ -34,9 +37,9 @@ def evaluated(workdir: Path, **right: int) -> None:
     (workdir / "config.json").write_text(json.dumps({"command": "python -m malt_jax.main"}))
 
 
-def main_run(tmp_path: Path, **right: int) -> dict:
+def main_run(tmp_path: Path, n: int = N, **right: int) -> dict:
     config = change(change(good(), "workdir", str(tmp_path)), "suite", "paper_table1")
-    evaluated(tmp_path, **right)
+    evaluated(tmp_path, n, **right)
     return config
 
 
@@ -56,7 +59,6 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     assert star["against_main"]["ci95"][0] > 0
     assert rows["malt_mv"]["against_main"] is None
     assert rows["sa"]["tokens"] == {"prompt": 12_000, "completion": 1_200}
-    assert rows["sa"]["likeness"]["mean"] == pytest.approx(0.25, abs=0.05)
     assert found["flows"].keys() == {"malt", "star_sa"}
     gain = next(row for row in found["format"] if row["from"] == "sa_mv")
     assert (gain["gain"], gain["became_right"], gain["became_parseable"]) == (20 / N, 20 / N, 0)
@@ -65,6 +67,15 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     text = compare.table(found)
     assert "star_sa_mv" in text
     assert "40.0%" in text
+
+
+def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):
+    """Of 100 questions the four subsets were the same, and the spread was zero."""
+    found = compare.write(main_run(tmp_path, malt_mv=60), [], ())
+    assert [row["likeness"] for row in found["rows"]] == [None]
+    (row,) = compare.write(main_run(tmp_path, 200, malt_mv=50), [], ())["rows"]
+    assert row["likeness"]["mean"] == pytest.approx(0.25, abs=0.07)
+    assert row["likeness"]["sd"] > 0.01
 
 
 def test_answers_that_became_readable_are_told_apart(tmp_path):
@@ -87,6 +98,35 @@ def test_more_questions_than_the_main_run_answered_are_left_out(tmp_path):
     assert {row["n"] for row in found["rows"]} == {N}
 
 
+def test_a_row_of_a_part_of_the_questions_is_compared_on_that_part(tmp_path):
+    """A debate's prompt leaves out a few long questions, and its row had no difference."""
+    config = main_run(tmp_path, malt_mv=60)
+    other = tmp_path / "other"
+    evaluated(other, malt_mv=40)
+    rows = shards.read_one(other / "eval" / "outcomes.parquet")
+    shards.write(other / "eval" / "outcomes.parquet", rows[:50], outcomes.SCHEMA)
+    row = compare.write(config, [], [other])["rows"][1]
+    assert (row["n"], row["against_main"]["n"]) == (50, 50)
+    assert row["against_main"]["difference"] == pytest.approx(10 / 50)
+
+
+def test_seeds_are_compared_by_the_systems_that_all_of_them_have(tmp_path):
+    """A debate in the main run, which no other seed holds, ended the comparison with a KeyError;
+    and the order of the rows was that of a set."""
+    config = main_run(tmp_path, malt_mv=60, sa=30, ma_mv=36, debate=50, sa_mv=42, ma=20)
+    config["suite"], config["eval"]["resamples"] = "seeds", 50
+    for seed in (1, 2):
+        place = variants.directory(config, f"seed_{seed}")
+        evaluated(place, sa=30 + seed, sa_mv=42, ma=20, ma_mv=36, malt=50, malt_mv=60)
+    found = compare.write(config, variants.of(config), ())
+    assert found["seeds"]["runs"] == 3
+    titles = [row["title"] for row in found["rows"] if row["variant"] == "seed_2"]
+    assert titles[-2:] == ["MALT, seed 2", "MALT, vote, seed 2"], "it said only which seed"
+    differences = found["seeds"]["differences"]
+    assert list(differences) == ["sa", "ma_mv", "sa_mv", "ma"]
+    assert differences["sa"]["difference"] == pytest.approx((30 + 29 + 28) / 3 / N)
+
+
 def test_other_questions_are_not_paired(tmp_path):
     config = main_run(tmp_path, malt_mv=60)
     other = tmp_path / "other"
@@ -100,6 +140,42 @@ def test_other_questions_are_not_paired(tmp_path):
     assert found["rows"][1]["name"] == f"malt_mv in {other}"
     with pytest.raises(ValueError, match=r"nowhere.*run --stage=evaluate"):
         compare.write(config, [], [tmp_path / "nowhere"])
+
+
+def test_a_comparison_knows_the_results_it_was_made_of(tmp_path):
+    """An old one stood in the report after its results had changed."""
+    config, other = main_run(tmp_path / "main", sa=30, malt_mv=60), tmp_path / "other"
+    star = variants.directory(config, "star_sa")
+    evaluated(star, malt=33, malt_mv=48)
+    evaluated(other, malt_mv=70)
+    made_of = compare.write(config, variants.of(config), [other])["inputs"]
+    assert list(made_of) == [".", "variants/star_sa", str(other)]
+
+    def changed() -> list[str]:
+        return freshness.changed(tmp_path / "main", made_of)
+
+    results = star / "eval" / "results.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"seconds": 9.0}))
+    assert changed() == [], "the same was found again"
+    evaluated(star, malt=34, malt_mv=48)
+    assert changed() == ["variants/star_sa"]
+    shutil.rmtree(star)
+    assert changed() == [], "the work directory was copied without it"
+    evaluated(other, malt_mv=71)
+    flow = {"k": 3, "flows": {}, "at_k": {}}
+    (tmp_path / "main" / "eval" / "results.json").write_text(json.dumps(flow))
+    assert changed() == [str(tmp_path / "main"), str(other)]
+
+
+def test_variants_are_made_by_the_command_of_the_suite(tmp_path, monkeypatch):
+    """It was the command that first used the work directory, which may have had no suite."""
+    config = main_run(tmp_path, malt_mv=60)
+    line = ["main.py", "--config=c.py", "--stage=report", "--config.suite=control", "--compare=x"]
+    monkeypatch.setattr(sys, "argv", line)
+    found = compare.write(config, variants.of(config), ())
+    run = "python -m malt_jax.main --config=c.py"
+    assert set(found["commands"].values()) == {f"{run} --config.suite=control"}
+    assert found["command"] == f"{run} --stage=report --config.suite=control --compare=x"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ def started(monkeypatch, tmp_path):
             raise ValueError("nothing to learn from")
 
     monkeypatch.setattr(job, "run", run)
+    monkeypatch.setattr(job, "check", lambda parsed: None)
     monkeypatch.setattr(experiments, "report_on", lambda config: None)
     return found
 
@@ -52,6 +53,19 @@ def test_every_setting_is_checked_before_the_first_run(started, tmp_path):
     config["sample"]["rows"] = 8  # enough for the main run, and too few for nine votes
     with pytest.raises(ValueError, match=r"config.sample.rows: too few"):
         experiments.run(config)
+    assert not started
+
+
+def test_every_prompt_is_measured_before_the_first_run(started, monkeypatch, tmp_path):
+    """A debate that could not fit the context was refused when its turn came, hours later."""
+
+    def check(parsed):
+        if parsed.eval.systems == ("debate",):
+            raise ValueError("no room")
+
+    monkeypatch.setattr(job, "check", check)
+    with pytest.raises(ValueError, match="no room"):
+        experiments.run(a_suite(tmp_path, "paper_table1"))
     assert not started
 
 

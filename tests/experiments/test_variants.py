@@ -89,6 +89,15 @@ def test_an_empty_critique_shows_nothing_where_it_stood():
     assert found["roles"]["refiner"]["prompt"] == "Refine: {question}\n{generator}\n"
 
 
+def test_a_sweep_leaves_out_the_main_runs_own_value():
+    """theta = 0.65 was trained twice where it is the main run's."""
+    main = change(change(good(), "suite", "sweeps"), "credit.threshold", 0.65)
+    names = [variant.name for variant in variants.of(main)]
+    assert [name for name in names if name.startswith("theta")] == [
+        "theta_0.2", "theta_0.35", "theta_0.8"
+    ]  # fmt: skip
+
+
 def test_samples_are_drawn_anew_only_where_they_must_be():
     def reuses(suite: str) -> dict[str, bool]:
         main = change(good(), "suite", suite)

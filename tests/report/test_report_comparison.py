@@ -10,8 +10,8 @@ from planted import ATTACK, write_json
 from planted_comparison import COMMAND, comparison, row
 from test_report_write import cells
 
-from malt_jax import report
-from malt_jax.report import plots, sentences
+from malt_jax import outcomes, report, shards
+from malt_jax.report import freshness, plots, sentences
 from malt_jax.report.contract import parse_comparison
 from malt_jax.report.load import load
 
@@ -129,12 +129,34 @@ def test_the_main_run_stands_at_its_own_value_of_a_sweep(workdir: Path) -> None:
     assert plots.sweeps(run.comparison, None)[0][1] == "2: 67.6%, 5: 71.9%"
 
 
+def test_a_greedy_main_run_stands_at_temperature_zero(workdir: Path) -> None:
+    """Zero counted as no value, and the sweep of one other value as no sweep."""
+    found = comparison()
+    found["rows"] = [row("malt_mv"), row("temperature_0.5")]
+    write_json(workdir / "comparison.json", found)
+    config = json.loads((workdir / "config.json").read_text())
+    config["config"]["sample"] = {"temperature": 0}
+    write_json(workdir / "config.json", config)
+    run = load(workdir)
+    assert run.comparison is not None
+    assert plots.sweeps(run.comparison, run.settings)[0][:2] == (
+        "temperature", "0: 70.6%, 0.5: 69.4%"
+    )  # fmt: skip
+
+
 def test_a_variant_that_made_rows_of_other_names_is_not_missed() -> None:
     made = row("n_2") | {"name": "sa_seed_1", "variant": "seed_1", "group": "seeds"}
     commands = {"seed_1": "run", "seed_2": "run"}
     found = parse_comparison(comparison() | {"rows": [made], "commands": commands})
     assert found.lacking == {"seed_2": "run"}
     assert found.by_command == {"run": ["seed_1", "seed_2"]}
+
+
+def test_a_suite_of_seeds_is_not_headed_as_ablations(workdir: Path) -> None:
+    """Its curves by number of samples counted as sweeps."""
+    main = comparison() | {"rows": [row("malt_mv"), row("sa")]}
+    assert '<h2 id="ablations">Other seeds</h2>' in written(workdir, main)
+    assert '<h2 id="ablations">By number of samples</h2>' in written(workdir, main | {"seeds": {}})
 
 
 def test_fewer_tokens_of_plain_voting_are_owned_up_to() -> None:
@@ -180,6 +202,22 @@ def test_rows_that_are_not_there_are_named_with_their_command(workdir: Path) -> 
     assert "<b>Not there yet:</b> one_role. This makes it:" in page
     assert f"{COMMAND} --config.variant=one_role</pre>" in page
     assert page.count(f"{COMMAND} --config.variant=star_ma<") == 1
+
+
+def test_a_comparison_of_older_results_is_not_shown(workdir: Path) -> None:
+    """It stood there beside results that contradicted it."""
+    shards.write(workdir / "eval" / "outcomes.parquet", [], outcomes.SCHEMA)
+    made_of = {".": freshness.fingerprint(workdir)}
+    found = comparison() | {"inputs": made_of, "command": "run --config.suite=s"}
+    assert "MALT, vote of 3" in written(workdir, found)
+    results = json.loads((workdir / "eval" / "results.json").read_text())
+    write_json(workdir / "eval" / "results.json", results | {"k": 5})
+    page = written(workdir, found)
+    assert "MALT, vote of 3" not in page
+    assert f"(comparison.json is older than those in {workdir})" in page
+    assert "run --config.suite=s --stage=report</pre>" in page
+    assert '<p class="result">malt_mv 78.2%' in page, "the run's own headline"
+    assert "run --config.suite=s --stage=report" in (workdir / "report" / "report.md").read_text()
 
 
 def test_several_runs_without_one_of_their_own_are_a_page(tmp_path: Path) -> None:
