@@ -12,7 +12,7 @@ from malt_jax.tasks import extract, isolation
 from malt_jax.tasks.isolation import Sample
 from malt_jax.tasks.rows import MAX_LINE
 
-NUMERIC = ("gsm8k", "mawps", "svamp", "arithmetic", "jsonl", "math")
+NUMERIC = ("gsm8k", "jsonl", "math")  # mawps, svamp and arithmetic have gsm8k's grader
 VERDICTS = {"correct", "wrong", "unparseable", "truncated", "unknown"}
 CHOICES = (("A", "bank"), ("B", "river bank"), ("C", "mall"))
 # Pieces that mean something to one of the graders, between any characters.
@@ -47,19 +47,39 @@ def graded(name: str, sample: Sample) -> str:
     return grade.status
 
 
-@pytest.mark.parametrize("name", [*NUMERIC, "csqa"])
-@settings(max_examples=100)
-@given(completion=texts, reference=texts, truncated=st.booleans())
-def test_any_text_against_any_reference(name: str, completion, reference, truncated) -> None:
+def against(name: str, completion: str, reference: str, truncated: bool) -> None:
     """A reference that is none is dropped with its row, by name; every other gives a verdict."""
-    choices = CHOICES if name == "csqa" else ()
-    truth = tasks.get(name).reference(reference, choices)
+    choices, task = CHOICES if name == "csqa" else (), tasks.get(name)
+    truth = task.reference(reference, choices)
     sample = Sample(completion, reference if truth is None else truth, truncated, choices)
-    if truth is None:
+    if truth is None or task.reference(truth, choices) is None:
         with pytest.raises(ValueError, match="answer"):
             graded(name, sample)
     else:
         assert graded(name, sample) in VERDICTS
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "jsonl", "csqa"])
+@settings(max_examples=100)
+@given(completion=texts, reference=texts, truncated=st.booleans())
+def test_any_text_against_any_reference(name: str, completion, reference, truncated) -> None:
+    against(name, completion, reference, truncated)
+
+
+@settings(max_examples=25)  # some take the two seconds that they are given
+@given(completion=texts, reference=texts, truncated=st.booleans())
+def test_any_text_against_any_formula(completion, reference, truncated) -> None:
+    against("math", completion, reference, truncated)
+
+
+def test_a_reference_that_reads_as_none_the_second_time_costs_its_row(tmp_path: Path) -> None:
+    """Grading, which reads it again, ended the run."""
+    path = tmp_path / "q.jsonl"
+    rows = [{"question": "a?", "answer": "Final Answer:####"}, {"question": "b?", "answer": 1}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    kept, report = tasks.load(tasks.get("jsonl"), str(path), split="train")
+    assert [question.text for question in kept] == ["b?"]
+    assert [reason for _, reason in report.dropped] == ["unparseable_answer"]
 
 
 numbers = st.integers(-(10**6), 10**6) | st.decimals(-1000, 1000, places=2)
