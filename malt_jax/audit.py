@@ -7,7 +7,8 @@ nowhere that lenient reading does not. Where a system's accuracies by the two ar
 comparing it measures its format as much as its answers.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,24 +48,28 @@ def run(workdir: Path, settings: Settings) -> Row:
     differ) and `eval/audit.json` (the counts); returns the counts. Another run's trees
     (`config.trees`) are in that run's audit."""
     task = tasks.get(settings.data.task)
-    differing: list[Row] = []
-    counts: Row = {"answers": {}, "systems": {}}
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    right: dict[str, Counter[str]] = defaultdict(Counter)
     evaluation = workdir / "eval"
     found_there = evaluation.iterdir() if evaluation.is_dir() else ()
     own = [] if settings.trees else [workdir / "trees"]
-    for directory in [*own, *sorted(path for path in found_there if path.is_dir())]:
-        source = directory.relative_to(workdir).as_posix()
-        found: list[Row] = []
-        for path in shards.paths(directory):
-            found += audit(shards.read_one(path, COLUMNS), task, source)
-        differing += [row for row in found if differs(row)]
-        counts["answers"] |= {
-            f"{source} {role}": count([row for row in found if row["role"] == role])
-            for role in dict.fromkeys(row["role"] for row in found)
-        }
-        counts["systems"] |= accuracies(found, settings)
-    shards.write(workdir / "eval" / "audit.parquet", differing, SCHEMA)
-    rundir.write_json(workdir / "eval" / "audit.json", counts)
+    directories = [*own, *sorted(path for path in found_there if path.is_dir())]
+    with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
+        for directory in directories:
+            source = directory.relative_to(workdir).as_posix()
+            for path in shards.paths(directory):  # one in memory at a time
+                found = audit(shards.read_one(path, COLUMNS), task, source)
+                add([row for row in found if differs(row)])
+                for role in dict.fromkeys(row["role"] for row in found):
+                    of_role = [row for row in found if row["role"] == role]
+                    answers[f"{source} {role}"].update(count(of_role))
+                for system, more in rights(found, settings).items():
+                    right[system].update(more)
+    counts: Row = {
+        "answers": {name: dict(row) for name, row in answers.items()},
+        "systems": accuracies(right),
+    }
+    rundir.write_json(evaluation / "audit.json", counts)
     for name, row in counts["systems"].items():
         logging.info(
             "audit %-8s strict %.1f%%, as graded %.1f%%, lenient %.1f%%",
@@ -127,8 +132,9 @@ def count(rows: Sequence[Row]) -> dict[str, int]:
     }
 
 
-def accuracies(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, float]]:
-    """Accuracy of each system by each reading; `rows` are those of eval/base or of eval/malt.
+def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, int]]:
+    """How many questions each system has, and has right by each reading; `rows` are those of some
+    questions of eval/base or of eval/malt.
 
     A system's answer is the one of the first pass, or of the vote of all ("_mv"); its role is the
     first ("sa") or the last.
@@ -142,12 +148,19 @@ def accuracies(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, f
         finals = [row for row in chosen if len(row["path"]) == depth]
         if name in settings.eval.systems and finals:
             questions = list(_by_question(finals))
-            found[name] = {"n": float(len(questions))} | {
+            found[name] = {"n": len(questions)} | {
                 reading: sum(_is_right(passes, prefix, vote) for passes in questions)
-                / len(questions)
                 for reading, prefix in _READINGS.items()
             }
     return found
+
+
+def accuracies(right: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+    """The systems' accuracies by each reading, from the sums of their `rights`."""
+    return {
+        name: {"n": float(row["n"])} | {reading: row[reading] / row["n"] for reading in _READINGS}
+        for name, row in right.items()
+    }
 
 
 _READINGS = {"strict": "strict_", "graded": "", "lenient": "lenient_"}

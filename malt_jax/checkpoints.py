@@ -33,6 +33,7 @@ class Store:
     directory: Path
     writer: ThreadPoolExecutor
     pending: deque[Future[None]] = field(default_factory=deque)
+    failed: list[BaseException] = field(default_factory=list)  # of the writing
 
     def folder(self, name: str) -> "Store":
         """A store in a folder of this one, written by the same thread."""
@@ -65,24 +66,26 @@ def save(store: Store, step: int, state: Any, keep: Callable[[], Collection[Any]
     _settle(store, _WAITING)
     # A copy: the caller's next step may take over the buffers while they are being written.
     copy = jax.tree.map(jnp.copy, state)
-    store.pending.append(store.writer.submit(_write, store.directory, step, copy, keep))
+    store.pending.append(store.writer.submit(_write_next, store, step, copy, keep))
 
 
 def restore(store: Store, like: Any) -> tuple[int, Any]:
     """The newest undamaged (step, state), shaped and sharded like `like`; (0, like) where there is
     no step.
 
-    Steps with a file damaged, cut short or missing are passed over with a warning. Raises
-    ValueError naming the directory if no step is whole, or if the one that is does not fit `like`.
+    Steps with a file damaged, cut short or missing are passed over with a warning; one without a
+    manifest was never there. Raises ValueError naming the directory if there are steps and none is
+    whole, or if the one that is does not fit `like`.
     """
-    found = sorted(steps(store), reverse=True)
-    for step in found:
+    finished = 0
+    for step in sorted(steps(store), reverse=True):
         path = store.directory / str(step)
         if fault := damage(path):
             logging.warning("%s; this checkpoint is passed over", fault)
+            finished += (path / MANIFEST).exists()
             continue
         return step, load(path, like)
-    if found:
+    if finished:
         raise ValueError(
             f"{store.directory}: every checkpoint is damaged ({fault}); delete the directory, the "
             "phase then starts from its beginning"
@@ -138,11 +141,23 @@ def damage(path: Path) -> str:
     return ""
 
 
+def _write_next(store: Store, step: int, state: Any, keep: Callable[[], Collection[Any]]) -> None:
+    """Nothing is written after what could not be: a checkpoint relies on those before it, on the
+    best adapter so far, say."""
+    if store.failed:
+        return
+    try:
+        _write(store.directory, step, state, keep)
+    except BaseException as error:
+        store.failed.append(error)
+        raise
+
+
 def _write(directory: Path, step: int, state: Any, keep: Callable[[], Collection[Any]]) -> None:
     path = directory / str(step)
     # Not Orbax's asynchronous one: this thread is the background already, and that one's threads
     # outlive an error, the process with them, until they time out.
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+    with rundir.naming(path), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
         orbax.save(path, args=ocp.args.StandardSave(state), force=True)
     if hosts.first():
         _commit(path, keep)

@@ -104,7 +104,38 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
             counts["pairs"],
             counts["kto_rows"],
         )
+        if why := lacks(counts):
+            logging.warning("%s: %s", role, why)
     return found
+
+
+def lacks(counts: Row) -> str:
+    """What is missing in a role's samples, by its counts of `summary`, for all kinds of data sets
+    to have rows, and what to do about it in another work directory; empty if nothing is."""
+    nodes, positives = counts["nodes"], counts["positives"]
+    other = "harder questions or a higher config.sample.temperature"
+    if not nodes:
+        return "no sample could be graded; look at the reference answers"
+    if not positives and not sum(counts["value_histogram"]["counts"][1:]):
+        return (
+            f"none of {nodes} samples led to a right answer; take easier questions or a better "
+            "base, raise config.roles.ROLE.max_new_tokens, or begin with --stage=solutions"
+        )
+    if not positives:
+        return f"none of {nodes} samples is positive; lower config.credit.threshold"
+    if not counts["sft_rows"]:
+        dropped = ", ".join(f"{n} {reason}" for reason, n in counts["dropped"].items())
+        return f"none of {positives} positive samples can be used ({dropped}); take another base"
+    if positives == nodes:
+        return f"all {nodes} samples are positive, so that none is preferred; take {other}"
+    if nodes == counts["parents"]:
+        return (
+            "every sample is its parent's only one, so that none is preferred; raise "
+            "config.roles.ROLE.branching"
+        )
+    if not counts["pairs"]:
+        return f"no parent has different children, one positive and one not; take {other}"
+    return ""
 
 
 class _Files:

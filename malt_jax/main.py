@@ -70,7 +70,8 @@ def main(argv: list[str]) -> None:
         logging.info("ended by request (%s); the same command goes on from here", stopped)
         sys.exit(process.AGAIN)
     except (ValueError, OSError, FloatingPointError) as error:
-        raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
+        way_on = rundir.way_on(error)
+        raise SystemExit(f"malt_jax: {hosts.described(error)}{way_on}") from error
     except jax.errors.JaxRuntimeError as error:  # of hosts, when one is gone
         if not hosts.several():
             raise

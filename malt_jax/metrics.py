@@ -74,22 +74,27 @@ def writing(
     with rundir.appending(directory) as (local, bring_over):
         path = local / "metrics.jsonl"
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(_line(row) for row in kept))
+        with rundir.naming(path):
+            temporary.write_text("".join(_line(row) for row in kept))
         os.replace(temporary, path)
         events = _events(local / "tensorboard", done, resumed)
         online = _wandb(directory, project, title, config) if project else None
         with path.open("a") as lines:
 
             def write(row: Row) -> None:
-                lines.write(_line(row))
-                lines.flush()
-                events.add_event(_event(row))
+                lasts = row.get("eval") or lasting(row["step"])
+                with rundir.naming(path):
+                    lines.write(_line(row))
+                    lines.flush()
+                    if lasts:  # a checkpoint of this step relies on it when a run is resumed
+                        os.fsync(lines.fileno())
+                with rundir.naming(local / "tensorboard"):
+                    events.add_event(_event(row))
+                    if lasts:
+                        events.flush()
                 if online is not None:
                     online.log(_figures(row), step=row["step"])
-                if row.get("eval") or lasting(row["step"]):
-                    # What a checkpoint of this step relies on when a run is resumed.
-                    os.fsync(lines.fileno())
-                    events.flush()
+                if lasts:
                     bring_over()
 
             try:

@@ -98,7 +98,18 @@ def difference(
 ) -> Row:
     """mean(a) - mean(b) over the same questions, with its paired interval."""
     found, low, high = stats.paired_bootstrap(np.asarray(a), np.asarray(b), seed, resamples)
-    return {"difference": found, "ci95": [low, high], "n": len(a)}
+    return {"difference": found, "ci95": _ci95(found, low, high, len(a), -1.0), "n": len(a)}
+
+
+def _ci95(mean: float, low: float, high: float, n: int, least: float) -> list[float]:
+    """The bootstrap interval of a mean of n values from `least` to 1. Over values that are all
+    alike it is a point, however few they are: then it is what the mean can be if up to the share of
+    questions that none of n shows in one of 40 cases (Clopper and Pearson's bound) is at the ends.
+    """
+    if high - low > 1e-9:
+        return [low, high]
+    unseen = 1 - 0.025 ** (1 / n)
+    return [mean - unseen * (mean - least), mean + unseen * (1 - mean)]
 
 
 def compared(a: Sequence[Outcome], b: Sequence[Outcome], seed: int, resamples: int) -> Row:
@@ -181,7 +192,12 @@ def voting(finals: Sequence[Sequence[Row]], voted: Curve, seed: int, resamples: 
     for k, found in voted.items():
         accuracy, low, high = stats.bootstrap(found, seed, resamples)
         points.append(
-            {"k": k, "accuracy": accuracy, "ci95": [low, high], "tokens": voting_tokens(finals, k)}
+            {
+                "k": k,
+                "accuracy": accuracy,
+                "ci95": _ci95(accuracy, low, high, len(finals), 0.0),
+                "tokens": voting_tokens(finals, k),
+            }
         )
     return points
 
@@ -220,7 +236,7 @@ def equal_compute(
         "k": k,
         "voting": {
             "accuracy": accuracy,
-            "ci95": [low, high],
+            "ci95": _ci95(accuracy, low, high, len(finals), 0.0),
             "tokens": voting_tokens(finals, k),
         },
         "difference": own["difference"],

@@ -1,13 +1,16 @@
 """What training would only find out role by role and hours in, looked at before it begins."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from malt_jax import export
+from malt_jax.datasets import lacks
 from malt_jax.identity import check_identity
 from malt_jax.models import Model
+from malt_jax.models.hf import read_json
 from malt_jax.settings import Settings
 
 
@@ -41,10 +44,19 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
         raise ValueError(
             "nothing to learn from:\n"
             + "".join(f"  {path}: empty\n" for path in empty)
-            + f"{workdir / 'datasets' / 'yield.json'} says why. With another --config.workdir, "
-            "raise config.data.train_questions or lower config.credit.threshold; or, in this one, "
-            "leave out what has no data:\n  " + shlex.join(flags.values())
+            + _why(workdir / "datasets" / "yield.json", flags)
+            + "or, in this work directory, leave out what has no data:\n  "
+            + shlex.join(flags.values())
         )
+
+
+def _why(path: Path, roles: Iterable[str]) -> str:
+    """What the roles' samples lack, by the counts in `yield.json`, and the ways out."""
+    counts = read_json(path) if path.exists() else {}
+    found = {role: lacks(counts[role]) for role in roles if role in counts}
+    lines = [f"  {role}: {why}\n" for role, why in found.items() if why]
+    lines = lines or ["  raise config.data.train_questions or lower config.credit.threshold\n"]
+    return f"with another --config.workdir ({path} has the counts):\n{''.join(lines)}"
 
 
 def _literal(phases: tuple[str, ...]) -> str:

@@ -97,10 +97,13 @@ def sole(workdir: Path) -> Iterator[None]:
                 f"{workdir}: another run is at work there ({file.read().strip()}); wait for it, "
                 "end it, or name another --config.workdir"
             ) from None
-        file.truncate(0)
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
-        file.write(json.dumps(holder) + "\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(json.dumps(holder) + "\n")
+            file.flush()
+        except OSError as error:  # of an open file, and without its name
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield
 
 

@@ -41,7 +41,7 @@ def _role(name: str, settings: RoleSettings, known: Sequence[str]) -> Role:
         if field not in known:
             raise ValueError(
                 f"config.roles.{name}.prompt: {{{field}}} is not one of {list(known)}; "
-                "a role sees the question and the roles before it"
+                "a role sees the question and the roles before it in config.chain"
             )
     if "question" not in sees:
         raise ValueError(f"config.roles.{name}.prompt: does not show the {{question}}")

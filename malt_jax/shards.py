@@ -156,11 +156,11 @@ def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str,
     try:
         content = pa.BufferReader(rundir.read_checked(path))
         table = pq.read_table(content, columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError, ValueError) as error:
+        return table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
         ) from error
-    return table.to_pylist()
 
 
 def finished(directory: Path) -> set[str]:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# A busy machine is no fault of the code: no example has a deadline.
-settings.register_profile("any machine", deadline=None)
+# A busy machine is no fault of the code: no example has a deadline. And a check of the same code
+# tries the same examples.
+settings.register_profile("any machine", deadline=None, derandomize=True)
 settings.load_profile("any machine")
 
 # Before jax or a Hugging Face library is imported; the subprocesses of tests inherit these.

@@ -83,7 +83,7 @@ def test_accuracies_by_each_reading():
     """q1: sa PLAIN, right but not marked; its vote is 2 (graded: 2, 2, 3; strict: 2 and 3 have a
     vote each, the first wins). q2: sa 3, the vote 3 by every reading."""
     found = audit.audit(BASE, tasks.get("gsm8k"), "eval/base")
-    systems = audit.accuracies(found, SETTINGS)
+    systems = audit.accuracies(audit.rights(found, SETTINGS))
     assert systems == {
         "sa": {"n": 2.0, "strict": 0.0, "graded": 0.5, "lenient": 0.5},
         "sa_mv": {"n": 2.0, "strict": 0.5, "graded": 0.5, "lenient": 0.5},

@@ -1,5 +1,6 @@
 """A damaged checkpoint is never loaded: not for a bit, a length or a file."""
 
+import errno
 import logging
 import shutil
 import subprocess
@@ -106,6 +107,35 @@ def test_a_step_that_was_not_finished_is_passed_over(two, tmp_path):
     shutil.copytree(two, tmp_path / "copy")
     (tmp_path / "copy" / "20" / checkpoints.MANIFEST).unlink()
     assert restored(tmp_path / "copy")[0] == 10
+
+
+def test_a_first_step_that_was_not_finished_is_no_step(two, tmp_path):
+    """It ended every further start: "every checkpoint is damaged"."""
+    shutil.copytree(two / "10", tmp_path / "copy" / "10")
+    (tmp_path / "copy" / "10" / checkpoints.MANIFEST).unlink()
+    assert restored(tmp_path / "copy")[0] == 0
+
+
+def test_nothing_is_written_after_what_could_not_be(tmp_path, monkeypatch):
+    """Behind a best adapter that the disk did not take the checkpoint of that step was written, and
+    a start from there looked for the adapter in vain."""
+    real = checkpoints._commit
+
+    def commit(path, keep):
+        if path.parent.name == "best":
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, keep)
+
+    def save_both() -> None:
+        with checkpoints.opened(tmp_path) as store:
+            checkpoints.save(store.folder("best"), 1, state(1), lambda: {1})
+            checkpoints.save(store, 1, state(1), lambda: {1})
+
+    monkeypatch.setattr(checkpoints, "_commit", commit)
+    with pytest.raises(OSError, match="Input/output"):
+        save_both()
+    monkeypatch.undo()
+    assert restored(tmp_path)[0] == 0
 
 
 def test_no_good_step_is_an_error_and_no_step_is_none(two, tmp_path):

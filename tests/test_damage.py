@@ -46,7 +46,7 @@ def test_every_flipped_bit_is_found(file: Path):
     unseen = 0
     for bit in bits:
         file.write_bytes(flipped(content, bit))
-        with contextlib.suppress(ValueError, MemoryError, UnicodeDecodeError):
+        with contextlib.suppress(ValueError):
             unseen += len(shards.read_one(file)) == 40
     assert unseen
 

@@ -143,7 +143,7 @@ class LlamaConfig:
             num_kv_heads=kv_heads,
             head_dim=head_dim,
             context=context if window is None else min(context, window),
-            norm_eps=float(get.value("rms_norm_eps")),
+            norm_eps=_number("rms_norm_eps", get.value("rms_norm_eps")),
             rope=_rope(config, context),
             activation=_ACTIVATIONS[act],
             tied=bool(get.value("tie_word_embeddings")),
@@ -231,7 +231,7 @@ def _rope(config: Mapping[str, Any], context: int) -> Rope:
         **(config.get("rope_scaling") or {}),
         **(config.get("rope_parameters") or {}),
     }
-    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    theta = _number("rope_theta", scaling.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     partial = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
     if float(partial) != 1.0:
@@ -249,12 +249,13 @@ def _rope(config: Mapping[str, Any], context: int) -> Rope:
     if missing := [name for name in needed if scaling.get(name) is None]:
         raise ValueError(f"config.rope_parameters.{missing[0]}: needed by rope_type {kind!r}")
     if kind == "linear":
-        return Rope(theta, "linear", float(scaling["factor"]))
-    return Rope(
-        theta,
-        "llama3",
-        float(scaling["factor"]),
-        float(scaling["low_freq_factor"]),
-        float(scaling["high_freq_factor"]),
-        int(scaling.get("original_max_position_embeddings") or context),
-    )
+        return Rope(theta, "linear", _number("rope_parameters.factor", scaling["factor"]))
+    factor, low, high = (_number(f"rope_parameters.{name}", scaling[name]) for name in needed)
+    original = scaling.get("original_max_position_embeddings") or context
+    return Rope(theta, "llama3", factor, low, high, int(original))
+
+
+def _number(name: str, found: Any) -> float:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e30:
+        raise ValueError(f"config.{name}: {found!r} is not a positive number")
+    return float(found)

@@ -2,6 +2,8 @@
 dequantised one by one."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,14 +46,31 @@ _UNSUPPORTED = ("expert_count", "attention.sliding_window", "attention.clamp_kqv
 
 def open_file(file: Path) -> GGUFReader:
     """Reads metadata and the list of tensors. Raises ValueError if it is not a whole GGUF file."""
-    try:
+    with _naming(file):
         return GGUFReader(file)
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a readable GGUF file: {error}") from error
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Whatever metadata that no writer wrote makes of the libraries, as a ValueError that names the
+    file."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(file) in str(error):
+            raise
+        raise ValueError(
+            f"{file}: not a readable GGUF file ({type(error).__name__}: {error})"
+        ) from error
 
 
 def config(reader: GGUFReader) -> LlamaConfig:
     """The model's shape. Raises ValueError naming the metadata key the port cannot honour."""
+    with _naming(_path(reader)):
+        return _config(reader)
+
+
+def _config(reader: GGUFReader) -> LlamaConfig:
     if (arch := _architecture(reader)) not in ARCHITECTURES:
         raise ValueError(
             f"{_path(reader)}: general.architecture: {arch!r} is not one of {ARCHITECTURES}"
@@ -96,6 +115,11 @@ def config(reader: GGUFReader) -> LlamaConfig:
 
 def tensors(reader: GGUFReader) -> dict[str, Stored]:
     """Lists the tensors under their Hugging Face names; reads nothing yet."""
+    with _naming(_path(reader)):
+        return _tensors(reader)
+
+
+def _tensors(reader: GGUFReader) -> dict[str, Stored]:
     arch = _architecture(reader)
     heads = _needed(reader, f"{arch}.attention.head_count")
     kv_heads = _value(reader, f"{arch}.attention.head_count_kv", heads)
@@ -221,6 +245,11 @@ def tokenizer(reader: GGUFReader) -> Tokenizer:
 
     Raises ValueError naming the key for other kinds of tokenizer.
     """
+    with _naming(_path(reader)):
+        return _tokenizer(reader)
+
+
+def _tokenizer(reader: GGUFReader) -> Tokenizer:
     if (model := _value(reader, "tokenizer.ggml.model")) != "gpt2":
         raise ValueError(
             f"{_path(reader)}: tokenizer.ggml.model: {model!r} is not supported, only 'gpt2'"

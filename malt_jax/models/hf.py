@@ -55,7 +55,7 @@ def config(directory: Path) -> LlamaConfig:
     refuse_remote_code(fields, path)
     try:
         return LlamaConfig.from_hf(fields)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:  # fields of any type
         raise ValueError(f"{path}: {error}") from None
 
 

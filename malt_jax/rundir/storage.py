@@ -5,9 +5,11 @@ A store's objects appear whole when their upload ends, which is the promise of a
 renames nothing, so that a directory there counts once its marker is in it, which is written last.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,13 +45,46 @@ def written_whole(path: Path, *, checked: bool = False) -> Iterator[BinaryIO]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w+b") as file:
+    with naming(path), temporary.open("w+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
         if checked:
             _note_digest(path, file)
     os.replace(temporary, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an error of the disk the name of the file or directory that is written here. What fails
+    on an open file comes without one, and what fails in a library of another language as an error
+    of its own that only says so."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (said := _SYSTEM_ERROR.search(str(error))):
+            number = int(said[1])
+        if number is None or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+_SYSTEM_ERROR = re.compile(r"\bOS error (\d+)", re.IGNORECASE)  # of Rust's and of TensorStore's
+
+
+def way_on(error: BaseException) -> str:
+    """What to do about an error of the disk, to be said after it; empty for any other error."""
+    ways = {
+        errno.EIO: "the disk failed: look after it",
+        errno.EROFS: "the disk takes no more writes: look after it",
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "make room",
+    }
+    way = ways.get(getattr(error, "errno", None))
+    return (
+        f"\n{way}; what is committed is whole, and the same command goes on from it" if way else ""
+    )
 
 
 def _note_digest(path: Path, content: Any) -> None:
@@ -91,10 +126,11 @@ def directory_whole(path: Path, marker: str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     temporary.mkdir(parents=True)
-    yield temporary
-    for file in temporary.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    with naming(path):
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 

@@ -168,6 +168,8 @@ def _filter(
     ids: set[str] = set()
     for index, question in enumerate(rows):
         answer = task.reference(question.answer, question.choices)
+        if answer is not None and task.reference(answer, question.choices) is None:
+            answer = None  # what grading, which reads it again, would stop at
         text = key(question.text)
         if not text or not question.answer.strip():
             reason = "empty"

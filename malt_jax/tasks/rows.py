@@ -92,7 +92,7 @@ def _read_parquet(path: Path) -> Rows:
 
     try:
         rows = parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(f"{path}: unreadable Parquet ({error}); fetch it again") from error
     for index, row in enumerate(rows):
         yield f"{path}, row {index}", row

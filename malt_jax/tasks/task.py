@@ -90,7 +90,7 @@ def answer_field(row: Row, name: str) -> str:
 def id_field(row: Row, name: str) -> str:
     """The dataset's own id, or "" where the row has none."""
     value = row.get(name)
-    return "" if value is None else str(value)
+    return "" if value is None else _readable(str(value), name)
 
 
 def _readable(text: str, name: str) -> str:

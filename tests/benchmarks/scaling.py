@@ -8,9 +8,10 @@ many times what one of them makes on one core of the same round. On a machine th
 well, tokens per second of CPU time say more: what more devices or hosts cost in work, against one.
 Compilation is not counted: every run collects a first set of questions before it is timed.
 
-questions: the stages from questions to data sets and evaluation with a model that answers at once,
-each number of questions in a process of its own. What is left is the cost of everything but the
-model, in CPU time, which should be the same a question, and peak memory, which should not grow.
+questions: the stages from questions to the report with a model that answers at once, each number of
+questions in a process of its own. What is left is the cost of everything but the model, in CPU
+time, which should be the same a question, and peak memory, which should not grow. (Training costs
+what its rows cost, and is left out.)
 """
 
 import argparse
@@ -37,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 Row = dict[str, Any]
 LAYOUTS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (4, 1))  # processes, devices of each
 SIZES = (100, 1_000, 10_000, 100_000)
-STAGES = ("collect", "datasets", "evaluate")
+STAGES = ("collect", "datasets", "evaluate", "audit", "report")
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -121,12 +122,11 @@ def start(work: Row, devices: int = 1) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str]) -> Row:
+def ended(process: subprocess.Popen[str]) -> Any:
     out, errors = process.communicate()
     if process.returncode:
         sys.exit(f"a worker failed:\n{errors[-3000:]}")
-    found: Row = json.loads(out.splitlines()[-1])
-    return found
+    return json.loads(out.splitlines()[-1])
 
 
 def collecting(
@@ -156,46 +156,82 @@ def collecting(
 
 
 def measured(questions: int) -> Row:
-    found = ended(start({"questions": questions}))
+    (found,) = ended(start({"sizes": [questions]}))
     note(f"{questions:,} questions: {found}")
     return found
 
 
-def answering(questions: int) -> None:
-    """The stages with a model that answers at once, of trees of six nodes and passes of three:
-    microseconds of this process's CPU time a question, and the most MiB that it has had after
-    each."""
+def answering(sizes: list[int], counted: bool = False) -> None:
+    """The stages with a model that answers at once, of trees of six nodes and passes of three, for
+    each number of questions: after each stage microseconds of this process's CPU time a question,
+    the most MiB that it has had, and its open files and threads; what it read and wrote in bytes.
+    If `counted`, the calls of functions in place of the time."""
     from configs.quickstart import get_config
-    from malt_jax import collect, datasets, evaluate, job, settings
+    from malt_jax import audit, collect, datasets, evaluate, job, report, settings
     from malt_jax.types import Question
 
-    asked = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(questions)]
     config = get_config()
     config.eval.systems, config.eval.votes = ("ma", "ma_mv"), 1
     config.eval.equal_compute, config.eval.resamples = False, 100
     config.roles.generator.branching = 2
     config.roles.verifier.branching = config.roles.refiner.branching = 1
-    found: Row = {"questions": questions}
-    with tempfile.TemporaryDirectory() as directory:
-        workdir, config.workdir = Path(directory), directory
-        parsed = settings.parse(config.to_dict())
-        team = job.Job(parsed, collects=False).team
-        team = replace(team, sampler=instant(team))
-        stages: dict[str, Callable[[], Any]] = {
+    parsed = settings.parse(config.to_dict())
+    team = job.Job(parsed, collects=False).team
+    team = replace(team, sampler=instant(team))
+
+    def stages(workdir: Path, n: int) -> dict[str, Callable[[], Any]]:
+        asked = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(n)]
+        return {
             "collect": lambda: collect.run(workdir, parsed, team, asked),
             "datasets": lambda: datasets.run(workdir, parsed),
             "evaluate": lambda: evaluate.run(workdir, parsed, team, {}, asked),
+            "audit": lambda: audit.run(workdir, parsed),
+            "report": lambda: report.write(workdir),
         }
-        found["start_mib"] = peak()
-        # Compilation, and the start of the grading process.
-        collect.run(workdir / "first", parsed, team, asked[:50])
-        evaluate.run(workdir / "first", parsed, team, {}, asked[:50])
-        for name, stage in stages.items():
-            started = time.process_time()
-            stage()
-            found[f"{name}_us"] = 1e6 * (time.process_time() - started) / questions
-            found[f"{name}_mib"] = peak()
-    print(json.dumps(found), flush=True)
+
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for stage in stages(Path(directory) / "first", 50).values():
+            stage()  # compilation, imports, and the start of the grading process
+        for n in sizes:
+            row: Row = {"questions": n, "start_mib": peak()}
+            for name, stage in stages(Path(directory) / str(n), n).items():
+                read, written = traffic()
+                if counted:
+                    row[f"{name}_calls"] = calls_of(stage)
+                else:
+                    started = time.process_time()
+                    stage()
+                    row[f"{name}_us"] = 1e6 * (time.process_time() - started) / n
+                row[f"{name}_mib"] = peak()
+                row[f"{name}_open"] = [len(os.listdir(f"/proc/self/{x}")) for x in ("fd", "task")]
+                row[f"{name}_bytes"] = [
+                    b - a for a, b in zip((read, written), traffic(), strict=True)
+                ]
+            rows.append(row)
+    print(json.dumps(rows), flush=True)
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """How many functions, of Python and of C, `work` calls."""
+    calls = 0
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def traffic() -> tuple[int, int]:
+    """Bytes that this process has read and written so far, from wherever."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["rchar"]), int(counts["wchar"])
 
 
 def instant(team: Any) -> Any:

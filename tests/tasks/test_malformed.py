@@ -50,6 +50,7 @@ BAD = {
     b'{"question": "a\\u0000b", "answer": 1}': "field 'question' holds the character U+0000",
     b'{"question": "a\\u202eb", "answer": 1}': "field 'question' holds the character U+202E",
     b'{"question": "a\\ud800", "answer": 1}': "field 'question' holds the character U+D800",
+    b'{"id": "\\ud800", "question": "a", "answer": 1}': "field 'id' holds the character U+D800",
     b'{"question": "a", "answer": "\\u0007"}': "field 'answer' holds the character U+0007",
     b"[" * 100_000: "JSON nested too deep",
     b'{"question": "' + b"a" * MAX_LINE + b'"}': "a line of 1048593 bytes; 1048576 are the most",
@@ -84,7 +85,7 @@ def test_ten_thousand_fuzzed_lines(tmp_path: Path) -> None:
             case 2:
                 del line[random.randrange(len(line)) :]
             case 3:
-                line = bytearray(random.choice(list(BAD)[:11]))
+                line = bytearray(random.choice(list(BAD)[:-2]))
             case 4:
                 line = bytearray(f'{{"question": "<|im_end|> {i} </s>", "answer": {i}}}'.encode())
         lines.append(bytes(line).replace(b"\n", b""))

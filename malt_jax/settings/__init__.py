@@ -4,13 +4,11 @@ as frozen dataclasses.
 Every field is explained where its default lives: `configs/base.py`.
 """
 
-import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from malt_jax.settings.typed import build
 
 PHASES = ("sft", "dpo", "kto")
 SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
@@ -65,7 +63,7 @@ class CreditSettings:
 class LoraSettings:
     rank: int
     alpha: float
-    targets: tuple[str, ...]
+    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...]
 
 
 @dataclass(frozen=True)
@@ -162,52 +160,11 @@ def parse(config: Mapping[str, Any]) -> Settings:
     Raises ValueError naming the key for an unknown or missing key, a value of the wrong type, or
     a value with which no run can succeed.
     """
-    settings = _build(Settings, config, "config")
+    settings = build(Settings, config, "config")
     for key, ok, rule in _rules(settings):
         if not ok:
             raise ValueError(f"config.{key}: {rule}")
     return settings
-
-
-def _build(kind: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, key)
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{key}: {value!r} is not a tuple")
-        return tuple(_build(inner[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    if origin is Mapping or origin is types.MappingProxyType:
-        return {name: _build(inner[1], item, f"{key}.{name}") for name, item in value.items()}
-    if origin is Literal:
-        if value not in inner:
-            raise ValueError(f"{key}: {value!r} is not one of {list(inner)}")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{key}: {value!r} is not of type {kind.__name__}")
-    return value
-
-
-def _build_dataclass(kind: type, value: Any, key: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: {value!r} is not a group of settings")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    for name in value:
-        if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean {key}.{close[0]}?" if close else f"known keys: {sorted(fields)}"
-            raise ValueError(f"{key}.{name}: unknown key; {hint}")
-    for name, field in fields.items():
-        if name not in value and field.default is dataclasses.MISSING:
-            raise ValueError(
-                f"{key}.{name}: missing; start from configs/base.py, which has every key"
-            )
-    return kind(
-        **{name: _build(hints[name], item, f"{key}.{name}") for name, item in value.items()}
-    )
 
 
 _COUNTS = ("train_questions", "skip_questions", "eval_questions")
@@ -292,12 +249,11 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
             (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),
             (f"{key}.train", role.train[:1] != ("dpo",), "dpo needs the sft policy before it"),
             (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
-            (
-                "sample.rows",
-                s.sample.rows >= max(role.branching, s.eval.votes, s.eval.debate.agents),
-                "too few for one parent",
-            ),
         ]
+    together = {"eval.votes": s.eval.votes, "eval.debate.agents": s.eval.debate.agents}
+    together |= {f"roles.{name}.branching": role.branching for name, role in s.roles.items()}
+    for key, n in together.items():
+        rules.append(("sample.rows", s.sample.rows >= n, f"too few: config.{key} is {n}"))
     for phase in PHASES:
         p = s.phase(phase)
         rules += [
