@@ -81,7 +81,7 @@ def way_on(error: BaseException) -> str:
         errno.ENOSPC: "make room",
         errno.EDQUOT: "make room",
     }
-    way = ways.get(getattr(error, "errno", None))
+    way = ways.get(getattr(error, "errno", None) or 0)
     return (
         f"\n{way}; what is committed is whole, and the same command goes on from it" if way else ""
     )
