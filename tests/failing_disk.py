@@ -3,7 +3,7 @@ under `failing_disk.c`.
 
 PLAN is JSON: `argv` of malt_jax.main, `directory` (whose disk fails), `library` (failing_disk.c,
 compiled) and `log`. Every attempt meets one error, at the first operation on a file that no attempt
-before it has met one at, until there is none left. The last line of output is JSON: for every
+before it has met one at, until there is none left. The output is a JSON object a line: for every
 attempt the place of its error, its exit code and the end of what it said.
 """
 
@@ -34,11 +34,10 @@ def main(plan: dict[str, Any]) -> None:
             killing.run(plan["argv"], log)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         place, said = report.read_text().strip(), log.read_text()
-        row = {"place": place, "code": code, "said": said[-3000:]}
+        attempts.append({"place": place, "code": code, "said": said[-3000:]})
+        print(json.dumps(attempts[-1]), flush=True)
         if not place:
-            print(json.dumps({"attempts": attempts, "end": row}))
             return
-        attempts.append(row)
 
 
 if __name__ == "__main__":

@@ -195,3 +195,9 @@ def documented_elsewhere(module: str, node: ast.FunctionDef | ast.ClassDef) -> b
             ast.unparse(base) == "nnx.Module" for base in getattr(node, "bases", [])
         )  # at forward
     )
+
+
+@pytest.mark.parametrize("module", ["malt_jax.planted", "configs.planted", "test_planted"])
+def test_a_warning_of_our_own_is_an_error(module):
+    with pytest.raises(UserWarning, match="planted"):
+        exec("import warnings; warnings.warn('planted')", {"__name__": module})
