@@ -77,7 +77,8 @@ def writing(
         with rundir.naming(path):
             temporary.write_text("".join(_line(row) for row in kept))
         os.replace(temporary, path)
-        events = _events(local / "tensorboard", done, resumed)
+        with rundir.naming(local / "tensorboard"):
+            events = _events(local / "tensorboard", done, resumed)
         online = _wandb(directory, project, title, config) if project else None
         with path.open("a") as lines:
 

@@ -200,6 +200,28 @@ def test_what_to_do_is_said():
     assert not rundir.way_on(ValueError("config.seed"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        ValueError("UNKNOWN: Failed to fsync file: Input/output error [os_error_code='5']"),
+        Exception("Input/output error (os error 5)"),
+    ],
+    ids=["python", "tensorstore", "rust"],
+)
+def test_an_error_of_any_library_gets_the_name_of_the_file(error: Exception):
+    """TensorStore's was a page of its settings."""
+    with (
+        pytest.raises(OSError, match="Input/output error: 'a file'"),
+        rundir.naming(Path("a file")),
+    ):
+        raise error
+    other = ValueError("5 is no answer")
+    with pytest.raises(ValueError, match="no answer") as caught, rundir.naming(Path("a file")):
+        raise other
+    assert caught.value is other
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """failing_disk.c, compiled."""

@@ -70,7 +70,8 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-_SYSTEM_ERROR = re.compile(r"\bOS error (\d+)", re.IGNORECASE)  # of Rust's and of TensorStore's
+# "(os error 5)" in Rust's errors, "[os_error_code='5']" in TensorStore's.
+_SYSTEM_ERROR = re.compile(r"\bos[ _]error(?:_code=)?[ ']*(\d+)", re.IGNORECASE)
 
 
 def way_on(error: BaseException) -> str:
