@@ -25,9 +25,10 @@ def run(config: Config) -> None:
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
-    for one in (settings.parse(main), *parsed.values()):
+    own = settings.parse(main)
+    for one in (own, *parsed.values()):
         job.check(one)
-    job.run(settings.parse(main), main, job.STAGES)
+    job.run(own, main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():

@@ -2,11 +2,11 @@
 dequantised one by one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,8 @@ from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.weights import EMBED, HEAD, LAYER_NAMES, Index, Stored
 from malt_jax.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 ROPE_FACTORS = "rope_freqs.weight"
@@ -64,13 +66,20 @@ def _naming(file: Path) -> Iterator[None]:
         ) from error
 
 
+def _named(read: Callable[[GGUFReader], T]) -> Callable[[GGUFReader], T]:
+    """`read`, whose errors name the file."""
+
+    @wraps(read)
+    def reading(reader: GGUFReader) -> T:
+        with _naming(_path(reader)):
+            return read(reader)
+
+    return reading
+
+
+@_named
 def config(reader: GGUFReader) -> LlamaConfig:
     """The model's shape. Raises ValueError naming the metadata key the port cannot honour."""
-    with _naming(_path(reader)):
-        return _config(reader)
-
-
-def _config(reader: GGUFReader) -> LlamaConfig:
     if (arch := _architecture(reader)) not in ARCHITECTURES:
         raise ValueError(
             f"{_path(reader)}: general.architecture: {arch!r} is not one of {ARCHITECTURES}"
@@ -113,13 +122,9 @@ def _config(reader: GGUFReader) -> LlamaConfig:
     return found
 
 
+@_named
 def tensors(reader: GGUFReader) -> dict[str, Stored]:
     """Lists the tensors under their Hugging Face names; reads nothing yet."""
-    with _naming(_path(reader)):
-        return _tensors(reader)
-
-
-def _tensors(reader: GGUFReader) -> dict[str, Stored]:
     arch = _architecture(reader)
     heads = _needed(reader, f"{arch}.attention.head_count")
     kv_heads = _value(reader, f"{arch}.attention.head_count_kv", heads)
@@ -240,16 +245,12 @@ def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer | None:
     return None
 
 
+@_named
 def tokenizer(reader: GGUFReader) -> Tokenizer:
     """Builds the tokenizer from the metadata: byte-level BPE, split as tokenizer.ggml.pre says.
 
     Raises ValueError naming the key for other kinds of tokenizer.
     """
-    with _naming(_path(reader)):
-        return _tokenizer(reader)
-
-
-def _tokenizer(reader: GGUFReader) -> Tokenizer:
     if (model := _value(reader, "tokenizer.ggml.model")) != "gpt2":
         raise ValueError(
             f"{_path(reader)}: tokenizer.ggml.model: {model!r} is not supported, only 'gpt2'"

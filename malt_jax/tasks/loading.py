@@ -100,15 +100,14 @@ def load(
     return kept, report
 
 
-def whole(
-    task: Task, path: str, *, split: str = "eval", generated: int = 0, seed: int = 0
-) -> list[Question]:
-    """Every question of a split that can be read, for `exclude`: those too that `load` leaves out
-    because this run cannot ask or grade them. `generated` is how many there are of "arithmetic".
+def whole(task: Task, path: str, *, generated: int = 0, seed: int = 0) -> list[Question]:
+    """Every question of an evaluation split that can be read, for `exclude`: those too that `load`
+    leaves out because this run cannot ask or grade them.
+    `generated` is how many there are of "arithmetic".
 
     Raises ValueError as `load` does.
     """
-    return _rows(task, path, split, generated, seed, [])
+    return _rows(task, path, "eval", generated, seed, [])
 
 
 def _rows(
