@@ -159,6 +159,8 @@ def logical_axes(path: Sequence[Any], ndim: int) -> tuple[str | None, ...]:
             "bias": (fan_out,),
             "a": (fan_in, "rank"),
             "b": ("rank", fan_out),
+            "low": ("rank", fan_in),
+            "high": (fan_out, "rank"),
         }
         return leaves[names[-1]]
     return (None,) * ndim

@@ -118,6 +118,8 @@ def _event(row: Row) -> event_pb2.Event:
 def _events(directory: Path, done: int, resumed: bool) -> EventFileWriter:
     """A new event file. Where others lie (`resumed`), its first event says that steps after `done`
     of theirs do not count (SessionLog.START, the `purge_step` of other writers)."""
+    if resumed:  # readers go by the files' names, which tell no order within a second
+        time.sleep(1)
     writer = EventFileWriter(str(directory))
     if resumed:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

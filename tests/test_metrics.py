@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from malt_jax import metrics
 
@@ -60,7 +61,10 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
     }
 
 
-def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path):
+def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path, monkeypatch):
+    """The second event file is number 10 of this process, and its name comes before number 9's of
+    the same second: the new run was read before the one that it replaces."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     write(tmp_path, [step(1, 99.0), step(2, 99.0)])
     write(tmp_path, [step(1, 0.5)])
     assert lines(tmp_path) == [step(1, 0.5)]

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from malt_jax.mesh import constrain
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.models.lora import Adapter, Params, thin_product
+from malt_jax.models.lora import Adapter, Params, stacked_product, thin_product
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
@@ -55,7 +55,9 @@ class Linear(nnx.Module):
         y = jnp.einsum("...i,oi->...o", x, self.kernel[...])
         if self.bias is not None:
             y = y + self.bias[...]
-        if lora is not None:
+        if lora is not None and isinstance(scale, Array):
+            y = y + stacked_product(x, lora, scale)
+        elif lora is not None:
             low = checkpoint_name(thin_product(x, lora["a"].astype(x.dtype)), PRODUCT)
             y = y + thin_product(scale * low, lora["b"].astype(x.dtype))
         return checkpoint_name(y, PRODUCT)

@@ -99,11 +99,20 @@ def _thin_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array
 thin_product.defvjp(_thin_forward, _thin_backward)
 
 
+def stacked_product(x: Array, pair: dict[str, Array], gates: Array) -> Array:
+    """The part [..., out] of a stacked adapter, for x [..., in] and gates [..., R]."""
+    low = jnp.einsum("...i,ri->...r", x, pair["low"].astype(x.dtype))
+    return jnp.einsum("...r,or->...o", gates * low, pair["high"].astype(x.dtype))
+
+
 def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
     """Several adapters as one, side by side along the rank; None if none of them adapts anything.
 
     y + (gates (x A)) B with `gates` of a row (below) is then y under that row's adapter alone: the
-    other adapters' parts are multiplied by zero.
+    other adapters' parts are multiplied by zero. The matrices are stored [out, in] as the base's
+    are (`llama.Linear`), so that a row's bits do not depend on its company; training, which would
+    be slower for it, keeps them the other way. `layers[i][target]` holds `low: float32[R, in]` and
+    `high: float32[out, R]`, R the sum of the ranks.
     """
     found = [adapter for adapter in adapters if adapter is not None]
     if not found:
@@ -119,7 +128,7 @@ def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
             for pair, a in zip(pairs, found, strict=True)
         ]
         lows, highs = zip(*parts, strict=True)
-        return {"a": jnp.concatenate(lows, 1), "b": jnp.concatenate(highs, 0)}
+        return {"low": jnp.concatenate(lows, 1).T, "high": jnp.concatenate(highs, 0).T}
 
     places = sorted({(i, t) for a in found for i, layer in a.layers.items() for t in layer})
     layers: dict[int, dict[str, dict[str, Array]]] = {i: {} for i, _ in places}

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from malt_jax.models import Adapter, llama, load, lora
 from malt_jax.models.peft import load_adapter, save_adapter
+from malt_jax.sampler.programs import options
 
 torch = pytest.importorskip("torch")
 
@@ -54,6 +55,21 @@ def filled(config, seed: int, rank=4, alpha=6.0, targets=lora.TARGETS) -> Adapte
 def logits(config, params, adapter):
     hidden, _ = llama.forward(config, params, TOKENS, np.ones_like(TOKENS), adapter)
     return llama.unembed(config, params, hidden)
+
+
+@pytest.mark.parametrize(("inner", "rank", "out"), [(32, 2, 48), (576, 24, 1536), (1536, 48, 576)])
+def test_a_rows_bits_do_not_depend_on_how_many_stand_beside_it(inner, rank, out):
+    """With stacked adapters [in, out], CPUs without AVX-512 summed in another order from some
+    number of rows on, and a node's tokens could depend on its batch."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, 1, inner), np.float32)
+    shapes = {"low": (rank, inner), "high": (out, rank)}
+    pair = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    product = jax.jit(lora.stacked_product, compiler_options=options("cpu"))
+    four = np.asarray(product(x[:4], pair, jnp.ones((4, 1, rank))))
+    for rows in (8, 12, 16, 24, 40, 64, 96, 256):
+        more = product(x[:rows], pair, jnp.ones((rows, 1, rank)))
+        np.testing.assert_array_equal(np.asarray(more)[:4], four)
 
 
 def theirs(model) -> np.ndarray:
