@@ -70,7 +70,8 @@ def writing(
         yield lambda row: None
         return
     done = kept[-1]["step"] if kept else 0
-    resumed = (directory / "tensorboard").exists()
+    found = directory / "tensorboard"
+    earlier = [file.name for file in found.iterdir()] if found.exists() else []
     with rundir.appending(directory) as (local, bring_over):
         path = local / "metrics.jsonl"
         temporary = path.with_name(path.name + ".tmp")
@@ -78,7 +79,7 @@ def writing(
             temporary.write_text("".join(_line(row) for row in kept))
         os.replace(temporary, path)
         with rundir.naming(local / "tensorboard"):
-            events = _events(local / "tensorboard", done, resumed)
+            events = _events(local / "tensorboard", done, earlier)
         online = _wandb(directory, project, title, config) if project else None
         with path.open("a") as lines:
 
@@ -115,13 +116,14 @@ def _event(row: Row) -> event_pb2.Event:
     return event_pb2.Event(wall_time=time.time(), step=row["step"], summary=summary)
 
 
-def _events(directory: Path, done: int, resumed: bool) -> EventFileWriter:
-    """A new event file. Where others lie (`resumed`), its first event says that steps after `done`
-    of theirs do not count (SessionLog.START, the `purge_step` of other writers)."""
-    if resumed:  # readers go by the files' names, which tell no order within a second
-        time.sleep(1)
+def _events(directory: Path, done: int, earlier: list[str]) -> EventFileWriter:
+    """A new event file. Where there are `earlier` ones, its first event says that steps after
+    `done` of theirs do not count (SessionLog.START, the `purge_step` of other writers)."""
+    # Readers go by the files' names, which tell no order within a second.
+    while any(f".{int(time.time())}." in name for name in earlier):
+        time.sleep(0.05)
     writer = EventFileWriter(str(directory))
-    if resumed:
+    if earlier:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         writer.add_event(event_pb2.Event(wall_time=time.time(), step=done + 1, session_log=start))
     return writer

@@ -39,7 +39,7 @@ QUESTIONS = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(4)]
 CHANGES = {
     "model.path": str(TINY),
     "chain": ("generator",),
-    "roles.generator.train": ("sft", "dpo"),
+    "roles.generator.train": ("sft",),
     "sample.questions_per_shard": 2,
     "eval.systems": ("sa", "sa_mv"),
     "eval.equal_compute": False,
