@@ -77,7 +77,8 @@ def test_damage_to_any_file_is_found_and_the_step_before_is_used(harm, two, tmp_
             shutil.copytree(two, directory)
             harm(directory / "20" / name, bit)
             fault = checkpoints.damage(directory / "20")
-            assert str(name) in fault or checkpoints.MANIFEST in fault, (name, bit)
+            # What a damaged manifest says of another file is not that file's fault.
+            assert str(name) in fault or (fault and name.name == checkpoints.MANIFEST), (name, bit)
             with pytest.raises(ValueError, match="delete"):
                 checkpoints.load(directory / "20", state(0))
             shutil.rmtree(directory)
