@@ -89,7 +89,7 @@ def fit(
     tx, loss = steps.optimiser(chosen, len(order)), objectives.loss(chosen)
     # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
     begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
-    step = steps.training(model.config, tx, loss, begun, remat=chosen.remat)
+    step = hosts.in_step(steps.training(model.config, tx, loss, begun, remat=chosen.remat))
     evaluate = heldout.evaluator(chosen, model, mesh, adapter, held) if len(held) else None
     if evaluate is None and chosen.held_out:
         logging.info("%s: too few questions to hold any out; no evaluation", title)

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -75,6 +75,23 @@ def meet() -> None:
         # Not a collective of the devices, some of which give up after minutes.
         wait = multihost.get_barrier_sync_fn()
         wait(key=f"malt_jax {next(_MEETINGS)}", timeout_ms=_LONGEST_WAIT_MS)
+
+
+def in_step(program: Any) -> Callable[..., Any]:
+    """A program of `jax.jit` that all hosts run together, for arguments of one shape. They meet
+    once it is compiled: a CPU's connections are made by its first collective, which waits for a
+    slower host for half a minute only."""
+    if not several():
+        return cast(Callable[..., Any], program)
+    compiled: list[Callable[..., Any]] = []
+
+    def run(*arguments: Any) -> Any:
+        if not compiled:
+            compiled.append(program.lower(*arguments).compile())
+            meet()
+        return compiled[0](*arguments)
+
+    return run
 
 
 def by_first(work: Callable[[], object]) -> None:

@@ -38,6 +38,19 @@ ocp.StandardCheckpointHandler.save = save
 runpy.run_module("malt_jax.main", run_name="__main__")
 """
 
+SLOW_TO_COMPILE = """
+import runpy, time
+from jax._src import compiler
+whole, waits = compiler.compile_or_get_cached, [45]
+def compile(backend, module, *args, **kwargs):
+    if waits and "jit_step" in str(module.operation.attributes["sym_name"]):
+        time.sleep(waits.pop())
+        print("woke up", flush=True)
+    return whole(backend, module, *args, **kwargs)
+compiler.compile_or_get_cached = compile
+runpy.run_module("malt_jax.main", run_name="__main__")
+"""
+
 
 def begin(
     workdir: Path,
@@ -166,6 +179,15 @@ def test_hosts_that_share_the_weights_sample_in_step(one, tmp_path):
     otherwise."""
     step = run(tmp_path / "run", 2, "--config.mesh.tensor=2", "--config.sample.kv_gib=0.05")
     assert_same(step, one, "datasets/**/*.parquet", "datasets/*.json")
+
+
+@pytest.mark.slow
+def test_a_host_that_compiles_for_longer_is_waited_for(tmp_path):
+    """Connections between CPUs are made by the first collective over all their devices, which
+    waits for half a minute: the fast host ended the job."""
+    processes = begin(tmp_path / "run", 2, devices=2, program=SLOW_TO_COMPILE)
+    assert ended(processes, 900) == [0, 0], log(tmp_path / "run", 0)
+    assert "woke up" in log(tmp_path / "run", 1)
 
 
 @pytest.mark.slow
