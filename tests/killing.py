@@ -1,8 +1,9 @@
 """Runs a job that is killed at random moments until it is through: `python killing.py PLAN`.
 
-PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most), `seconds` (the mean time
-to a kill) and `forget` ("", "optimiser" or "position": what a restore is made to lose). The last
-line of output is JSON: for every kill the stage that it hit.
+PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most, and how many of them in
+one stage: on a slow machine all would hit the first), `seconds` (the mean time to a kill) and
+`forget` ("", "optimiser" or "position": what a restore is made to lose). The last line of output is
+JSON: for every kill the stage that it hit.
 
 Every attempt is a fork of this process, which has imported everything and computed nothing: a start
 takes a second instead of ten.
@@ -34,10 +35,12 @@ def main(plan: dict[str, Any]) -> None:
         pid = os.fork()
         if not pid:
             run(plan["argv"], log)
-        left = chance.expovariate(1 / plan["seconds"]) if len(hit) < plan["kills"] else math.inf
+        most, in_one = plan["kills"]
+        left = chance.expovariate(1 / plan["seconds"]) if len(hit) < most else math.inf
         while left > 0 and not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             time.sleep(0.01)
-            left -= 0.01 * started(log, begun)  # the clock runs from the first stage on
+            # The clock runs in stages that have not been hit often enough.
+            left -= 0.01 * (started(log, begun) and hit.count(stage(log)) < in_one)
         if left > 0:
             print(json.dumps({"code": os.waitstatus_to_exitcode(ended[1]), "hit": hit}))
             return
