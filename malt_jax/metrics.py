@@ -70,8 +70,7 @@ def writing(
         yield lambda row: None
         return
     done = kept[-1]["step"] if kept else 0
-    found = directory / "tensorboard"
-    earlier = [file.name for file in found.iterdir()] if found.exists() else []
+    earlier = [file.name for file in rundir.files(directory / "tensorboard")]
     with rundir.appending(directory) as (local, bring_over):
         path = local / "metrics.jsonl"
         temporary = path.with_name(path.name + ".tmp")

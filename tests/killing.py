@@ -1,9 +1,9 @@
 """Runs a job that is killed at random moments until it is through: `python killing.py PLAN`.
 
-PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most, and how many of them in
-one stage: on a slow machine all would hit the first), `seconds` (the mean time to a kill) and
-`forget` ("", "optimiser" or "position": what a restore is made to lose). The last line of output is
-JSON: for every kill the stage that it hit.
+PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most, a third of them in one
+stage: on a slow machine all would hit the first), `seconds` (the mean time to a kill) and `forget`
+("", "optimiser" or "position": what a restore is made to lose). The last line of output is JSON:
+for every kill the stage that it hit.
 
 Every attempt is a fork of this process, which has imported everything and computed nothing: a start
 takes a second instead of ten.
@@ -35,18 +35,17 @@ def main(plan: dict[str, Any]) -> None:
         pid = os.fork()
         if not pid:
             run(plan["argv"], log)
-        most, in_one = plan["kills"]
-        left = chance.expovariate(1 / plan["seconds"]) if len(hit) < most else math.inf
+        left = chance.expovariate(1 / plan["seconds"]) if len(hit) < plan["kills"] else math.inf
         while left > 0 and not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             time.sleep(0.01)
             # The clock runs in stages that have not been hit often enough.
-            left -= 0.01 * (started(log, begun) and hit.count(stage(log)) < in_one)
+            left -= 0.01 * ((now := stage(log, begun)) != "" and 3 * hit.count(now) < plan["kills"])
         if left > 0:
             print(json.dumps({"code": os.waitstatus_to_exitcode(ended[1]), "hit": hit}))
             return
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        hit.append(stage(log))
+        hit.append(stage(log, begun))
 
 
 def run(argv: list[str], log: Path) -> None:
@@ -65,17 +64,12 @@ def run(argv: list[str], log: Path) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def started(log: Path, begun: int) -> bool:
-    """Whether the attempt has begun a stage."""
+def stage(log: Path, begun: int) -> str:
+    """The stage that the log names last after its first `begun` bytes; empty if it names none."""
     with log.open() as file:
         file.seek(begun)
-        return " stage " in file.read()
-
-
-def stage(log: Path) -> str:
-    """The stage that the log names last."""
-    lines = [line for line in log.read_text().splitlines() if " stage " in line]
-    return lines[-1].split(" stage ")[1].split()[0]
+        lines = [line for line in file.read().splitlines() if " stage " in line]
+    return lines[-1].split(" stage ")[1].split()[0] if lines else ""
 
 
 def forgetting(what: str) -> None:

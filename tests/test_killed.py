@@ -30,13 +30,9 @@ def unbroken(tmp_path_factory) -> dict[str, str]:
 
 
 def killed(
-    workdir: Path,
-    kills: tuple[int, int],
-    seed: int,
-    flags: tuple[str, ...] = LONGER,
-    forget: str = "",
+    workdir: Path, kills: int, seed: int, flags: tuple[str, ...] = LONGER, forget: str = ""
 ) -> Counter:
-    """Runs a job through so many kills, and so many in one stage; how many hit each."""
+    """Runs a job through `kills` kills; how many hit each stage."""
     plan = {
         "argv": command(workdir, TINY, *flags)[2:],
         "seed": seed,
@@ -60,7 +56,7 @@ def killed(
 
 
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path):
-    killed(tmp_path / "run", (5, 2), 0, OFTEN)
+    killed(tmp_path / "run", 5, 0, OFTEN)
     assert all_products(tmp_path / "run") == all_products(whole)
 
 
@@ -71,7 +67,7 @@ def test_two_hundred_kills(tmp_path: Path, unbroken):
     while sum(hit.values()) < 200:
         workdir = tmp_path / str(seed) / "run"
         workdir.parent.mkdir()
-        hit += killed(workdir, (25, 8), seed)
+        hit += killed(workdir, 25, seed)
         assert all_products(workdir) == unbroken, seed
         seed += 1
     assert set(hit) >= {"collect", "train", "evaluate"}, hit
@@ -85,7 +81,7 @@ def test_a_restore_that_forgets_is_found(tmp_path: Path, unbroken, forget: str):
     for seed in range(6):  # a kill must hit a training that has a checkpoint
         workdir = tmp_path / str(seed) / "run"
         workdir.parent.mkdir()
-        killed(workdir, (12, 4), seed, forget=forget)
+        killed(workdir, 12, seed, forget=forget)
         if all_products(workdir) != unbroken:
             return
     pytest.fail("no difference was seen")
