@@ -5,17 +5,14 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from malt_jax import objectives, process, steps
 from malt_jax.batches import plan
 from malt_jax.feed import Data
-from malt_jax.mesh import fetch
 from malt_jax.metrics import Row
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
-from malt_jax.policy import completion_kl
 from malt_jax.settings import KtoSettings, PhaseSettings
 
 Evaluate = Callable[[Adapter], dict[str, float]]
@@ -43,17 +40,14 @@ def evaluator(
     batch, extra = data.step(phase, order, 0, model.tokenizer.pad_id)
     # KTO's second branches are completions of other questions, which nobody would sample here.
     branches = data.examples.completions.shape[1] if isinstance(phase, KtoSettings) else 1
-    counted = (batch.sequence < batch.sequences) & (batch.sequence % branches == 0)
     batches, placed = steps.place(mesh, batch, extra)
-    compiled = steps.evaluation(model.config, objectives.loss(phase))
+    compiled = steps.evaluation(model.config, objectives.loss(phase), every=branches)
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
-        found = compiled(model.params, adapter, batches, placed)
+        found = compiled(model.params, adapter, reference, batches, placed)
         with process.watched("held-out loss"):
             found = jax.device_get(found)
-        kl = fetch(completion_kl(model.config, model.params, adapter, reference, batches))
-        figures = {name: float(value) for name, value in found.items()}
-        return figures | {"kl": float(kl[counted].mean(dtype=np.float64))}
+        return {name: float(value) for name, value in found.items()}
 
     return evaluate
 

@@ -33,18 +33,52 @@ def completion_logprobs(
 
     Differentiable in the adapter; the base gets no gradient from the head, which is frozen.
     """
-    tokens, positions = jnp.asarray(batch.tokens), jnp.asarray(batch.positions)
-    example, branch = jnp.asarray(batch.example), jnp.asarray(batch.branch)
-    hidden = training.hidden_states(
-        config, params, adapter, tokens, positions, example, branch, remat=remat
-    )
-    hidden = jnp.take_along_axis(hidden, batch.source[..., None], 1)
-    used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
-    more = -hidden.shape[1] % CHUNK
-    hidden = jnp.pad(hidden, ((0, 0), (0, more), (0, 0)))
-    target = jnp.pad(jnp.asarray(batch.target), ((0, 0), (0, more)))
-    head = constrain(params["embed" if config.tied else "head"], ("vocab", None))
-    return _score(hidden, head, target, used)[:, : batch.target.shape[1]]
+    hidden = predicting(config, params, adapter, batch, remat=remat)
+    return target_logprobs(config, params, hidden, batch)
+
+
+def predicting(
+    config: LlamaConfig,
+    params: Params,
+    adapter: Adapter | None,
+    batch: Batch,
+    *,
+    remat: Remat = "keep_all",
+) -> Array:
+    """The hidden states that predict the batch's targets: [R, P, D]."""
+    fields = (batch.tokens, batch.positions, batch.example, batch.branch)
+    hidden = training.hidden_states(config, params, adapter, *map(jnp.asarray, fields), remat=remat)
+    return jnp.take_along_axis(hidden, batch.source[..., None], 1)
+
+
+def target_logprobs(config: LlamaConfig, params: Params, hidden: Array, batch: Batch) -> Array:
+    """`completion_logprobs` from the batch's `predicting` states."""
+    target = _whole_chunks(jnp.asarray(batch.target))
+    found = _score(_whole_chunks(hidden), _head(config, params), target, _used(batch))
+    return found[:, : batch.target.shape[1]]
+
+
+def token_kl(
+    config: LlamaConfig, params: Params, ours: Array, theirs: Array, batch: Batch
+) -> Array:
+    """KL(ours || theirs) of the next-token distributions in front of every completion token, in
+    nats, exact over the vocabulary: float32[R, P]; places of padding say nothing.
+
+    `ours` and `theirs` are the `predicting` states of one base under two adapters. Logits exist
+    for a chunk of positions at a time.
+    """
+    head, states = _head(config, params), [_whole_chunks(hidden) for hidden in (ours, theirs)]
+    nothing = jnp.zeros(states[0].shape[:2], jnp.int32)
+
+    def chunk(i: Array, kl: Array) -> Array:
+        ours_C, theirs_C = (
+            jax.nn.log_softmax(_logits(hidden, head, nothing, i)[0]) for hidden in states
+        )
+        part = jnp.sum(jnp.exp(ours_C) * (ours_C - theirs_C), -1)
+        return _update(kl, part, i * CHUNK, 1)
+
+    kl = jax.lax.fori_loop(0, _chunks(_used(batch)), chunk, nothing.astype(jnp.float32))
+    return kl[:, : batch.target.shape[1]]
 
 
 def per_sequence(logps: Array, batch: Batch) -> tuple[Array, Array]:
@@ -114,6 +148,21 @@ def _score_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Any, ...]:
 _score.defvjp(_score_forward, _score_backward)
 
 
+def _head(config: LlamaConfig, params: Params) -> Array:
+    return constrain(params["embed" if config.tied else "head"], ("vocab", None))
+
+
+def _used(batch: Batch) -> Array:
+    """The most predictions in a row."""
+    return jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
+
+
+def _whole_chunks(array: Array) -> Array:
+    """[R, P, ...] with P padded to a multiple of CHUNK."""
+    more = -array.shape[1] % CHUNK
+    return jnp.pad(array, ((0, 0), (0, more), *((0, 0),) * (array.ndim - 2)))
+
+
 def _chunks(used: Array) -> Array:
     return (used + CHUNK - 1) // CHUNK
 
@@ -123,51 +172,3 @@ def _logits(hidden: Array, head: Array, target: Array, i: Array) -> tuple[Array,
     states, targets = (_slice(x, i * CHUNK, CHUNK, 1) for x in (hidden, target))
     logits = jnp.einsum("rpd,vd->rpv", states, head, preferred_element_type=jnp.float32)
     return logits, targets
-
-
-@partial(jax.jit, static_argnames="config")
-def completion_kl(
-    config: LlamaConfig,
-    params: Params,
-    adapter: Adapter | None,
-    reference: Adapter | None,
-    batches: Batch,
-) -> Array:
-    """KL(policy || reference) of the next-token distributions in front of every completion token,
-    in nats, exact over the vocabulary: float32[K, R, P] of K micro-batches; places of padding say
-    nothing.
-
-    The two policies are one base under two adapters. Logits exist for a chunk of positions at a
-    time.
-    """
-    head = params["embed" if config.tied else "head"]
-
-    def one(batch: Batch) -> Array:
-        used = jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
-        more = -batch.source.shape[1] % CHUNK
-        ours, theirs = (
-            jnp.pad(_predicting(config, params, which, batch), ((0, 0), (0, more), (0, 0)))
-            for which in (adapter, reference)
-        )
-        target = jnp.zeros(ours.shape[:2], jnp.int32)
-
-        def chunk(i: Array, kl: Array) -> Array:
-            ours_C, theirs_C = (
-                jax.nn.log_softmax(_logits(hidden, head, target, i)[0]) for hidden in (ours, theirs)
-            )
-            part = jnp.sum(jnp.exp(ours_C) * (ours_C - theirs_C), -1)
-            return _update(kl, part, i * CHUNK, 1)
-
-        kl = jax.lax.fori_loop(0, _chunks(used), chunk, jnp.zeros(target.shape, jnp.float32))
-        return kl[:, : batch.source.shape[1]]
-
-    return jax.lax.map(one, batches)
-
-
-def _predicting(
-    config: LlamaConfig, params: Params, adapter: Adapter | None, batch: Batch
-) -> Array:
-    """The hidden states that predict the batch's targets: [R, P, D]."""
-    fields = (batch.tokens, batch.positions, batch.example, batch.branch)
-    hidden = training.hidden_states(config, params, adapter, *map(jnp.asarray, fields))
-    return jnp.take_along_axis(hidden, batch.source[..., None], 1)

@@ -23,7 +23,7 @@ from malt_jax.batches import Batch
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.training import Remat
-from malt_jax.policy import completion_logprobs
+from malt_jax.policy import completion_logprobs, predicting, target_logprobs, token_kl
 from malt_jax.settings import PhaseSettings
 
 State = dict[str, Any]
@@ -34,7 +34,8 @@ Metrics = dict[str, Array]
 Loss = Callable[[Array, Batch, Extra], tuple[Array, Metrics]]
 """(log-probabilities float32[R, P], batch, extra) -> share of the loss, shares of the metrics."""
 Step = Callable[[Params, State, Batch, Extra], tuple[State, Metrics]]
-Evaluate = Callable[[Params, Adapter, Batch, Extra], Metrics]
+Evaluate = Callable[[Params, Adapter, Adapter, Batch, Extra], Metrics]
+"""(base, adapter, reference, batches, extra) -> metrics."""
 
 # XLA's CPU compiler takes the barriers of `jax.checkpoint` out and then finds that what is to be
 # recomputed is there already: it would keep everything, whatever `remat` says.
@@ -121,17 +122,28 @@ def training(
     return step
 
 
-def evaluation(config: LlamaConfig, loss: Loss) -> Evaluate:
-    """The compiled evaluation: the same loss and metrics, without gradients."""
+def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
+    """The compiled evaluation: the same loss and metrics, without gradients, and `kl`, the mean of
+    `token_kl` from the adapter to the reference over the tokens of every `every`-th completion.
+
+    A pass of the model for each of the two adapters.
+    """
 
     @jax.jit
-    def evaluate(params: Params, adapter: Adapter, batches: Batch, extra: Extra) -> Metrics:
+    def evaluate(
+        params: Params, adapter: Adapter, reference: Adapter, batches: Batch, extra: Extra
+    ) -> Metrics:
         def share(batch: Batch, extra: Extra) -> Any:
-            logps = completion_logprobs(config, params, adapter, batch)
-            return _with_counts(loss, logps, batch, extra)
+            ours, theirs = (
+                predicting(config, params, which, batch) for which in (adapter, reference)
+            )
+            logps = target_logprobs(config, params, ours, batch)
+            counted = (batch.sequence < batch.sequences) & (batch.sequence % every == 0)
+            kl = jnp.where(counted, token_kl(config, params, ours, theirs, batch), 0.0)
+            return _with_counts(loss, logps, batch, extra), (kl.sum(), counted.sum())
 
-        value, metrics = _added(share, batches, extra)
-        return metrics | {"loss": value}
+        (value, metrics), (kl, tokens) = _added(share, batches, extra)
+        return metrics | {"loss": value, "kl": kl / tokens}
 
     return evaluate
 

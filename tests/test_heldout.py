@@ -98,10 +98,8 @@ def test_kl_never_makes_tokens_by_vocabulary():
     data = feed.examples([r[:10] for r in rows], [[r[10:]] for r in rows], 512, ["a", "b"])
     order = plan(data, batch=2, accumulate=1, epochs=1, seed=[0])
     batches, _ = steps.place(mesh.make(), feed.take(data, order, 0, 3), {})
-    text = (
-        policy.completion_kl.lower(MODEL.config, MODEL.params, adapter(1), adapter(2), batches)
-        .as_text()
-    )  # fmt: skip
+    evaluate = steps.evaluation(MODEL.config, lambda logps, batch, extra: (logps.sum(), {}))
+    text = evaluate.lower(MODEL.params, adapter(1), adapter(2), batches, {}).as_text()
     vocabulary = MODEL.config.vocab_size
     assert f"x{policy.CHUNK}x{vocabulary}xf32" in text
     assert f"x{order.predictions}x{vocabulary}xf32" not in text
@@ -159,7 +157,7 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     )
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.run(tmp_path, settings, MODEL, mesh.make())
-    for program in ("step", "evaluate", "completion_kl"):
+    for program in ("step", "evaluate"):
         assert caplog.text.count(f"Compiling jit({program})") == 1
     rows = metrics(tmp_path, "dpo")
     last = next(row for row in reversed(rows) if row.get("eval"))

@@ -84,7 +84,7 @@ def evaluated(settings, data, batch: int, accumulate: int) -> dict[str, float]:
     order = plan(data.examples, batch=batch, accumulate=accumulate, epochs=1, seed=[0])
     inputs = steps.place(mesh.make(), *data.step(settings, order, 0, MODEL.tokenizer.pad_id))
     evaluate = steps.evaluation(MODEL.config, objectives.loss(settings))
-    found = evaluate(MODEL.params, adapter(2), *inputs)
+    found = evaluate(MODEL.params, adapter(2), adapter(3), *inputs)
     return {name: float(value) for name, value in found.items()}
 
 

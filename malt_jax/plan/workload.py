@@ -85,8 +85,8 @@ def work(settings: Settings) -> Work:
             updates = math.ceil(learnt / (phase.batch * phase.accumulate)) * phase.epochs
             steps[name] = steps.get(name, 0) + updates
             evaluations = math.ceil(updates / phase.eval_every) if phase.held_out else 0
-            # An evaluation is a pass for the loss and two for the KL.
-            scored += 3 * evaluations * math.ceil(examples * phase.held_out) * tokens
+            # An evaluation is a pass of the adapter and one of the reference, for the KL.
+            scored += 2 * evaluations * math.ceil(examples * phase.held_out) * tokens
             scored += examples * tokens if name != "sft" else 0
     collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
     return Work(
