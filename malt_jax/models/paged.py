@@ -61,6 +61,14 @@ class Rows(NamedTuple):
     own: Reads
 
 
+class Moves(NamedTuple):
+    """Pages to copy; numpy's arrays or jax's. None of them is both copied and written over."""
+
+    source: Any  # int32[E, n]
+    to: Any  # int32[E, n]
+    many: Any  # int32[E], how many of the n there are
+
+
 class Tiles(NamedTuple):
     """Consecutive prompt tokens to prefill; numpy's arrays or jax's."""
 
@@ -213,15 +221,30 @@ def prefill(
     return llama.run(config, params, tokens, positions, attends, adapter, gates)[1]
 
 
-def copy(source: Pool, target: Pool, from_En: Array, to_En: Array) -> Pool:
-    """`target` with pages `to` taken from pages `from` of `source`; ids past its end do nothing."""
+def copy(config: LlamaConfig, mesh: Mesh, source: Pool | None, target: Pool, moves: Moves) -> Pool:
+    """`target` with the pages that `moves` names, taken from `source` or, if None, from itself."""
+    pages = _page_spec(config, mesh)
+    each = PartitionSpec(pages[0])
 
-    def moved(source: Array, target: Array) -> Array:
-        return jax.vmap(lambda s, t, i, j: t.at[j].set(s[i], mode="drop"))(
-            source, target, from_En, to_En
-        )
+    def moved(source: Array | None, target: Array, moves: Moves) -> Array:
+        old, new, many = (x[0] for x in moves)
 
-    return jax.tree.map(moved, source, target)
+        # One after another: as a gather and a scatter XLA's CPU backend goes element by element.
+        def one(i: Array, kept: Array) -> Array:
+            page = (kept if source is None else source[0])[old[i]]
+            return jax.lax.dynamic_update_index_in_dim(kept, page, new[i], 0)
+
+        return jax.lax.fori_loop(0, many, one, target[0])[None]
+
+    def whole(source: Pool | None, target: Pool, moves: Moves) -> Pool:
+        if source is None:
+            return jax.tree.map(lambda t: moved(None, t, moves), target)
+        return jax.tree.map(lambda s, t: moved(s, t, moves), source, target)
+
+    mapped = jax.shard_map(
+        whole, mesh=mesh, in_specs=(pages, pages, each), out_specs=pages, check_vma=False
+    )
+    return mapped(source, target, moves)
 
 
 def resized(layer: KV, ids_EW: Array) -> KV:
@@ -240,10 +263,9 @@ def _sharded(
 
     `pools` is one layer's `KV`, or several; `local` keeps one.
     """
-    batch = ("data", "fsdp")
-    heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+    paged = _page_spec(config, mesh)
+    batch, _, heads, *_ = paged
     flat = PartitionSpec(batch, heads, None)
-    paged = PartitionSpec(batch, None, heads, None, None)
     plans = jax.tree.map(lambda x: PartitionSpec(batch) if x.ndim else PartitionSpec(), plan)
 
     def one(q: Array, k: Array, v: Array, pools: Any, plan: Any) -> tuple[Array, KV]:
@@ -266,6 +288,12 @@ def _sharded(
         return out.reshape(batch, length, *out.shape[1:]), kept
 
     return attend
+
+
+def _page_spec(config: LlamaConfig, mesh: Mesh) -> PartitionSpec:
+    """How a pool is split: shards, and heads where they can be."""
+    heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+    return PartitionSpec(("data", "fsdp"), None, heads, None, None)
 
 
 def _over_pages(part: Callable[[Array], Partial], depth: Array, joined: Partial) -> Partial:

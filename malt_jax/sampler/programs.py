@@ -142,13 +142,18 @@ def _prefill(
     )
 
 
+def _copy(
+    fixed: Fixed, source: paged.Pool | None, target: paged.Pool, moves: paged.Moves
+) -> paged.Pool:
+    return paged.copy(fixed.config, fixed.mesh, source, target, moves)
+
+
 class Programs(NamedTuple):
     """The compiled functions."""
 
     decode: Any  # `_decode`
     prefill: Any  # `_prefill`
     copy: Any  # `paged.copy`
-    copy_within: Any  # the same within one pool
     resized: Any  # `paged.resized`
 
 
@@ -181,7 +186,6 @@ def programs(platform: str) -> Programs:
     return Programs(
         jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("own",)),
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
-        jit(paged.copy, donate_argnums=1),
-        jit(lambda pool, source, to: paged.copy(pool, pool, source, to), donate_argnums=0),
+        jit(_copy, static_argnames=("fixed",), donate_argnames=("target",)),
         jit(paged.resized),
     )

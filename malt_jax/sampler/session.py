@@ -126,16 +126,13 @@ class Session:
             moves[e] += list(zip(place.pages, group.pages, strict=True))
         self.opened = []
         if any(copies):
-            self.prompts = self.programs.copy_within(
-                self.prompts, *self._pairs(copies, self.memory.prompts)
-            )
+            self.prompts = self.programs.copy(self.fixed, None, self.prompts, self._moves(copies))
         most = max(len(each) for each in tiles)
         largest = prefill_sizes(self.rows, width)[-1]
         for begin in range(0, most, largest):
             self._prefill_pass([each[begin : begin + largest] for each in tiles], width)
         self._fit()
-        pairs = self._pairs(moves, _length(self.shared))
-        self.shared = self.programs.copy(self.prompts, self.shared, *pairs)
+        self.shared = self.programs.copy(self.fixed, self.prompts, self.shared, self._moves(moves))
         for prefixes in self.prefixes:
             prefixes.settle()
 
@@ -247,15 +244,15 @@ class Session:
         for i, layer in enumerate(pool):  # one at a time: never two whole pools
             pool[i] = self.programs.resized(layer, placed)
 
-    def _pairs(self, pairs: Sequence[Sequence[tuple[int, int]]], end: int) -> tuple[Any, Any]:
-        """(from, to) pages of all shards, padded to a bucket; `end` is no page."""
-        n = bucket(max(len(each) for each in pairs))
-        source = np.zeros((len(pairs), n), np.int32)
-        target = np.full((len(pairs), n), end, np.int32)
+    def _moves(self, pairs: Sequence[Sequence[tuple[int, int]]]) -> paged.Moves:
+        """(from, to) pages of all shards, padded to a bucket."""
+        many = np.array([len(each) for each in pairs], np.int32)
+        source, to = np.zeros((2, len(pairs), bucket(many.max())), np.int32)
         for e, each in enumerate(pairs):
-            for i, (a, b) in enumerate(each):
-                source[e, i], target[e, i] = a, b
-        return self._put(source), self._put(target)
+            if each:
+                source[e, : len(each)], to[e, : len(each)] = zip(*each, strict=True)
+        moves: paged.Moves = self._put(paged.Moves(source, to, many))
+        return moves
 
     def _pool(self, pages: int) -> paged.Pool:
         dtype = self.spec.params["embed"].dtype
