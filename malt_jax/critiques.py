@@ -70,10 +70,10 @@ def expand(
             keys = tree.node_keys(team.seed, team.stream, [(question.id, parent)], 1)[0]
             yield Request(prompt, keys, last.max_new_tokens, tag=(question, (*parent, 0)))
 
-    fresh = (request for question in questions for request in ask(question))
+    pending = tree.Pending(request for question in questions for request in ask(question))
     found: dict[str, list[Node]] = defaultdict(list)
     adapters = [team.adapters.get(last.name)]
-    for request, (completion,) in tree.sample(team, fresh, [], adapters, work):
+    for request, (completion,) in tree.sample(team, pending, adapters, work):
         question, path = request.tag
         text = team.tokenizer.decode(completion.tokens)
         nodes = found[question.id]

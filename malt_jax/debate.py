@@ -6,6 +6,7 @@ chain's first role under its adapter. There an agent goes on with its chat and s
 answers before it; here a prompt is one message, and an agent sees the others' last answers only.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,13 +56,12 @@ def expand(
     first, hint, agents, rounds = team.roles[0], team.task.answer_hint, how.agents, how.rounds
     again, names = debater(first, how), _names(agents)
     limits = dict.fromkeys(names, first.max_new_tokens)
-    stack = list[Request]()
 
-    def begin(question: Question) -> Request:
+    def begin(place: int, question: Question) -> Request:
         parents = [(question.id, (agent,)) for agent in range(agents)]
         keys = tree.node_keys(team.seed, STREAM, parents, rounds)
         prompt = prompt_ids(first, question, hint, {}, {}, team.tokenizer)
-        debate = _Debate(question, keys, [{}])
+        debate = _Debate(place, question, keys, [{}])
         return Request(prompt, keys[:, 0], first.max_new_tokens, tag=(debate, range(agents)))
 
     def follow(debate: _Debate, agent: int) -> Request:
@@ -73,8 +73,8 @@ def expand(
         return Request(prompt, keys, again.max_new_tokens, tag=(debate, [agent]))
 
     adapters = [team.adapters.get(first.name)]
-    fresh = (begin(question) for question in questions)
-    for request, completions in tree.sample(team, fresh, stack, adapters, work):
+    pending = tree.Pending(itertools.starmap(begin, enumerate(questions)))
+    for request, completions in tree.sample(team, pending, adapters, work):
         debate, speakers = request.tag
         spoken, prompt = debate.rounds[-1], list(request.prompt)
         for agent, completion in zip(speakers, completions, strict=True):
@@ -88,14 +88,16 @@ def expand(
             yield debate.question, [said[a] for said in debate.rounds for a in range(agents)]
         else:
             debate.rounds.append({})
-            stack += [follow(debate, agent) for agent in range(agents)]
+            for agent in range(agents):
+                pending.add(debate.place, len(debate.rounds), follow(debate, agent))
 
 
 @dataclass(frozen=True)
 class _Debate:
     """A debate under way: `keys: uint32[agents, rounds, 2]`, and each begun round's nodes by
-    agent."""
+    agent. `place` is where its question stands among the questions."""
 
+    place: int
     question: Question
     keys: np.ndarray
     rounds: list[dict[int, Node]]

@@ -9,8 +9,9 @@ import hashlib
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 import jax
@@ -105,15 +106,13 @@ def expand(
     """Each question with the nodes of its tree, a list a depth in the dense order, as soon as the
     tree is whole. `progress` hears of new nodes.
 
-    The roles of all open trees decode side by side, each under its own adapter. What lies deepest
-    runs first, so few trees are open at a time.
+    The roles of all open trees decode side by side, each under its own adapter.
     """
     own = [team.adapters.get(role.name) for role in team.roles]
     distinct = [a for i, a in enumerate(own) if all(a is not b for b in own[:i])]
     adapters = [next(i for i, b in enumerate(distinct) if b is a) for a in own]
     limits = {role.name: role.max_new_tokens for role in team.roles}
     sizes = list(itertools.accumulate((role.branching for role in team.roles), operator.mul))
-    stack = list[Request]()
 
     def ask(tree: _Tree, path: tuple[int, ...], seen: dict[str, str]) -> Request:
         role = team.roles[len(path)]
@@ -123,8 +122,9 @@ def expand(
         tag = (tree, path, seen)
         return Request(prompt, keys, role.max_new_tokens, adapters[len(path)], tag)
 
-    fresh = (ask(_Tree(question, [{} for _ in team.roles]), (), {}) for question in questions)
-    for request, completions in sample(team, fresh, stack, distinct, work):
+    begun = (_Tree(place, q, [{} for _ in team.roles]) for place, q in enumerate(questions))
+    pending = Pending(ask(tree, (), {}) for tree in begun)
+    for request, completions in sample(team, pending, distinct, work):
         tree, path, seen = request.tag
         role = team.roles[len(path)]
         for c, completion in enumerate(completions):
@@ -134,7 +134,8 @@ def expand(
             )
             tree.nodes[len(path)][node.path] = node
             if len(node.path) < len(team.roles):
-                stack.append(ask(tree, node.path, {**seen, role.name: text}))
+                asked = ask(tree, node.path, {**seen, role.name: text})
+                pending.add(tree.place, len(node.path), asked)
         progress(len(completions))
         if [len(level) for level in tree.nodes] == sizes:
             yield (
@@ -143,27 +144,38 @@ def expand(
             )
 
 
+@dataclass
+class Pending:
+    """Requests that wait for rows: those that follow from what was seen before `fresh` ones, which
+    are made when rows are free. What was begun is finished before more is begun, and in that order,
+    so that little is open at a time and a shard is whole early."""
+
+    fresh: Iterator[Request]
+    _heap: list[tuple[int, int, int, Request]] = field(default_factory=list)
+    _added: Iterator[int] = field(default_factory=itertools.count)
+
+    def add(self, place: int, depth: int, request: Request) -> None:
+        """`place` is that of the question; of one question's requests the deepest goes first."""
+        heappush(self._heap, (place, -depth, next(self._added), request))
+
+    def take(self) -> Request | None:
+        """The next one, or None."""
+        return heappop(self._heap)[-1] if self._heap else next(self.fresh, None)
+
+
 def sample(
-    team: Team,
-    fresh: Iterator[Request],
-    stack: list[Request],
-    adapters: Sequence[Adapter | None],
-    work: Work | None,
+    team: Team, pending: Pending, adapters: Sequence[Adapter | None], work: Work | None
 ) -> Iterator[tuple[Request, list[Completion]]]:
-    """Samples the requests of `fresh`, made when rows are free, and those that the caller puts on
-    `stack` for what it has seen so far. The stack goes first, its top before the rest: what was
-    begun is finished before more is begun."""
-
-    def take() -> Request | None:
-        return stack.pop() if stack else next(fresh, None)
-
-    return team.sampler.run(take, adapters, sampling=team.sampling, work=work)
+    """Samples what is pending, and what the caller adds to it for what it has seen so far."""
+    return team.sampler.run(pending.take, adapters, sampling=team.sampling, work=work)
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """A tree that grows: by depth, the nodes that are there by path."""
+    """A tree that grows: by depth, the nodes that are there by path. `place` is where its question
+    stands among the questions."""
 
+    place: int
     question: Question
     nodes: list[dict[tuple[int, ...], Node]]
 

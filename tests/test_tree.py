@@ -127,6 +127,17 @@ def test_roles_decode_side_by_side():
         assert min(changed) == depth + 1
 
 
+def test_trees_are_finished_in_the_order_they_were_begun():
+    """So that a shard is whole early. What was begun last used to go first: the first of these
+    trees was whole after 159 of 324 nodes."""
+    drawn, whole = [0], []
+    questions = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(12)]
+    for question, _ in tree.expand(team(), questions, drawn.append):
+        whole.append((question.id, sum(drawn)))
+    assert [name for name, _ in whole] == [question.id for question in questions]
+    assert whole[0][1] < 2 * 27
+
+
 def test_keys_are_a_function_of_seed_stream_question_and_path():
     def key(seed=0, stream="a", question="q", path=(1, 2)):
         return tree.node_keys(seed, stream, [(question, path)], 3)[0]
