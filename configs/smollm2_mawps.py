@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     c.workdir = "runs/smollm2_mawps"
     c.model.path = "runs/smollm2_warm/export/merged/generator"
     c.data.skip_questions = c.data.train_questions
-    c.data.train_questions = 400
+    c.data.train_questions = 240
     c.chain = ("generator", "verifier", "refiner")
     c.roles.verifier.prompt = SHOWN + "Check the equation."
     c.roles.refiner.prompt = (
@@ -41,7 +41,10 @@ def get_config() -> ConfigDict:
         "Question: {question}\n\n{others}\n\nWrite the right equation, then the final answer."
     )
     c.eval.debate.other = "Answer: {other}"
-    c.sample.rows = 48
+    c.sample.rows = 128
     c.sample.temperature = 0.7  # at 0.3 a model this small repeats itself: too few contrasts
     c.sft = base().sft  # the warm start's are for worked solutions
+    c.sft.eval_every = 100
+    c.dpo.eval_every = 100
+    c.dpo.learning_rate = 1e-4
     return c

@@ -44,7 +44,7 @@ def test_configs_parse_and_open_with_their_command(path):
 def test_what_a_warm_start_learned_from_is_passed_over():
     """The run after it takes the same questions in the same order, and begins behind them."""
     warm, after = (load(ROOT / "configs" / f"smollm2_{name}.py") for name in ("warm", "mawps"))
-    assert after["data"]["skip_questions"] == warm["data"]["train_questions"] == 400
+    assert after["data"]["skip_questions"] == warm["data"]["train_questions"] == 900
     for key in ("task", "train", "eval", "exclude", "max_chars"):
         assert after["data"][key] == warm["data"][key]
     assert after["seed"] == warm["seed"]
