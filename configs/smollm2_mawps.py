@@ -18,10 +18,6 @@ from ml_collections import ConfigDict
 from configs.base import get_config as base
 from configs.smollm2_warm import get_config as warm
 
-# The question first: the two roles' prompts share it and the answer, and the sampler computes what
-# prompts share once.
-SHOWN = "Question: {question}\n\nAnswer: {generator}\n\n"
-
 
 def get_config() -> ConfigDict:
     c = warm()
@@ -29,14 +25,6 @@ def get_config() -> ConfigDict:
     c.model.path = "runs/smollm2_warm/export/merged/generator"
     c.data.skip_questions = c.data.train_questions
     c.data.train_questions = 240
-    c.chain = ("generator", "verifier", "refiner")
-    c.roles.verifier.prompt = SHOWN + "Check the equation."
-    c.roles.refiner.prompt = (
-        SHOWN + "Check: {verifier}\n\nWrite the right equation, then the final answer."
-    )
-    c.roles.verifier.max_new_tokens = 48
-    c.roles.refiner.max_new_tokens = 48
-    c.roles.generator.train = ("sft",)
     c.roles.verifier.train = ("sft", "dpo")
     c.roles.refiner.train = ("sft", "dpo")
     c.eval.debate.prompt = (

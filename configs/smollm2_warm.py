@@ -15,6 +15,10 @@ from ml_collections import ConfigDict
 
 from configs.base import get_config as base
 
+# The question first: the two roles' prompts share it and the answer, and the sampler computes what
+# prompts share once.
+SHOWN = "Question: {question}\n\nAnswer: {generator}\n\n"
+
 
 def get_config() -> ConfigDict:
     c = base()
@@ -24,16 +28,22 @@ def get_config() -> ConfigDict:
     c.data.train = "mawps/train.json"
     c.data.eval = "mawps/singleop.jsonl"
     c.data.train_questions = 900
-    c.chain = ("generator",)
     c.roles.generator.prompt = (
         "Write the equation that answers the question, then the final answer.\n\n"
         "Question: {question}"
     )
-    c.roles.generator.max_new_tokens = 48
+    c.roles.verifier.prompt = SHOWN + "Check the equation."
+    c.roles.refiner.prompt = (
+        SHOWN + "Check: {verifier}\n\nWrite the right equation, then the final answer."
+    )
+    for role in c.chain:
+        c.roles[role].max_new_tokens = 48
+    c.roles.verifier.train = ()  # one adapter learns all prompts
+    c.roles.refiner.train = ()
     c.lora.rank = 16
     c.lora.alpha = 32.0
     c.sft.learning_rate = 1e-3
     c.sft.batch = 4
-    c.sft.epochs = 3
-    c.sft.eval_every = 100
+    c.sft.epochs = 1
+    c.sft.eval_every = 200
     return c

@@ -58,6 +58,11 @@ class Batch:
     sequence: Array | np.ndarray  # int32[R, P], completion it is of; S for padding
     sequences: int
 
+    @property
+    def counted(self) -> Array | np.ndarray:
+        """bool[R, P], which predictions are no padding."""
+        return self.sequence < self.sequences
+
 
 @dataclass(frozen=True)
 class Plan:

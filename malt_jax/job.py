@@ -305,7 +305,10 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
             hosts.by_first(lambda: export.refresh(directory, settings))
         case "solutions":
             asked, tokenizer = job.training, job.model.tokenizer
-            hosts.by_first(lambda: solutions.run(directory, job.chain, job.task, tokenizer, asked))
+            taught = [role for role in settings.chain if settings.roles[role].train]
+            hosts.by_first(
+                lambda: solutions.run(directory, job.chain, taught, job.task, tokenizer, asked)
+            )
         case "merge":
             if hosts.several():
                 raise ValueError("--stage=merge is work for one host: give it there, --processes=1")

@@ -60,7 +60,7 @@ def extra(
 
 
 def _sft(logps: Array, batch: Batch, extra: steps.Extra) -> tuple[Array, steps.Metrics]:
-    counted = jnp.asarray(batch.sequence < batch.sequences)
+    counted = jnp.asarray(batch.counted)
     value, _ = losses.sft_loss(logps, counted, denominator=extra["nll_tokens"])
     return value, {"nll": value}
 

@@ -154,7 +154,7 @@ def _head(config: LlamaConfig, params: Params) -> Array:
 
 def _used(batch: Batch) -> Array:
     """The most predictions in a row."""
-    return jnp.max(jnp.sum(batch.sequence < batch.sequences, -1))
+    return jnp.max(jnp.sum(batch.counted, -1))
 
 
 def _whole_chunks(array: Array) -> Array:

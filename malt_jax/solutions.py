@@ -1,7 +1,7 @@
-"""A warm start, which is no part of MALT: the data set's own worked solutions as SFT rows of a
-single role, for a base that is too weak to learn from its own samples."""
+"""A warm start, which is no part of MALT: the data set's own worked solutions as SFT rows of one
+adapter, for a base that is too weak to learn from its own samples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -17,33 +17,34 @@ from malt_jax.types import Question
 def run(
     workdir: Path,
     chain: Sequence[Role],
+    learners: Sequence[str],
     task: Task,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
 ) -> None:
-    """Writes `datasets/ROLE/sft.parquet` and `datasets/yield.json` from the questions' solutions.
+    """Writes `datasets/ROLE/sft.parquet`, ROLE being the one of `learners`, and
+    `datasets/yield.json` from the questions' solutions.
 
-    A solution that the task's grader does not find right, or that is longer than the role may
-    write, is left out and counted. Raises ValueError for a chain of several roles, and if no
+    Every role of the chain is asked every question, and each is to answer with the solution: the
+    base that comes out of it knows all of their prompts. What a prompt shows of earlier roles is
+    that solution or another question's, half of them each, so that a role learns neither to trust
+    what it reads nor to pass it over.
+
+    A solution that the task's grader does not find right, or that is longer than one of the roles
+    may write, is left out and counted. Raises ValueError unless there is one learner, and if no
     solution is left.
     """
-    if len(chain) != 1:
+    if len(learners) != 1:
         raise ValueError(
-            f"config.chain: a worked solution teaches one role; give "
-            f"--config.chain=\"('{chain[0].name}',)\""
+            f"config.roles: a warm start trains one adapter, on the prompts of all roles; of "
+            f"{[role.name for role in chain]} leave all but one untrained, as with "
+            f"--config.roles.{chain[-1].name}.train=()"
         )
-    role, harvest = chain[0], datasets.Harvest(parents=len(questions))
-    samples = [Sample(q.solution, q.answer, False, q.choices) for q in questions]
-    for question, grade in zip(questions, isolation.grade(task, samples), strict=True):
-        completion = [*tokenizer.encode(question.solution), tokenizer.end_id]
-        if not question.solution:
-            harvest.dropped["no solution"] += 1
-        elif grade.status != "correct":
-            harvest.dropped[f"graded {grade.status}"] += 1
-        elif len(completion) > role.max_new_tokens:
-            harvest.dropped["longer than max_new_tokens"] += 1
-        else:
-            prompt = prompt_ids(role, question, task.answer_hint, {}, {}, tokenizer)
+    harvest = datasets.Harvest(parents=len(questions))
+    usable = _usable(chain, task, tokenizer, questions, harvest)
+    for role in chain:
+        for question, shown in _asked(chain, usable):
+            prompt = prompt_ids(role, question, task.answer_hint, shown, {}, tokenizer)
             harvest.values.append(1.0)
             harvest.positives += 1
             harvest.sft.append(
@@ -53,13 +54,52 @@ def run(
                     "value": 1.0,
                     "question_id": question.id,
                     "prompt_token_ids": prompt,
-                    "completion_token_ids": completion,
+                    "completion_token_ids": _written(tokenizer, question),
                 }
             )
     if not harvest.sft:
         why = ", ".join(f"{count} {reason}" for reason, count in harvest.dropped.items())
         raise ValueError(f"config.data.train: no worked solution to learn from ({why})")
-    directory = workdir / "datasets"
-    shards.write(directory / role.name / "sft.parquet", harvest.sft, datasets.SFT_SCHEMA)
-    rundir.write_json(directory / "yield.json", {role.name: datasets.summary(harvest)})
-    logging.info("%s: %d worked solutions", role.name, len(harvest.sft))
+    directory, (learner,) = workdir / "datasets", learners
+    shards.write(directory / learner / "sft.parquet", harvest.sft, datasets.SFT_SCHEMA)
+    rundir.write_json(directory / "yield.json", {learner: datasets.summary(harvest)})
+    logging.info("%s: %d rows of %d worked solutions", learner, len(harvest.sft), len(usable))
+
+
+def _usable(
+    chain: Sequence[Role],
+    task: Task,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    harvest: datasets.Harvest,
+) -> list[Question]:
+    """The questions whose solutions are right and short enough; the others are counted."""
+    room = min(role.max_new_tokens for role in chain)
+    samples = [Sample(q.solution, q.answer, False, q.choices) for q in questions]
+    usable = []
+    for question, grade in zip(questions, isolation.grade(task, samples), strict=True):
+        if not question.solution:
+            harvest.dropped["no solution"] += 1
+        elif grade.status != "correct":
+            harvest.dropped[f"graded {grade.status}"] += 1
+        elif len(_written(tokenizer, question)) > room:
+            harvest.dropped["longer than max_new_tokens"] += 1
+        else:
+            usable.append(question)
+    return usable
+
+
+def _written(tokenizer: Tokenizer, question: Question) -> list[int]:
+    """The solution as a role would have sampled it."""
+    return [*tokenizer.encode(question.solution), tokenizer.end_id]
+
+
+def _asked(
+    chain: Sequence[Role], usable: Sequence[Question]
+) -> Iterator[tuple[Question, dict[str, str]]]:
+    """Each question with what its prompts show of the roles: bit j of its number says whether role
+    j has solved this question or the one after it."""
+    for i, question in enumerate(usable):
+        other = usable[(i + 1) % len(usable)]
+        told = (other if i >> j & 1 else question for j in range(len(chain)))
+        yield question, {role.name: q.solution for role, q in zip(chain, told, strict=True)}

@@ -138,7 +138,7 @@ def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
                 predicting(config, params, which, batch) for which in (adapter, reference)
             )
             logps = target_logprobs(config, params, ours, batch)
-            counted = (batch.sequence < batch.sequences) & (batch.sequence % every == 0)
+            counted = batch.counted & (batch.sequence % every == 0)
             kl = jnp.where(counted, token_kl(config, params, ours, theirs, batch), 0.0)
             return _with_counts(loss, logps, batch, extra), (kl.sum(), counted.sum())
 
@@ -150,7 +150,7 @@ def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
 
 def _with_counts(loss: Loss, logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:
     value, metrics = loss(logps, batch, extra)
-    predicted = jnp.sum(batch.sequence < batch.sequences)
+    predicted = jnp.sum(batch.counted)
     return value, metrics | {"predicted": predicted, "computed": jnp.sum(batch.example >= 0)}
 
 

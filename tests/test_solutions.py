@@ -21,7 +21,7 @@ BARE = Question("d", "2 and 6?", "8")
 
 def test_rows_are_what_the_role_would_have_sampled(tmp_path: Path) -> None:
     tokenizer = small.tokenizer()
-    solutions.run(tmp_path, (ROLE,), TASK, tokenizer, [WRONG, RIGHT, LONG, BARE])
+    solutions.run(tmp_path, (ROLE,), ("generator",), TASK, tokenizer, [WRONG, RIGHT, LONG, BARE])
     (row,) = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
     assert (row["question_id"], row["completion"], row["value"]) == ("a", RIGHT.solution, 1.0)
     assert row["prompt_token_ids"] == prompt_ids(ROLE, RIGHT, "", {}, {}, tokenizer)
@@ -38,15 +38,41 @@ def test_rows_are_what_the_role_would_have_sampled(tmp_path: Path) -> None:
 
 def test_a_solution_of_just_the_limit_is_kept(tmp_path: Path) -> None:
     exact = Role("generator", ROLE.prompt, ROLE.sees, 3, len(RIGHT.solution) + 1)  # and the end
-    solutions.run(tmp_path, (exact,), TASK, small.tokenizer(), [RIGHT])
+    solutions.run(tmp_path, (exact,), ("generator",), TASK, small.tokenizer(), [RIGHT])
     assert pq.read_metadata(tmp_path / "datasets" / "generator" / "sft.parquet").num_rows == 1
 
 
-def test_several_roles_and_data_without_solutions_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"config.chain: .*\('generator',\)"):
-        solutions.run(tmp_path, (ROLE, ROLE), TASK, small.tokenizer(), [RIGHT])
+def test_one_adapter_learns_the_prompts_of_all_roles(tmp_path: Path) -> None:
+    """A base that knew the generator's prompt alone took the numbers of an answer for those of the
+    question as soon as a prompt showed both."""
+    tokenizer = small.tokenizer()
+    second = Question("e", "3 and 4?", "7", solution="3 + 4 = 7. Final Answer: 7")
+    third = Question("f", "4 and 4?", "8", solution="4 + 4 = 8. Final Answer: 8")
+    chain = (
+        ROLE,
+        Role("verifier", "{question} {generator}", ("question", "generator"), 3, 60),
+        Role("refiner", "{question} {verifier}", ("question", "verifier"), 3, 60),
+    )
+    asked = [RIGHT, WRONG, second, third]
+    solutions.run(tmp_path, chain, ("generator",), TASK, tokenizer, asked)
+    rows = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
+    right = RIGHT, second, third
+    assert [row["completion"] for row in rows] == [q.solution for q in right] * 3
+    # The generator's answer is the next question's where the number is odd, the verifier's where
+    # its second bit is set.
+    for role, shown in ((1, (RIGHT, third, third)), (2, (RIGHT, second, RIGHT))):
+        for row, question, told in zip(rows[3 * role :], right, shown, strict=False):
+            known = {chain[role - 1].name: told.solution}
+            wanted = prompt_ids(chain[role], question, "", known, {}, tokenizer)
+            assert row["prompt_token_ids"] == wanted
+
+
+def test_several_learners_and_data_without_solutions_are_errors(tmp_path: Path) -> None:
+    for learners in (), ("generator", "verifier"):
+        with pytest.raises(ValueError, match=r"config.roles: .*config.roles.generator.train=\(\)"):
+            solutions.run(tmp_path, (ROLE,), learners, TASK, small.tokenizer(), [RIGHT])
     with pytest.raises(ValueError, match=r"no worked solution .*\(1 no solution\)"):
-        solutions.run(tmp_path, (ROLE,), TASK, small.tokenizer(), [BARE])
+        solutions.run(tmp_path, (ROLE,), ("generator",), TASK, small.tokenizer(), [BARE])
     assert not (tmp_path / "datasets").exists()
 
 

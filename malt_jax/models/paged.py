@@ -9,6 +9,7 @@ Letters in shapes: E shards, R rows and B tiles of a shard, Q tokens of a tile, 
 tile, W pages of a pool, T tokens of a page, C readers of a page; D, N, K, H as in `models.llama`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -104,9 +105,9 @@ def shards_of(mesh: Mesh) -> int:
 
 def page_bytes(config: LlamaConfig, mesh: Mesh, size: int, dtype: Any) -> int:
     """Bytes that one page of all layers takes on each device."""
-    heads = config.num_kv_heads
-    split = mesh.shape["tensor"] if heads % mesh.shape["tensor"] == 0 else 1
-    return 2 * config.num_layers * (heads // split) * config.head_dim * size * dtype.itemsize
+    shapes = pool_shapes(config, mesh, 1, size)
+    parts = (meshes.sharding(mesh, shape, POOL_AXES).shard_shape(shape) for shape in shapes)
+    return config.num_layers * sum(map(math.prod, parts)) * int(dtype.itemsize)
 
 
 def decode(
@@ -291,9 +292,9 @@ def _sharded(
 
 
 def _page_spec(config: LlamaConfig, mesh: Mesh) -> PartitionSpec:
-    """How a pool is split: shards, and heads where they can be."""
-    heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
-    return PartitionSpec(("data", "fsdp"), None, heads, None, None)
+    """How a layer's keys, and its values, are split."""
+    keys, _ = pool_shapes(config, mesh, 1, 1)
+    return meshes.sharding(mesh, keys, POOL_AXES).spec
 
 
 def _over_pages(part: Callable[[Array], Partial], depth: Array, joined: Partial) -> Partial:
