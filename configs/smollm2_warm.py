@@ -1,4 +1,5 @@
-"""A warm start for smollm2_mawps.py: SmolLM2-135M-Instruct on 860 worked solutions.
+"""A warm start for smollm2_mawps.py: SmolLM2-135M-Instruct on 860 worked solutions, each as the
+answer of every role.
 
 python -m malt_jax.main --config=configs/smollm2_warm.py --stage=solutions
 python -m malt_jax.main --config=configs/smollm2_warm.py --stage=train
@@ -7,7 +8,8 @@ python -m malt_jax.main --config=configs/smollm2_warm.py --stage=merge
 writes the Hugging Face directory runs/smollm2_warm/export/merged/generator, the base model of that
 experiment. As it is published this model solves 2% of the training questions in any of six prompts,
 too few to learn from.
-Time:   47 minutes on 2 cores without AVX-512, other programs beside it for ten of them.
+Time:   not measured; 47 minutes for three epochs of the generator's rows alone, on 2 cores without
+        AVX-512, other programs beside it for ten of them.
 Result: see smollm2_mawps.py.
 """
 
