@@ -26,9 +26,9 @@ def run(
     `datasets/yield.json` from the questions' solutions.
 
     Every role of the chain is asked every question, and each is to answer with the solution: the
-    base that comes out of it knows all of their prompts. What a prompt shows of earlier roles is
-    that solution or another question's, half of them each, so that a role learns neither to trust
-    what it reads nor to pass it over.
+    base that comes out of it knows all of their prompts. What a prompt shows of earlier roles are
+    other questions' solutions, so that a role learns to answer its question and not to repeat what
+    it reads; what to make of that is for MALT to teach.
 
     A solution that the task's grader does not find right, or that is longer than one of the roles
     may write, is left out and counted. Raises ValueError unless there is one learner, and if no
@@ -97,9 +97,7 @@ def _written(tokenizer: Tokenizer, question: Question) -> list[int]:
 def _asked(
     chain: Sequence[Role], usable: Sequence[Question]
 ) -> Iterator[tuple[Question, dict[str, str]]]:
-    """Each question with what its prompts show of the roles: bit j of its number says whether role
-    j has solved this question or the one after it."""
+    """Each question with what its prompts show of the roles: the solutions of those after it."""
     for i, question in enumerate(usable):
-        other = usable[(i + 1) % len(usable)]
-        told = (other if i >> j & 1 else question for j in range(len(chain)))
-        yield question, {role.name: q.solution for role, q in zip(chain, told, strict=True)}
+        others = (usable[(i + j) % len(usable)] for j in range(1, len(chain) + 1))
+        yield question, {role.name: q.solution for role, q in zip(chain, others, strict=True)}

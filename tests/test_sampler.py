@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -65,9 +66,16 @@ def adapter(
 
 def full_pass(one: Sampler, tokens: list[int], adapter: Adapter | None = None) -> np.ndarray:
     """Log-probabilities [T, V] of one uncached forward pass."""
-    row = np.array([tokens])
-    hidden, _ = llama.forward(one.config, one.params, row, np.ones_like(row, bool), adapter)
-    return np.asarray(jax.nn.log_softmax(llama.unembed(one.config, one.params, hidden), -1)[0])
+    row = np.zeros((1, one.config.context), np.int32)  # of one shape, which compiles once
+    row[0, : len(tokens)] = tokens
+    real = np.arange(row.shape[1])[None] < len(tokens)
+    return np.asarray(_all_logps(one.config, one.params, row, real, adapter)[: len(tokens)])
+
+
+@partial(jax.jit, static_argnames="config")
+def _all_logps(config, params, row, real, adapter):
+    hidden, _ = llama.forward(config, params, row, real, adapter)
+    return jax.nn.log_softmax(llama.unembed(config, params, hidden), -1)[0]
 
 
 def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:

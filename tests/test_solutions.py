@@ -58,9 +58,8 @@ def test_one_adapter_learns_the_prompts_of_all_roles(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
     right = RIGHT, second, third
     assert [row["completion"] for row in rows] == [q.solution for q in right] * 3
-    # The generator's answer is the next question's where the number is odd, the verifier's where
-    # its second bit is set.
-    for role, shown in ((1, (RIGHT, third, third)), (2, (RIGHT, second, RIGHT))):
+    # They follow in a ring: the generator's answer is the next one's, the verifier's that after it.
+    for role, shown in ((1, (second, third, RIGHT)), (2, (third, RIGHT, second))):
         for row, question, told in zip(rows[3 * role :], right, shown, strict=False):
             known = {chain[role - 1].name: told.solution}
             wanted = prompt_ids(chain[role], question, "", known, {}, tokenizer)

@@ -109,8 +109,20 @@ def compiled(name: str, program: str) -> str:
     return jax.jit(function).lower(*args).compile().as_text()
 
 
-@pytest.mark.parametrize("program", [*ATTENTION, "sampler decode", "sampler prefill"])
+# The large programs take minutes each.
+ONE_IS_ENOUGH = pytest.mark.parametrize(
+    "name", ["v5e", pytest.param("v5p", marks=pytest.mark.slow)]
+)
+
+
+@pytest.mark.parametrize("program", ATTENTION)
 @pytest.mark.parametrize("name", MACHINES)
+def test_an_attention_compiles_with_its_kernel(name: str, program: str):
+    assert 'custom_call_target="tpu_custom_call"' in compiled(name, program)
+
+
+@pytest.mark.parametrize("program", ["sampler decode", "sampler prefill"])
+@ONE_IS_ENOUGH
 def test_a_program_compiles_with_its_kernel(name: str, program: str):
     assert 'custom_call_target="tpu_custom_call"' in compiled(name, program)
 
@@ -128,7 +140,7 @@ def test_pages_are_read_where_they_lie(name: str, program: str):
         assert not re.search(rf" = \(?{shape}\S* (copy|transpose|fusion|pad)\(", text)
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@ONE_IS_ENOUGH
 def test_a_decoding_step_copies_no_pool(name: str):
     """Written element by element, the pool went into another layout and back at every step."""
     text = compiled(name, "sampler decode")
@@ -137,7 +149,7 @@ def test_a_decoding_step_copies_no_pool(name: str):
     assert not [x for x in loop if re.search(r" = \(?bf16\[(1,)?256,4,128,128\]\S* copy", x)]
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@ONE_IS_ENOUGH
 def test_the_training_step_compiles_and_holds_no_logits_of_a_row(name: str):
     """512 predictions by a share of 16,384 of the vocabulary, in whatever type."""
     assert not re.search(r"\[(\d+,)*512,(16384|32768)\]", compiled(name, "training"))
