@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -306,9 +306,8 @@ def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
         case "solutions":
             asked, tokenizer = job.training, job.model.tokenizer
             taught = [role for role in settings.chain if settings.roles[role].train]
-            hosts.by_first(
-                lambda: solutions.run(directory, job.chain, taught, job.task, tokenizer, asked)
-            )
+            what = directory, job.chain, taught, job.task, tokenizer, asked
+            hosts.by_first(partial(solutions.run, *what))
         case "merge":
             if hosts.several():
                 raise ValueError("--stage=merge is work for one host: give it there, --processes=1")
