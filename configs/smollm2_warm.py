@@ -8,8 +8,7 @@ python -m malt_jax.main --config=configs/smollm2_warm.py --stage=merge
 writes the Hugging Face directory runs/smollm2_warm/export/merged/generator, the base model of that
 experiment. As it is published this model solves 2% of the training questions in any of six prompts,
 too few to learn from.
-Time:   not measured; 47 minutes for three epochs of the generator's rows alone, on 2 cores without
-        AVX-512, other programs beside it for ten of them.
+Time:   49 minutes on 2 cores without AVX-512, tests beside it.
 Result: see smollm2_mawps.py.
 """
 
