@@ -2,15 +2,18 @@
 milliseconds."""
 
 import string
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from malt_jax.models import LlamaConfig, Model, hf, llama
 from malt_jax.models.config import Rope
+from malt_jax.models.lora import Adapter, Params
 from malt_jax.tokenizer import Tokenizer
 
 CHAT = (
@@ -60,3 +63,12 @@ def save(directory: Path) -> Path:
     hf.save(directory, one.config, one.params)
     tokenizer().save(directory)
     return directory
+
+
+@partial(jax.jit, static_argnames="config")
+def full_pass(config: LlamaConfig, params: Params, tokens: Array, adapter: Adapter | None) -> Array:
+    """Log-probabilities [T, V] of one uncached forward pass over tokens [T]; negative ones are
+    padding, to a length that compiles once."""
+    row = tokens[None]
+    hidden, _ = llama.forward(config, params, jnp.maximum(row, 0), row >= 0, adapter)
+    return jax.nn.log_softmax(llama.unembed(config, params, hidden), -1)[0]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import small
 
 from malt_jax import mesh, tree
-from malt_jax.models import llama, lora, paged
+from malt_jax.models import lora, paged
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler import (
     Completion,
@@ -66,16 +65,9 @@ def adapter(
 
 def full_pass(one: Sampler, tokens: list[int], adapter: Adapter | None = None) -> np.ndarray:
     """Log-probabilities [T, V] of one uncached forward pass."""
-    row = np.zeros((1, one.config.context), np.int32)  # of one shape, which compiles once
-    row[0, : len(tokens)] = tokens
-    real = np.arange(row.shape[1])[None] < len(tokens)
-    return np.asarray(_all_logps(one.config, one.params, row, real, adapter)[: len(tokens)])
-
-
-@partial(jax.jit, static_argnames="config")
-def _all_logps(config, params, row, real, adapter):
-    hidden, _ = llama.forward(config, params, row, real, adapter)
-    return jax.nn.log_softmax(llama.unembed(config, params, hidden), -1)[0]
+    row = np.full(one.config.context, -1)
+    row[: len(tokens)] = tokens
+    return np.asarray(small.full_pass(one.config, one.params, row, adapter)[: len(tokens)])
 
 
 def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:

@@ -1,17 +1,15 @@
 """What sets one family apart from another: its defaults, its windows, and its decoding in pages."""
 
-from functools import partial
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 import transformers
-from jax import Array
 
 from malt_jax import mesh, tree
-from malt_jax.models import LlamaConfig, Params, llama, load, lora
+from malt_jax.models import LlamaConfig, llama, load, lora
 from malt_jax.models.config import Family
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler import Completion, Request, Sampler, Sampling
@@ -163,15 +161,6 @@ def filled(config: LlamaConfig) -> Adapter:
     return jax.tree.unflatten(shape, drawn)
 
 
-@partial(jax.jit, static_argnums=0)
-def full_pass(config: LlamaConfig, params: Params, tokens: Array, adapter: Adapter | None) -> Array:
-    """Log-probabilities [T, V] of one uncached forward pass over tokens [T]; negative ones are
-    padding."""
-    row = tokens[None]
-    hidden, _ = llama.forward(config, params, jnp.maximum(row, 0), row >= 0, adapter)
-    return jax.nn.log_softmax(llama.unembed(config, params, hidden), -1)[0]
-
-
 @pytest.mark.parametrize(
     ("fields", "rows"),
     [
@@ -208,7 +197,7 @@ def test_decoding_in_pages_equals_the_full_pass(tiny_llama, tmp_path, fields, ro
         start = len(request.prompt) - 1
         whole = np.full(170, -1)
         whole[: start + 41] = [*request.prompt, *completion.tokens]
-        logps = full_pass(model.config, model.params, whole, adapters[request.adapter])
+        logps = small.full_pass(model.config, model.params, whole, adapters[request.adapter])
         logps = np.asarray(logps)[start : start + 40]
         assert completion.tokens == np.argmax(logps, -1).tolist()
         expected = logps[np.arange(40), completion.tokens]
