@@ -22,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from malt_jax.mesh import constrain
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.lora import Adapter, Params, stacked_product, thin_product
+from malt_jax.models.products import product
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]
@@ -52,7 +53,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((fan_out,), dtype)) if bias else None
 
     def __call__(self, x: Array, lora: dict[str, Array] | None, scale: Scale) -> Array:
-        y = jnp.einsum("...i,oi->...o", x, self.kernel[...])
+        y = product(x, self.kernel[...])
         if self.bias is not None:
             y = y + self.bias[...]
         if lora is not None and isinstance(scale, Array):
@@ -215,6 +216,8 @@ def forward(
 def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:
     """Hidden states [..., D] to float32 logits [..., V]."""
     head = params["embed" if config.tied else "head"]
+    if head.dtype == jnp.float32:
+        return product(hidden, head)
     return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
 

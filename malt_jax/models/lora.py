@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from malt_jax.models.config import LlamaConfig
+from malt_jax.models.products import product
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 Params = dict[str, Any]
@@ -101,8 +102,8 @@ thin_product.defvjp(_thin_forward, _thin_backward)
 
 def stacked_product(x: Array, pair: dict[str, Array], gates: Array) -> Array:
     """The part [..., out] of a stacked adapter, for x [..., in] and gates [..., R]."""
-    low = jnp.einsum("...i,ri->...r", x, pair["low"].astype(x.dtype))
-    return jnp.einsum("...r,or->...o", gates * low, pair["high"].astype(x.dtype))
+    low = product(x, pair["low"].astype(x.dtype))
+    return product(gates * low, pair["high"].astype(x.dtype))
 
 
 def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:

@@ -99,19 +99,22 @@ LOWERED: dict[str, Callable[[Mesh], Any]] = {
 
 
 @lru_cache
-def compiled(name: str, program: str) -> str:
-    """The optimised program of one chip, as text."""
+def compiled(name: str, program: str, effort: float = 0.0) -> str:
+    """The optimised program of one chip, as text; with an effort of -1 the compiler saves itself
+    what costs it time."""
     mesh = machine(name)
     if program in LOWERED:
-        return LOWERED[program](mesh).compile().as_text()
+        options = {"exec_time_optimization_effort": effort}
+        return LOWERED[program](mesh).compile(compiler_options=options).as_text()
     shape, dtype = ATTENTION[program]
     function, args = attention(shape, dtype, mesh)
     return jax.jit(function).lower(*args).compile().as_text()
 
 
-# The large programs take minutes each.
-ONE_IS_ENOUGH = pytest.mark.parametrize(
-    "name", ["v5e", pytest.param("v5p", marks=pytest.mark.slow)]
+# The large programs take minutes each with all effort.
+LARGE = pytest.mark.parametrize(
+    ("name", "effort"),
+    [("v5e", -1.0), *(pytest.param(name, 0.0, marks=pytest.mark.slow) for name in MACHINES)],
 )
 
 
@@ -122,9 +125,9 @@ def test_an_attention_compiles_with_its_kernel(name: str, program: str):
 
 
 @pytest.mark.parametrize("program", ["sampler decode", "sampler prefill"])
-@ONE_IS_ENOUGH
-def test_a_program_compiles_with_its_kernel(name: str, program: str):
-    assert 'custom_call_target="tpu_custom_call"' in compiled(name, program)
+@LARGE
+def test_a_program_compiles_with_its_kernel(name: str, effort: float, program: str):
+    assert 'custom_call_target="tpu_custom_call"' in compiled(name, program, effort)
 
 
 @pytest.mark.parametrize("program", ["llama-8b decode", "smollm2 decode, bfloat16"])
@@ -140,16 +143,16 @@ def test_pages_are_read_where_they_lie(name: str, program: str):
         assert not re.search(rf" = \(?{shape}\S* (copy|transpose|fusion|pad)\(", text)
 
 
-@ONE_IS_ENOUGH
-def test_a_decoding_step_copies_no_pool(name: str):
+@LARGE
+def test_a_decoding_step_copies_no_pool(name: str, effort: float):
     """Written element by element, the pool went into another layout and back at every step."""
-    text = compiled(name, "sampler decode")
+    text = compiled(name, "sampler decode", effort)
     loop = [line for line in text.splitlines() if "while/body" in line]
     assert loop
     assert not [x for x in loop if re.search(r" = \(?bf16\[(1,)?256,4,128,128\]\S* copy", x)]
 
 
-@ONE_IS_ENOUGH
-def test_the_training_step_compiles_and_holds_no_logits_of_a_row(name: str):
+@LARGE
+def test_the_training_step_compiles_and_holds_no_logits_of_a_row(name: str, effort: float):
     """512 predictions by a share of 16,384 of the vocabulary, in whatever type."""
-    assert not re.search(r"\[(\d+,)*512,(16384|32768)\]", compiled(name, "training"))
+    assert not re.search(r"\[(\d+,)*512,(16384|32768)\]", compiled(name, "training", effort))
