@@ -6,6 +6,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from malt_jax import mesh as meshes
 
@@ -39,8 +40,9 @@ def _weights_left(x: Array, matrix: Array) -> Array:
     """The product of rows x [T, in]."""
     rows = jnp.pad(x, ((0, -len(x) % _TILE), (0, 0)))
     out = jax.lax.dot_general(matrix, rows, (((1,), (1,)), ((), ())))
-    # The compiler would take the transposition back.
-    return jax.lax.optimization_barrier(out)[:, : len(x)].T
+    # The compiler would take the transposition back, or leave the result in columns, over which
+    # norms then sum in another order.
+    return with_layout_constraint(jax.lax.optimization_barrier(out)[:, : len(x)].T, Layout((0, 1)))
 
 
 def _on_one_cpu(x: Array, matrix: Array) -> bool:
@@ -58,7 +60,7 @@ def _keeps_bits() -> bool:
         equal = [(_weights_left(x[:n], matrix) == _plain(x, matrix)[:n]).all() for n in sizes]
         return jnp.stack(equal).all()
 
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
+    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         keys = jax.random.split(jax.random.key(0))
         x, matrix = (jax.random.normal(key, (128, 576)) for key in keys)
         return bool(same(x, matrix))
