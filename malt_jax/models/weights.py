@@ -81,7 +81,8 @@ def build(
     """
     if config.num_layers > len(stored):  # or the list of what is wanted would fill the memory
         raise ValueError(
-            f"config: {config.num_layers} layers, but the files hold {len(stored)} tensors in all"
+            f"config: {config.num_layers} layers, but {_files(stored)} has {len(stored)} tensors "
+            "in all"
         )
     leaves, tree = jax.tree.flatten_with_path(llama.param_shapes(config, dtype))
     wanted = {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
@@ -98,6 +99,10 @@ def build(
             name = hf_name(path)
             raise ValueError(f"{name} in {stored[name].file}: holds NaN or infinity as {dtype}")
     return jax.tree.unflatten(tree, placed)
+
+
+def _files(stored: Mapping[str, Stored]) -> str:
+    return ", ".join(sorted({tensor.file.name for tensor in stored.values()})) or "no file"
 
 
 @jax.jit
@@ -125,7 +130,7 @@ def _check(
     config: LlamaConfig, wanted: Mapping[TreePath, tuple[int, ...]], stored: Mapping[str, Stored]
 ) -> None:
     shapes = {hf_name(path): shape for path, shape in wanted.items()}
-    files = ", ".join(sorted({tensor.file.name for tensor in stored.values()}))
+    files = _files(stored)
     if missing := sorted(shapes.keys() - stored.keys()):
         raise ValueError(f"{_some(missing)}: missing from {files}")
     allowed = {HEAD} if config.tied else set()

@@ -98,6 +98,16 @@ def test_any_gguf_header(written: bytes, tmp_path_factory, changes, kept: float)
     loads_or_is_refused(path, "fuzzed.gguf")
 
 
+def test_more_layers_than_tensors_is_refused_by_the_file(written: bytes, tmp_path: Path):
+    """Among a thousand random changes this one came up late: the message named no file."""
+    path = tmp_path / "deep.gguf"
+    count = b"llama.block_count" + (4).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    assert written.count(count) == 1
+    path.write_bytes(written.replace(count, count[:-4] + (12).to_bytes(4, "little")))
+    with pytest.raises(ValueError, match=r"12 layers.*deep\.gguf"):
+        load(path)
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.save(tmp_path_factory.mktemp("whole"))
