@@ -216,9 +216,7 @@ def forward(
 def unembed(config: LlamaConfig, params: Params, hidden: Array) -> Array:
     """Hidden states [..., D] to float32 logits [..., V]."""
     head = params["embed" if config.tied else "head"]
-    if head.dtype == jnp.float32:
-        return product(hidden, head)
-    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+    return product(hidden, head, jnp.float32)
 
 
 def full_attention(mask_BT: Array) -> Attend:

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ _TILE = 16
 """What stands on the right is summed in one order in full tiles, in others at their end."""
 
 
-def product(x: Array, matrix: Array) -> Array:
-    """x [..., in] times a matrix [out, in]: [..., out], of the same bits however many rows x has
-    (float32, on one CPU with XLA's products).
+def product(x: Array, matrix: Array, dtype: Any = None) -> Array:
+    """x [..., in] times a matrix [out, in]: [..., out], summed and given in `dtype` or in that of
+    the operands; of the same bits however many rows x has (float32, on one CPU with XLA's
+    products).
 
     XLA's CPU product lays out its right operand anew at every call. For a decoding step that is all
     weights for a handful of rows, and takes longer than the sums; so there the weights stand on the
@@ -27,13 +29,13 @@ def product(x: Array, matrix: Array) -> Array:
     rows = math.prod(x.shape[:-1])
     few = rows <= _FEW and matrix.shape[0] % _TILE == 0
     if not few or not _on_one_cpu(x, matrix) or not _keeps_bits():
-        return _plain(x, matrix)
+        return _plain(x, matrix, dtype)
     out = _weights_left(x.reshape(rows, x.shape[-1]), matrix)
     return out.reshape(*x.shape[:-1], matrix.shape[0])
 
 
-def _plain(x: Array, matrix: Array) -> Array:
-    return jnp.einsum("...i,oi->...o", x, matrix)
+def _plain(x: Array, matrix: Array, dtype: Any = None) -> Array:
+    return jnp.einsum("...i,oi->...o", x, matrix, preferred_element_type=dtype)
 
 
 def _weights_left(x: Array, matrix: Array) -> Array:

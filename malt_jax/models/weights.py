@@ -130,9 +130,8 @@ def _check(
     config: LlamaConfig, wanted: Mapping[TreePath, tuple[int, ...]], stored: Mapping[str, Stored]
 ) -> None:
     shapes = {hf_name(path): shape for path, shape in wanted.items()}
-    files = _files(stored)
     if missing := sorted(shapes.keys() - stored.keys()):
-        raise ValueError(f"{_some(missing)}: missing from {files}")
+        raise ValueError(f"{_some(missing)}: missing from {_files(stored)}")
     allowed = {HEAD} if config.tied else set()
     if extra := sorted(stored.keys() - shapes.keys() - allowed):
         raise ValueError(
