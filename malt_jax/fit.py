@@ -71,7 +71,7 @@ def fit(
     KL, or from the newest undamaged checkpoint in `directory`.
 
     `data` is what to train on and what is held out. Returns the adapter with the lowest held-out
-    loss, or the last one where nothing is held out. The order of the examples is a function of the
+    loss, `adapter` among them, or the last one where nothing is held out. The order of the examples is a function of the
     seed and all else is read from disk, so a resumed run ends as one that never stopped.
 
     Raises FloatingPointError once `max_nonfinite` steps were not finite, and ValueError if there
@@ -99,7 +99,7 @@ def fit(
 
     with checkpoints.opened(directory) as saved, process.deferred():
         done, state = checkpoints.restore(saved, begun)
-        rows = metrics.read(directory / "metrics.jsonl", done)
+        rows = metrics.read(directory / "metrics.jsonl", done) if done else []
         lost = [row["step"] for row in rows if not row.get("finite", 1)]
         phase = _Phase(directory, title, chosen, training, order, heldout.losses(rows), lost)
         figures = _figures(phase, model, mesh)
@@ -111,6 +111,8 @@ def fit(
             config=dataclasses.asdict(settings),
             lasting=lambda step: step % chosen.checkpoint_every == 0 or step == len(order),
         ) as write:
+            if evaluate is not None and not done:
+                _evaluate(phase, 0, evaluate, state["adapter"], saved, write)
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
                 write(figures(now, values, seconds))
@@ -276,5 +278,13 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
     step = heldout.best(phase.evaluations)
     if step is None:
         return last
-    logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
+    if step:
+        logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
+    else:
+        logging.warning(
+            "%s: no evaluation had a lower held-out loss than the start, so the role is left as it "
+            "was; lower config.%s.learning_rate, or config.%s.eval_every to look more often",
+            phase.title,
+            *2 * (phase.directory.name,),
+        )
     return checkpoints.load(rundir.absolute(phase.directory) / "best" / str(step), last)

@@ -19,7 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from malt_jax import hosts, rundir
 
 Row = dict[str, Any]
-"""`step` (1 is the first) and figures by name; `eval` is True in the rows of held-out
+"""`step` (1 is the first, 0 before it) and figures by name; `eval` is True in the rows of held-out
 evaluations."""
 Write = Callable[[Row], None]
 

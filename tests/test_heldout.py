@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from safetensors.numpy import load_file
 from test_objectives import adapter, dpo
 from test_train import MODEL, metrics, recipe, write_data
 
@@ -109,7 +110,7 @@ def test_kl_never_makes_tokens_by_vocabulary():
 def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_path, monkeypatch):
     """Held-out losses as planted: best at step 4, and at step 8 patience is over."""
     write_data(tmp_path)
-    planted = iter([5.0, 3.0, 4.0, 3.0])
+    planted = iter([6.0, 5.0, 3.0, 4.0, 3.0])
     monkeypatch.setattr(
         heldout, "evaluator", lambda *args: lambda adapter: {"loss": next(planted), "kl": 0.0}
     )
@@ -128,9 +129,9 @@ def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_pat
     rows = metrics(tmp_path, "sft")
     evaluations = [row for row in rows if row.get("eval")]
     assert [(row["step"], row["best"]) for row in evaluations] == [
-        (2, True), (4, True), (6, False), (8, False),
+        (0, True), (2, True), (4, True), (6, False), (8, False),
     ]  # fmt: skip
-    assert [row["stopped_early"] for row in evaluations] == [False, False, False, True]
+    assert [row["stopped_early"] for row in evaluations] == [False, False, False, False, True]
     assert rows[-1]["step"] == 8
     folder = tmp_path / "checkpoints" / "refiner" / "sft"
     # 2 was the best for a run resumed from checkpoint 3, which was there when 4 was written.
@@ -145,6 +146,20 @@ def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_pat
     train.run(tmp_path, settings, MODEL, mesh.make())
     jax.tree.map(np.testing.assert_array_equal, kept, returned[1])
     assert metrics(tmp_path, "sft") == rows
+
+
+def test_a_phase_that_only_harms_leaves_the_role_as_it_was(tmp_path, monkeypatch, caplog):
+    """A DPO whose held-out loss was above the start's wherever it was scored was kept."""
+    write_data(tmp_path)
+    planted = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr(heldout, "evaluator", lambda *args: lambda adapter: {"loss": next(planted)})
+    settings = recipe(("sft",), held_out=0.3, eval_every=2)
+    train.run(tmp_path, settings, MODEL, mesh.make())
+    rows = [row for row in metrics(tmp_path, "sft") if row.get("eval")]
+    assert [(row["step"], row["best"]) for row in rows] == [(0, True), (2, False), (4, False)]
+    exported = load_file(tmp_path / "export" / "refiner" / "adapter_model.safetensors")
+    assert not any(tensor.any() for name, tensor in exported.items() if "lora_B" in name)
+    assert any("left as it was; lower config.sft.learning_rate" in said for said in caplog.messages)
 
 
 def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_on(
@@ -165,8 +180,9 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     wanted = {"loss", "accuracy", "margin", "chosen_logp", "rejected_logp", "chosen_reward", "nll"}
     assert wanted <= set(last)
     a_step = {"grad_norm", "lr", "tokens", "tokens_per_second", "padding", "flops_per_second"}
-    assert a_step | {"peak_share", "nonfinite"} <= set(rows[0])
-    assert 0 <= rows[0]["padding"] < 1
+    first = next(row for row in rows if not row.get("eval"))
+    assert a_step | {"peak_share", "nonfinite"} <= set(first)
+    assert 0 <= first["padding"] < 1
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
     load = {"batch": 4, "share": 0.3, "seed": 0}
     one, other = feed.load(path, tmp_path / "cache", MODEL, mesh.make(), adapter(0), **load)

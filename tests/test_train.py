@@ -106,8 +106,8 @@ def whole(tmp_path_factory) -> Path:
 
 
 def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
-    """Killed in the middle of an epoch of SFT and twice in DPO, after an evaluation that no
-    checkpoint followed: metrics, held-out losses, which adapter was best, and the export."""
+    """Killed before the first checkpoint, in the middle of an epoch of SFT and twice in DPO, after
+    an evaluation that no checkpoint followed: metrics, held-out losses, which adapter was best, and the export."""
     write_data(tmp_path)
 
     def kill_after(steps: int):
@@ -125,7 +125,7 @@ def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
 
         return figures
 
-    for steps in (4, 7, 0):
+    for steps in (1, 4, 7, 0):
         with monkeypatch.context() as patched:
             patched.setattr(fit, "_figures", kill_after(steps))
             with pytest.raises(KeyboardInterrupt):
@@ -137,7 +137,7 @@ def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
         assert untimed(whole, phase) == untimed(tmp_path, phase)
         assert best(whole, phase) == best(tmp_path, phase)
         evaluations = [row for row in untimed(whole, phase) if row.get("eval")]
-        assert [row["step"] for row in evaluations] == [2, 4, 6]
+        assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
         assert str(min(evaluations, key=lambda row: row["loss"])["step"]) in best(whole, phase)
 
 

@@ -36,7 +36,7 @@ class Figure:
 class Training:
     """One phase of one role. `series` maps figures to their (step, value) points, `held_out` the
     same of the evaluations on questions kept out of training. `kept` is the step whose adapter the
-    phase returned, None where nothing was held out."""
+    phase returned, 0 if the one it began with, None where nothing was held out."""
 
     role: str
     phase: str
