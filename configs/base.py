@@ -61,7 +61,7 @@ def phase(learning_rate: float) -> ConfigDict:
             "eval_every": 20,  # optimiser steps between held-out evaluations; the best adapter is kept
             "patience": 0,  # evaluations without a better one that end the phase; 0: never
             "max_nonfinite": 3,  # steps with a loss or gradient not finite that end the run
-            "checkpoint_every": 100,  # optimiser steps between checkpoints
+            "checkpoint_every": 100,  # optimiser steps between checkpoints; 3 minutes if sooner
             # What a layer keeps for its backward pass: keep_all, keep_products (the outputs of its
             # matrix products; the rest is cheap to redo) or keep_inputs (least memory, but half as
             # much work again).

@@ -36,6 +36,9 @@ from malt_jax.models.lora import Adapter
 from malt_jax.settings import PhaseSettings, Settings
 
 _KEPT = 2  # checkpoints
+# A checkpoint at least so often, whatever `checkpoint_every` says: a step may take longer than a
+# signal leaves for it (`process.GRACE_SECONDS`), and would take all those before it along.
+_OVERDUE_SECONDS = 180.0
 Values = dict[str, float]
 
 
@@ -103,18 +106,22 @@ def fit(
         lost = [row["step"] for row in rows if not row.get("finite", 1)]
         phase = _Phase(directory, title, chosen, training, order, heldout.losses(rows), lost)
         figures = _figures(phase, model, mesh)
+        saved_at, overdue = time.monotonic(), False
         with metrics.writing(
             directory,
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
             config=dataclasses.asdict(settings),
-            lasting=lambda step: step % chosen.checkpoint_every == 0 or step == len(order),
+            lasting=lambda step: (
+                overdue or step % chosen.checkpoint_every == 0 or step == len(order)
+            ),
         ) as write:
             if evaluate is not None and not done:
                 _evaluate(phase, 0, evaluate, state["adapter"], saved, write)
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
+                overdue = hosts.any_says(time.monotonic() - saved_at > _OVERDUE_SECONDS)
                 write(figures(now, values, seconds))
                 if not values["finite"]:
                     _not_finite(phase, now, values)
@@ -123,8 +130,9 @@ def fit(
                     _evaluate(phase, now, evaluate, state["adapter"], saved, write)
                 stops = hosts.any_says(process.asked())
                 ends = last or phase.out_of_patience or stops
-                if now % chosen.checkpoint_every == 0 or ends:
+                if overdue or now % chosen.checkpoint_every == 0 or ends:
                     checkpoints.save(saved, now, state, partial(_newest, saved, now))
+                    saved_at = time.monotonic()
                 if stops:
                     raise process.Stopped(phase.title)
     return _best(phase, state["adapter"])
