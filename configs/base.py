@@ -58,7 +58,7 @@ def phase(learning_rate: float) -> ConfigDict:
             "weight_decay": 0.0,
             "clip_norm": 1.0,
             "held_out": 0.1,  # share of questions not trained on; the same ones in every phase
-            "eval_every": 20,  # optimiser steps between held-out evaluations; the best adapter is kept
+            "eval_every": 20,  # optimiser steps between held-out evaluations; the best is kept
             "patience": 0,  # evaluations without a better one that end the phase; 0: never
             "max_nonfinite": 3,  # steps with a loss or gradient not finite that end the run
             "checkpoint_every": 100,  # optimiser steps between checkpoints; 3 minutes if sooner

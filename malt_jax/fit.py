@@ -74,8 +74,9 @@ def fit(
     KL, or from the newest undamaged checkpoint in `directory`.
 
     `data` is what to train on and what is held out. Returns the adapter with the lowest held-out
-    loss, `adapter` among them, or the last one where nothing is held out. The order of the examples is a function of the
-    seed and all else is read from disk, so a resumed run ends as one that never stopped.
+    loss, which may be `adapter` itself, or the last one where nothing is held out. The order of the
+    examples is a function of the seed and all else is read from disk, so a resumed run ends as one
+    that never stopped.
 
     Raises FloatingPointError once `max_nonfinite` steps were not finite, and ValueError if there
     are checkpoints and all are damaged.

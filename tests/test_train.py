@@ -107,7 +107,8 @@ def whole(tmp_path_factory) -> Path:
 
 def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
     """Killed before the first checkpoint, in the middle of an epoch of SFT and twice in DPO, after
-    an evaluation that no checkpoint followed: metrics, held-out losses, which adapter was best, and the export."""
+    an evaluation that no checkpoint followed: metrics, held-out losses, which adapter was best, and
+    the export."""
     write_data(tmp_path)
 
     def kill_after(steps: int):
