@@ -74,9 +74,10 @@ def fit(
     KL, or from the newest undamaged checkpoint in `directory`.
 
     `data` is what to train on and what is held out. Returns the adapter with the lowest held-out
-    loss, which may be `adapter` itself, or the last one where nothing is held out. The order of the
-    examples is a function of the seed and all else is read from disk, so a resumed run ends as one
-    that never stopped.
+    loss, or the last one where nothing is held out; after SFT it may be `adapter` itself. (SFT's
+    own start is the base, whose samples are what is held out: on them it is hard to beat.) The
+    order of the examples is a function of the seed and all else is read from disk, so a resumed run
+    ends as one that never stopped.
 
     Raises FloatingPointError once `max_nonfinite` steps were not finite, and ValueError if there
     are checkpoints and all are damaged.
@@ -118,7 +119,7 @@ def fit(
                 overdue or step % chosen.checkpoint_every == 0 or step == len(order)
             ),
         ) as write:
-            if evaluate is not None and not done:
+            if evaluate is not None and not done and directory.name != "sft":
                 _evaluate(phase, 0, evaluate, state["adapter"], saved, write)
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
@@ -291,7 +292,7 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
         logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
     else:
         logging.warning(
-            "%s: no evaluation had a lower held-out loss than the start, so the role is left as it "
+            "%s: no evaluation had a lower held-out loss than the start, so the role stays what it "
             "was; lower config.%s.learning_rate, or config.%s.eval_every to look more often",
             phase.title,
             *2 * (phase.directory.name,),

@@ -84,7 +84,8 @@ def work(settings: Settings) -> Work:
             learnt = math.ceil(examples * (1 - phase.held_out))
             updates = math.ceil(learnt / (phase.batch * phase.accumulate)) * phase.epochs
             steps[name] = steps.get(name, 0) + updates
-            evaluations = 1 + math.ceil(updates / phase.eval_every) if phase.held_out else 0
+            evaluations = math.ceil(updates / phase.eval_every) if phase.held_out else 0
+            evaluations += name != "sft" and phase.held_out > 0  # its start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * phase.held_out) * tokens
             scored += examples * tokens if name != "sft" else 0
