@@ -108,22 +108,21 @@ def fit(
         lost = [row["step"] for row in rows if not row.get("finite", 1)]
         phase = _Phase(directory, title, chosen, training, order, heldout.losses(rows), lost)
         figures = _figures(phase, model, mesh)
-        saved_at, overdue = time.monotonic(), False
+        saved_at, due = time.monotonic(), False
         with metrics.writing(
             directory,
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
             config=dataclasses.asdict(settings),
-            lasting=lambda step: (
-                overdue or step % chosen.checkpoint_every == 0 or step == len(order)
-            ),
+            lasting=lambda step: due or step == len(order),
         ) as write:
             if evaluate is not None and not done and directory.name != "sft":
                 _evaluate(phase, 0, evaluate, state["adapter"], saved, write)
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
             for now, state, values, seconds in ran:
-                overdue = hosts.any_says(time.monotonic() - saved_at > _OVERDUE_SECONDS)
+                overdue = time.monotonic() - saved_at > _OVERDUE_SECONDS
+                due = now % chosen.checkpoint_every == 0 or hosts.any_says(overdue)
                 write(figures(now, values, seconds))
                 if not values["finite"]:
                     _not_finite(phase, now, values)
@@ -132,7 +131,7 @@ def fit(
                     _evaluate(phase, now, evaluate, state["adapter"], saved, write)
                 stops = hosts.any_says(process.asked())
                 ends = last or phase.out_of_patience or stops
-                if overdue or now % chosen.checkpoint_every == 0 or ends:
+                if due or ends:
                     checkpoints.save(saved, now, state, partial(_newest, saved, now))
                     saved_at = time.monotonic()
                 if stops:
@@ -288,6 +287,7 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
     step = heldout.best(phase.evaluations)
     if step is None:
         return last
+    name = phase.directory.name
     if step:
         logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
     else:
@@ -295,6 +295,7 @@ def _best(phase: _Phase, last: Adapter) -> Adapter:
             "%s: no evaluation had a lower held-out loss than the start, so the role stays what it "
             "was; lower config.%s.learning_rate, or config.%s.eval_every to look more often",
             phase.title,
-            *2 * (phase.directory.name,),
+            name,
+            name,
         )
     return checkpoints.load(rundir.absolute(phase.directory) / "best" / str(step), last)
