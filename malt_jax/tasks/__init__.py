@@ -1,6 +1,6 @@
 """The benchmarks: loading their questions and grading answers to them, one file a benchmark."""
 
-from malt_jax.tasks import arithmetic, csqa, gsm8k, jsonl, math, mawps, svamp
+from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawps, svamp
 from malt_jax.tasks.loading import LoadReport, load, whole
 from malt_jax.tasks.task import Task
 
@@ -8,7 +8,7 @@ __all__ = ["LoadReport", "Task", "get", "load", "whole"]
 
 _TASKS = {
     module.TASK.name: module.TASK for module in (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
-}
+} | {task.name: task for task in (equations.MAWPS, equations.SVAMP)}
 
 
 def get(name: str) -> Task:

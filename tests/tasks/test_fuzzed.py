@@ -12,7 +12,8 @@ from malt_jax.tasks import extract, isolation
 from malt_jax.tasks.isolation import Sample
 from malt_jax.tasks.rows import MAX_LINE
 
-NUMERIC = ("gsm8k", "jsonl", "math")  # mawps, svamp and arithmetic have gsm8k's grader
+# mawps, svamp and arithmetic have gsm8k's grader.
+NUMERIC = ("gsm8k", "jsonl", "math", "svamp_equations")
 VERDICTS = {"correct", "wrong", "unparseable", "truncated", "unknown"}
 CHOICES = (("A", "bank"), ("B", "river bank"), ("C", "mall"))
 # Pieces that mean something to one of the graders, between any characters.
@@ -59,7 +60,7 @@ def against(name: str, completion: str, reference: str, truncated: bool) -> None
         assert graded(name, sample) in VERDICTS
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "jsonl", "csqa"])
+@pytest.mark.parametrize("name", ["gsm8k", "jsonl", "csqa", "svamp_equations"])
 @settings(max_examples=100)
 @given(completion=texts, reference=texts, truncated=st.booleans())
 def test_any_text_against_any_reference(name: str, completion, reference, truncated) -> None:

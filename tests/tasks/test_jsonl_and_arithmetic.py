@@ -6,6 +6,7 @@ from malt_jax import tasks
 from malt_jax.tasks import arithmetic
 
 NAMES = ["gsm8k", "math", "csqa", "mawps", "svamp", "arithmetic", "jsonl"]
+NAMES += ["mawps_equations", "svamp_equations"]
 
 
 @pytest.mark.parametrize("name", NAMES)
