@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     )
     c.data = ConfigDict(
         {
-            "task": "",  # gsm8k, math, csqa, mawps, svamp, mawps_equations, arithmetic or jsonl
+            "task": "",  # gsm8k, math, csqa, mawps or svamp (_equations), arithmetic, jsonl
             "train": "",  # file, hub id, or "" for the task's own hub id
             "eval": "",
             "exclude": (),  # more test sets, TASK:PATH, that training must not overlap with

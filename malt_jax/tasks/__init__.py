@@ -6,9 +6,8 @@ from malt_jax.tasks.task import Task
 
 __all__ = ["LoadReport", "Task", "get", "load", "whole"]
 
-_TASKS = {
-    module.TASK.name: module.TASK for module in (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
-} | {task.name: task for task in (equations.MAWPS, equations.SVAMP)}
+_MODULES = (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
+_TASKS = {task.name: task for task in (*(module.TASK for module in _MODULES), *equations.TASKS)}
 
 
 def get(name: str) -> Task:

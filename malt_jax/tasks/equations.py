@@ -4,20 +4,24 @@ For models that set a problem up better than they reckon. Where right expression
 as often as not, half of a tree's rewards are noise, and there is little for a team to learn.
 """
 
+import operator
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from malt_jax.tasks import mawps, numeric, svamp
 from malt_jax.tasks.extract import Rules, judge, judge_leniently
-from malt_jax.tasks.task import Choices, Row
+from malt_jax.tasks.task import Choices, Row, Task
 from malt_jax.types import Grade, Question
 
 MAX_CHARACTERS = 100
-_TOKEN = re.compile(r"\s*(\d[\d,]*(?:\.\d+)?|\.\d+|[-+*/()])")
+_TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[-+*/()]")
 _SIGNS = str.maketrans({"\u00f7": "/", "\u00d7": "*", "\u2212": "-", "$": None})
-_MARK = "Final Answer: "
+# By how closely they bind.
+_OPERATIONS = (
+    {"+": operator.add, "-": operator.sub},
+    {"*": operator.mul, "/": operator.truediv},
+)
 
 
 def read(text: str) -> str | None:
@@ -54,70 +58,52 @@ def lenient(
 
 def read_mawps(row: Row) -> Question:
     """A row of MAWPS, its worked solution without the result."""
-    question = mawps.read_row(row)
-    expression, equals, _ = question.solution.partition(" = ")
-    return replace(question, solution=_MARK + expression if equals else "")
+    return mawps.read_row(row, "Final Answer: {expression}")
 
 
 def _value(text: str) -> str | None:
     if len(text) > MAX_CHARACTERS:
         return None
-    tokens, end = [], 0
-    while match := _TOKEN.match(text, end):
-        tokens.append(match[1])
-        end = match.end()
-    if text[end:].strip():
+    tokens = _TOKEN.findall(text)
+    if "".join(tokens) != "".join(text.split()):  # something stands between them
         return None
-    left = iter([*tokens, ""])
+    left = ["", *reversed(tokens)]  # the next one last; the empty one is no number
     try:
-        value, after = _sum(next(left), left)
+        value = _operated(left)
     except (ValueError, ZeroDivisionError):
         return None
-    return None if after else numeric.canonical(value)
+    return None if left != [""] else numeric.canonical(value)
 
 
-def _sum(token: str, left: Iterator[str]) -> tuple[Fraction, str]:
-    """The value of a sum that begins with `token`, and the token after it. Raises ValueError where
-    there is none."""
-    value, token = _product(token, left)
-    while token in ("+", "-"):
-        term, after = _product(next(left), left)
-        value, token = value + (term if token == "+" else -term), after
-    return value, token
+def _operated(left: list[str], level: int = 0) -> Fraction:
+    """The value of what the tokens `left` begin with, up to an operation that binds less closely
+    than those of `level`; its tokens are taken. Raises ValueError where there is none."""
+    if level == len(_OPERATIONS):
+        return _factor(left)
+    value = _operated(left, level + 1)
+    while operation := _OPERATIONS[level].get(left[-1]):
+        left.pop()
+        value = operation(value, _operated(left, level + 1))
+    return value
 
 
-def _product(token: str, left: Iterator[str]) -> tuple[Fraction, str]:
-    value, token = _factor(token, left)
-    while token in ("*", "/"):
-        factor, after = _factor(next(left), left)
-        value, token = value * factor if token == "*" else value / factor, after
-    return value, token
-
-
-def _factor(token: str, left: Iterator[str]) -> tuple[Fraction, str]:
+def _factor(left: list[str]) -> Fraction:
+    token = left.pop()
     if token == "-":
-        value, after = _factor(next(left), left)
-        return -value, after
+        return -_factor(left)
     if token == "(":
-        value, after = _sum(next(left), left)
-        if after != ")":
+        value = _operated(left)
+        if left.pop() != ")":
             raise ValueError("a parenthesis is not closed")
-        return value, next(left)
-    return Fraction(token.replace(",", "")), next(left)
+        return value
+    return Fraction(token.replace(",", ""))
 
 
-MAWPS = replace(
-    mawps.TASK,
-    name="mawps_equations",
-    answer_hint="an arithmetic expression",
-    read_row=read_mawps,
-    grade=grade,
-    lenient=lenient,
-)
-SVAMP = replace(
-    svamp.TASK,
-    name="svamp_equations",
-    answer_hint="an arithmetic expression",
-    grade=grade,
-    lenient=lenient,
-)
+def _by_expression(task: Task) -> Task:
+    name = f"{task.name}_equations"
+    return replace(
+        task, name=name, answer_hint="an arithmetic expression", grade=grade, lenient=lenient
+    )
+
+
+TASKS = (replace(_by_expression(mawps.TASK), read_row=read_mawps), _by_expression(svamp.TASK))

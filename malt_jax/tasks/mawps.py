@@ -9,9 +9,11 @@ from malt_jax.types import Question
 
 _LITERAL = re.compile(r"\d+(?:\.\d+)?")
 _SOLVED = re.compile(r"[xX]=([-+*/().\d]+)")
+_SOLUTION = "{expression} = {value}. Final Answer: {value}"
 
 
-def read_row(row: Row) -> Question:
+def read_row(row: Row, solution: str = _SOLUTION) -> Question:
+    """A row's question; `solution` is the form of a worked one."""
     if "input" in row:
         question, answer = "input", "target"
     elif "question" in row:
@@ -20,19 +22,19 @@ def read_row(row: Row) -> Question:
     else:
         question, answer = "original_text", "ans"
     result = answer_field(row, answer)
-    solution = _worked(str(row.get("equation", "")), result)
-    return Question(id_field(row, "id"), text_field(row, question), result, solution=solution)
+    worked = _worked(str(row.get("equation", "")), result, solution)
+    return Question(id_field(row, "id"), text_field(row, question), result, solution=worked)
 
 
-def _worked(equation: str, result: str) -> str:
-    """An equation such as "X=((22.0-14.0)/4.0)" as "(22 - 14) / 4 = 2. Final Answer: 2"; "" if it
-    does not stand solved for X."""
+def _worked(equation: str, result: str, solution: str) -> str:
+    """An equation such as "X=((22.0-14.0)/4.0)" in the form of `solution`, where `expression` is
+    "(22 - 14) / 4" and `value` "2"; "" if it does not stand solved for X."""
     found, value = _SOLVED.fullmatch(equation.replace(" ", "")), numeric.reference(result)
     if not found or value is None:
         return ""
     spaced = re.sub(r"(?<=[\d)])([-+*/])", r" \1 ", _without_outer(found[1]))
     plain = _LITERAL.sub(lambda number: numeric.canonical(Fraction(number[0])), spaced)
-    return f"{plain} = {value}. Final Answer: {value}"
+    return solution.format(expression=plain, value=value)
 
 
 def _without_outer(text: str) -> str:
