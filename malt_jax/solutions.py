@@ -1,7 +1,7 @@
 """A warm start, which is no part of MALT: the data set's own worked solutions as SFT rows of one
 adapter, for a base that is too weak to learn from its own samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
@@ -26,9 +26,10 @@ def run(
     `datasets/yield.json` from the questions' solutions.
 
     Every role of the chain is asked every question, and each is to answer with the solution: the
-    base that comes out of it knows all of their prompts. What a prompt shows of earlier roles are
-    other questions' solutions, so that a role learns to answer its question and not to repeat what
-    it reads; what to make of that is for MALT to teach.
+    base that comes out of it knows all of their prompts. What a prompt shows of earlier roles is
+    what they wrote in the question's tree, if `trees/` has it, so that a role learns how far to
+    trust what it reads. Else it is other questions' solutions, and a role learns to answer its
+    question and not to repeat what it reads; what to make of that is for MALT to teach.
 
     A solution that the task's grader does not find right, or that is longer than one of the roles
     may write, is left out and counted. Raises ValueError unless there is one learner, and if no
@@ -42,9 +43,12 @@ def run(
         )
     harvest = datasets.Harvest(parents=len(questions))
     usable = _usable(chain, task, tokenizer, questions, harvest)
+    shown = _others(chain, usable) | _drafts(workdir / "trees")
+    limits = {role.name: role.max_new_tokens for role in chain}
     for role in chain:
-        for question, shown in _asked(chain, usable):
-            prompt = prompt_ids(role, question, task.answer_hint, shown, {}, tokenizer)
+        for question in usable:
+            texts = shown[question.id]
+            prompt = prompt_ids(role, question, task.answer_hint, texts, limits, tokenizer)
             harvest.values.append(1.0)
             harvest.positives += 1
             harvest.sft.append(
@@ -94,10 +98,19 @@ def _written(tokenizer: Tokenizer, question: Question) -> list[int]:
     return [*tokenizer.encode(question.solution), tokenizer.end_id]
 
 
-def _asked(
-    chain: Sequence[Role], usable: Sequence[Question]
-) -> Iterator[tuple[Question, dict[str, str]]]:
-    """Each question with what its prompts show of the roles: the solutions of those after it."""
+def _others(chain: Sequence[Role], usable: Sequence[Question]) -> dict[str, dict[str, str]]:
+    """By question, a solution for each role to have written: those of the questions after it."""
+    shown = {}
     for i, question in enumerate(usable):
         others = (usable[(i + j) % len(usable)] for j in range(1, len(chain) + 1))
-        yield question, {role.name: q.solution for role, q in zip(chain, others, strict=True)}
+        shown[question.id] = {role.name: q.solution for role, q in zip(chain, others, strict=True)}
+    return shown
+
+
+def _drafts(trees: Path) -> dict[str, dict[str, str]]:
+    """By question, what each role wrote on the first path of its tree."""
+    shown: dict[str, dict[str, str]] = {}
+    for row in shards.read(trees, ["question_id", "role", "path", "completion"]):
+        if not any(row["path"]):
+            shown.setdefault(row["question_id"], {})[row["role"]] = row["completion"]
+    return shown

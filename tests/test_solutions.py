@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import small
 
-from malt_jax import solutions, tasks
+from malt_jax import shards, solutions, tasks
 from malt_jax.roles import Role, prompt_ids
 from malt_jax.types import Question
 
@@ -64,6 +64,33 @@ def test_one_adapter_learns_the_prompts_of_all_roles(tmp_path: Path) -> None:
             known = {chain[role - 1].name: told.solution}
             wanted = prompt_ids(chain[role], question, "", known, {}, tokenizer)
             assert row["prompt_token_ids"] == wanted
+
+
+def test_prompts_show_what_was_written_in_the_question_s_tree(tmp_path: Path) -> None:
+    """A base that had seen other questions' solutions only kept two of three right answers that it
+    was shown, and no training taught it to keep more."""
+    tokenizer = small.tokenizer()
+    second = Question("e", "3 and 4?", "7", solution="3 + 4 = 7. Final Answer: 7")
+    critic = Role("verifier", "{question} {generator}", ("question", "generator"), 3, 60)
+    chain = (ROLE, critic)
+    nodes = [
+        ("generator", [0], "2 - 3."),
+        ("generator", [1], "Not shown."),
+        ("verifier", [0, 0], "No, it is 5."),
+        ("verifier", [1, 0], "Not shown."),
+    ]
+    tree = [
+        {"question_id": RIGHT.id, "role": role, "path": path, "completion": completion}
+        for role, path, completion in nodes
+    ]
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", tree, shards.SCHEMA)
+    asked = [RIGHT, second]
+    solutions.run(tmp_path, chain, ("generator",), TASK, tokenizer, asked)
+    rows = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
+    # The second question has no tree: it shows the solution of the question after it.
+    for row, question, shown in zip(rows[2:], asked, ("2 - 3.", RIGHT.solution), strict=True):
+        wanted = prompt_ids(critic, question, "", {"generator": shown}, {}, tokenizer)
+        assert row["prompt_token_ids"] == wanted
 
 
 def test_several_learners_and_data_without_solutions_are_errors(tmp_path: Path) -> None:
