@@ -93,7 +93,8 @@ def _training(record: Record) -> str:
     ]
     if (start := record["started_from"]) is not None:
         lines.append(f"- started from the adapter `{start['path']}` (`{start['hash']}`)")
-    for phase in settings["roles"][record["role"]]["train"]:
+    every = settings["roles"][record["role"]]["train"]
+    for phase in record.get("phases", every):  # version 0.4 wrote none
         values = {k: v for k, v in settings[phase].items() if k not in _NOT_OF_THE_RESULT}
         lines.append(f"- {phase}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
     return "\n".join(lines)

@@ -29,15 +29,19 @@ def exists(workdir: Path, role: str) -> bool:
     return (workdir / "export" / role / RECORD).exists()
 
 
-def write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
+def write(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter, phase: str = ""
+) -> None:
     """Writes `export/ROLE/`: the adapter for PEFT, `malt.json` and a model card, whole or not at
-    all."""
+    all. If `phase` is given it is `export/PHASE/ROLE/`, what that phase left to the next."""
     whole = mesh.fetch(adapter)
-    hosts.by_first(lambda: _write(workdir, settings, model, role, whole))
+    hosts.by_first(lambda: _write(workdir, settings, model, role, whole, phase))
 
 
-def _write(workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter) -> None:
-    with rundir.directory_whole(workdir / "export" / role, RECORD) as directory:
+def _write(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter, phase: str
+) -> None:
+    with rundir.directory_whole(workdir / "export" / phase / role, RECORD) as directory:
         save_adapter(
             adapter,
             model.config,
@@ -48,6 +52,9 @@ def _write(workdir: Path, settings: Settings, model: Model, role: str, adapter: 
             targets=settings.lora.targets,
         )
         found = _record(workdir, settings, model, role)
+        if phase:  # the results are of the team as it ends
+            done = found["phases"].index(phase) + 1
+            found |= {"phases": found["phases"][:done], "results": None}
         _describe(directory, found | {"adapter_hash": file_hash(directory / WEIGHTS)})
 
 
@@ -164,6 +171,7 @@ def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[
         "role": role,
         "chain": list(settings.chain),
         "merged": False,
+        "phases": list(settings.roles[role].train),
         **identity(model),
         "base_model": model.source if _HUB_ID.fullmatch(model.source) and not local else None,
         "license": _license(model),

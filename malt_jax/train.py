@@ -33,7 +33,8 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
 
 
 def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:
-    """All phases of one role, from a fresh adapter or from the one its settings name."""
+    """All phases of one role, from a fresh adapter or from the one its settings name. What SFT
+    leaves to another phase is exported too, to be compared with what that makes of it."""
     seed = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(role.encode()))
     shape = settings.lora
     init = partial(
@@ -46,7 +47,8 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         if start is None
         else jax.tree.map(meshes.put, start, meshes.tree_shardings(mesh, start))
     )
-    for phase in settings.roles[role].train:
+    phases = settings.roles[role].train
+    for phase in phases:
         directory = workdir / "checkpoints" / role / phase
         check_identity(directory / "base.json", model)
         base = identity(model)
@@ -62,4 +64,6 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
             seed=settings.seed,
         )
         adapter = fit(directory, settings, model, mesh, adapter, data, f"{role} {phase}")
+        if phase == "sft" and phase != phases[-1]:  # DPO's reference
+            export.write(workdir, settings, model, role, adapter, phase)
     return adapter

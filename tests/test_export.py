@@ -99,6 +99,20 @@ def test_a_prompt_with_backticks_stays_in_its_fence(base, model, tmp_path):
     assert "`{hint}` is: a number." in text
 
 
+def test_what_a_phase_left_claims_no_more_than_that(base, model, tmp_path):
+    """Its card named DPO, and would have shown the accuracy of the team that DPO had made."""
+    parsed = recipe(base, roles__verifier__train=("sft", "dpo"))
+    (tmp_path / "eval").mkdir()
+    results(tmp_path)
+    export.write(tmp_path, parsed, model, "verifier", drawn(model), "sft")
+    assert not export.exists(tmp_path, "verifier")
+    text = (tmp_path / "export" / "sft" / "verifier" / "README.md").read_text()
+    assert "- sft: " in text
+    assert "- dpo: " not in text
+    assert "Not evaluated yet" in text
+    export.load(tmp_path / "export" / "sft" / "verifier", model)
+
+
 def test_a_control_says_so(base, model, tmp_path):
     parsed = recipe(base, credit__shuffle_rewards=True)
     export.write(tmp_path, parsed, model, "generator", drawn(model))
@@ -227,8 +241,9 @@ def test_a_missing_adapter_is_named(base, model, tmp_path):
         export.load(tmp_path / "nowhere", model)
 
 
-def test_the_name_of_the_folder_of_merged_weights_is_no_role(base):
+@pytest.mark.parametrize("name", ["merged", "sft"])
+def test_the_name_of_a_folder_beside_the_roles_is_no_role(base, name):
     config = change(good(), "model.path", str(base))
-    config["roles"]["merged"] = config["roles"]["verifier"]
-    with pytest.raises(ValueError, match=r"config.roles.merged: a folder of export/"):
+    config["roles"][name] = config["roles"]["verifier"]
+    with pytest.raises(ValueError, match=rf"config.roles.{name}: a folder of export/"):
         settings.parse(config)

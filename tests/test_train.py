@@ -65,8 +65,8 @@ def metrics(workdir: Path, phase: str) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def exported(workdir: Path) -> bytes:
-    return (workdir / "export" / "refiner" / "adapter_model.safetensors").read_bytes()
+def exported(workdir: Path, phase: str = "") -> bytes:
+    return (workdir / "export" / phase / "refiner" / "adapter_model.safetensors").read_bytes()
 
 
 def test_sft_then_dpo_learn_and_export(tmp_path):
@@ -82,6 +82,7 @@ def test_sft_then_dpo_learn_and_export(tmp_path):
     assert dpo[-1]["margin"] > 0.1
     assert dpo[-1]["accuracy"] == 1.0
     assert (tmp_path / "export" / "refiner" / "adapter_config.json").exists()
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["refiner", "sft"]
 
 
 HELD_OUT = {"held_out": 0.3, "eval_every": 2, "checkpoint_every": 3, "epochs": 3}  # 6 steps
@@ -134,6 +135,7 @@ def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
     assert not (tmp_path / "export" / "refiner").exists()
     train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
     assert exported(whole) == exported(tmp_path)
+    assert exported(whole, "sft") == exported(tmp_path, "sft") != exported(whole)
     for phase in ("sft", "dpo"):
         assert untimed(whole, phase) == untimed(tmp_path, phase)
         assert best(whole, phase) == best(tmp_path, phase)

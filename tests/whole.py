@@ -53,6 +53,6 @@ SECRETS = {
 def products(workdir: Path) -> dict[str, str]:
     """The digests of what a run ends with."""
     files = [*workdir.glob("trees/*"), *workdir.glob("datasets/*/*")]
-    files += workdir.glob("export/*/adapter_model.safetensors")
+    files += workdir.glob("export/**/adapter_model.safetensors")
     digests = {str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()) for f in files}
     return {name: digest.hexdigest() for name, digest in digests.items()}

@@ -90,7 +90,7 @@ def paper_table1(main: Config) -> list[Variant]:
         {"chain": (first,), f"roles.{first}.train": ("sft",)},
         _rows("star_sa"),
     )
-    sft = _only_sft(main, main["chain"])
+    sft = _only_sft(main)
     star_ma = Variant(
         "star_ma",
         "systems",
@@ -127,9 +127,8 @@ def ablations(main: Config) -> list[Variant]:
     found.append(star_ma)
     for role in chain:
         if "dpo" in main["roles"][role]["train"]:
-            sft = str(directory(main, star_ma.name) / "export" / role)
-            title = f"{role} with SFT only"
-            found.append(_evaluated(main, f"sft_{role}", title, {f"roles.{role}.adapter": sft}))
+            sft = {f"roles.{role}.adapter": _sft_adapter(main, role)}
+            found.append(_evaluated(main, f"sft_{role}", f"{role} with SFT only", sft))
         elif tuple(main["roles"][role]["train"]) == ("sft",):
             values = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
             found.append(_variant(main, f"dpo_{role}", f"{role} with SFT and DPO", values, TRAINED))
@@ -229,20 +228,31 @@ def _untrained(main: Config) -> dict[str, Any]:
     }
 
 
-def _only_sft(main: Config, roles: Sequence[str]) -> dict[str, Any]:
-    """SFT alone; what the main run trained in that way is taken over."""
-    same = [role for role in roles if tuple(main["roles"][role]["train"]) == ("sft",)]
-    trained = [role for role in roles if main["roles"][role]["train"] and role not in same]
-    anew = {f"roles.{role}.train": ("sft",) for role in trained}
-    return anew | (_kept(main, same) if same else {})
+def _only_sft(main: Config) -> dict[str, Any]:
+    """SFT alone, as the main run left it where its training began with that."""
+    values: dict[str, Any] = {}
+    for role in main["chain"]:
+        if phases := main["roles"][role]["train"]:
+            anew = phases[0] != "sft"
+            values[f"roles.{role}.train"] = ("sft",) if anew else ()
+            if not anew:
+                values[f"roles.{role}.adapter"] = _sft_adapter(main, role)
+    return values
+
+
+def _sft_adapter(main: Config, role: str) -> str:
+    """Where the adapter of a role lies that SFT alone has trained."""
+    workdir = rundir.at(main["workdir"])
+    match main["roles"][role]["train"]:
+        case ["sft"]:
+            return str(workdir / "export" / role)
+        case ["sft", *_]:
+            return str(workdir / "export" / "sft" / role)
+    return str(directory(main, "star_ma") / "export" / role)
 
 
 def _variant(
-    main: Config,
-    name: str,
-    title: str,
-    values: Mapping[str, Any],
-    stages: tuple[str, ...],
+    main: Config, name: str, title: str, values: Mapping[str, Any], stages: tuple[str, ...]
 ) -> Variant:
     """Trained as the main run but for `values`, and named after what differs."""
     return Variant(name, "ablations", title, {**_kept(main), **values}, _rows(name), stages)
@@ -253,11 +263,7 @@ def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -
 
 
 def _retrained(
-    name: str,
-    title: str,
-    values: Mapping[str, Any],
-    reuses: bool,
-    group: str = "sweeps",
+    name: str, title: str, values: Mapping[str, Any], reuses: bool, group: str = "sweeps"
 ) -> Variant:
     """Everything trained anew; other samples need their own baselines."""
     rows = _rows(name)
@@ -278,17 +284,9 @@ def _answering_second(main: Config) -> Variant:
         f"roles.{second}.prompt": shown,
         f"roles.{second}.max_new_tokens": main["roles"][last]["max_new_tokens"],
     }
-    title = f"{first} and a {second} that answers"
+    name, title = "generator_verifier", f"{first} and a {second} that answers"
     stages = TRAINED if main["roles"][second]["train"] else EVALUATED
-    return Variant(
-        "generator_verifier",
-        "ablations",
-        title,
-        values,
-        _rows("generator_verifier"),
-        stages,
-        reuses=False,
-    )
+    return Variant(name, "ablations", title, values, _rows(name), stages, reuses=False)
 
 
 def _without_second(main: Config) -> Variant:

@@ -74,8 +74,7 @@ _FROM_DATASETS = ("datasets", "checkpoints", "export", "eval/malt")
 _FROM_TRAINING = ("checkpoints", "export", "eval/malt")
 _FROM_A_ROLES_TRAINING = (
     "checkpoints/{role}",
-    "export/{role}",
-    "export/merged/{role}",
+    *("export/{role}", "export/sft/{role}", "export/merged/{role}"),
     "eval/malt",
 )
 _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -243,7 +243,11 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
     for name, role in s.roles.items():
         key = f"roles.{name}"
         rules += [
-            (key, name != "merged", "a folder of export/ has that name; choose another"),
+            (
+                key,
+                name not in ("merged", "sft"),
+                "a folder of export/ has that name; choose another",
+            ),
             (f"{key}.branching", role.branching > 0, "must be positive"),
             (f"{key}.max_new_tokens", role.max_new_tokens > 0, "must be positive"),
             (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),

@@ -52,10 +52,18 @@ def test_star_learns_from_the_same_samples():
     assert (alone["chain"], alone["trees"]) == (("generator",), "runs/x")
     assert alone["roles"]["generator"]["train"] == ("sft",)
     team = resolved("star_ma", "paper_table1")
+    # MALT's roles began with SFT, its generator had nothing else: those adapters, not trained anew.
+    assert [team["roles"][r]["train"] for r in team["chain"]] == [(), (), ()]
+    assert [team["roles"][r]["adapter"] for r in team["chain"]] == [
+        "runs/x/export/generator", "runs/x/export/sft/verifier", "runs/x/export/sft/refiner"
+    ]  # fmt: skip
+
+
+def test_star_trains_what_began_without_sft():
+    team = resolved("star_ma", "paper_table1", **{"roles.verifier.train": ("kto",)})
     assert team["trees"] == "runs/x"
-    assert [team["roles"][r]["train"] for r in team["chain"]] == [(), ("sft",), ("sft",)]
-    # The generator of MALT was trained with SFT alone: the same adapter.
-    assert team["roles"]["generator"]["adapter"] == "runs/x/export/generator"
+    assert [team["roles"][r]["train"] for r in team["chain"]] == [(), ("sft",), ()]
+    assert team["roles"]["verifier"]["adapter"] == ""
 
 
 def test_one_role_untrained_leaves_the_others_as_they_are():
@@ -67,7 +75,7 @@ def test_one_role_untrained_leaves_the_others_as_they_are():
 
 def test_sft_only_takes_one_role_from_the_other_run():
     found = resolved("sft_refiner", "ablations")["roles"]
-    assert found["refiner"]["adapter"] == "runs/x/variants/star_ma/export/refiner"
+    assert found["refiner"]["adapter"] == "runs/x/export/sft/refiner"
     assert found["verifier"]["adapter"] == "runs/x/export/verifier"
 
 
