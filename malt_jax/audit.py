@@ -9,7 +9,6 @@ comparing it measures its format as much as its answers.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,7 +93,7 @@ def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
     ]
     # A mark that a finished completion has, a cut one has as well: strict reading needs no flag.
     strict = [_marked(grade) for grade in isolation.grade(task, samples)]
-    lenient = isolation.grade(replace(task, grade=task.lenient), samples)
+    lenient = isolation.grade(task, samples, leniently=True)
     return [
         {
             **{name: row[name] for name in SCHEMA.names if name in row},

@@ -190,7 +190,7 @@ def documented_elsewhere(module: str, node: ast.FunctionDef | ast.ClassDef) -> b
     """Whether `node` fills in an interface that another place explains once."""
     return (
         module == "malt_jax.settings"  # each field beside its default in configs/base.py
-        or (room(module) == "tasks" and node.name in {"read_row", "reference", "grade"})  # at Task
+        or (room(module) == "tasks" and node.name in {"read_row", "reference"})  # at Task
         or any(
             ast.unparse(base) == "nnx.Module" for base in getattr(node, "bases", [])
         )  # at forward

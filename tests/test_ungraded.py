@@ -22,7 +22,7 @@ BRANCHING = (2, 2, 2)
 def rows(answers: list[str], credit: CreditSettings = CREDIT) -> list[dict]:
     """The rows of one tree with these leaf completions; "exit" ends the grading process."""
     roles = (*ROLES, Role("refiner", "", (), 2, 9))
-    task = replace(tasks.get("gsm8k"), grade=planted_graders.dies)
+    task = replace(tasks.get("gsm8k"), rules=planted_graders.dies)
     team = tree.Team(None, small.tokenizer(), roles, {}, task, Sampling(1.0), 0, "collect")  # type: ignore[arg-type]
     levels = []
     for depth, role in enumerate(roles):

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
+from malt_jax.tasks.extract import Rules, marked
 from malt_jax.tasks.task import Choices, Hub, Row, Task, id_field, text_field
-from malt_jax.types import Grade, Question
+from malt_jax.types import Question
 
 _LETTERS: Choices = tuple((letter, "") for letter in "ABCDE")
 _LABELLED = re.compile(r"\(?([A-Za-z])\s*(?:[).:,]|\s-\s)\s*(\S.*)?$", re.DOTALL)
@@ -104,18 +104,6 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
     )
 
 
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades by choice. Raises ValueError as `rules` does."""
-    return judge(completion, rules(answer, choices), truncated)
-
-
-def lenient(
-    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-) -> Grade:
-    """By the last line that names a choice, where no mark can be read."""
-    return judge_leniently(completion, rules(answer, choices))
-
-
 def listed(question: str) -> Choices:
     """The choices that a question's text lists, as `read_row` writes them."""
     return tuple(_LISTED.findall(question))
@@ -184,7 +172,6 @@ TASK = Task(
     answer_hint="the letter of the right choice",
     read_row=read_row,
     reference=reference,
-    grade=grade,
-    lenient=lenient,
+    rules=rules,
     choices=listed,
 )

@@ -10,9 +10,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from malt_jax.tasks import mawps, numeric, svamp
-from malt_jax.tasks.extract import Rules, judge, judge_leniently
+from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.task import Choices, Row, Task
-from malt_jax.types import Grade, Question
+from malt_jax.types import Question
 
 MAX_CHARACTERS = 100
 _TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[-+*/()]")
@@ -38,22 +38,9 @@ def last(text: str) -> str | None:
     return next((found for line in lines if (found := read(line))), None)
 
 
-def rules(answer: str) -> Rules:
-    """How expressions are held to a reference. Raises ValueError if that is no number."""
+def rules(answer: str, choices: Choices = ()) -> Rules:
+    """How expressions are held to this reference. Raises ValueError if that is no number."""
     return numeric.rules(answer)._replace(read=read, fallback=last, anywhere=last)
-
-
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades a completion by the value of its expression. Raises ValueError if the reference answer
-    is not a number."""
-    return judge(completion, rules(answer), truncated)
-
-
-def lenient(
-    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-) -> Grade:
-    """By the last expression that has a line of its own, where no mark can be read."""
-    return judge_leniently(completion, rules(answer))
 
 
 def read_mawps(row: Row) -> Question:
@@ -101,9 +88,7 @@ def _factor(left: list[str]) -> Fraction:
 
 def _by_expression(task: Task) -> Task:
     name = f"{task.name}_equations"
-    return replace(
-        task, name=name, answer_hint="an arithmetic expression", grade=grade, lenient=lenient
-    )
+    return replace(task, name=name, answer_hint="an arithmetic expression", rules=rules)
 
 
 TASKS = (replace(_by_expression(mawps.TASK), read_row=read_mawps), _by_expression(svamp.TASK))

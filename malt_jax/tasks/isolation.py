@@ -34,7 +34,7 @@ _BATCH = 64  # samples sent at once: enough to spread the cost of a message
 
 
 class Sample(NamedTuple):
-    """What a grader is given: see `task.Grader`."""
+    """What `Task.grade` is given."""
 
     completion: str
     answer: str
@@ -42,20 +42,21 @@ class Sample(NamedTuple):
     choices: Choices = ()
 
 
-def grade(task: Task, samples: Sequence[Sample]) -> list[Grade]:
-    """The samples' grades, in their order; "unknown" for one that could not be graded within
-    CPU_SECONDS, WALL_SECONDS and the worker's memory. Any thread may call it.
+def grade(task: Task, samples: Sequence[Sample], *, leniently: bool = False) -> list[Grade]:
+    """The samples' grades, in their order, as `Task.grade` or `Task.lenient` gives them; "unknown"
+    for one that could not be graded within CPU_SECONDS, WALL_SECONDS and the worker's memory. Any
+    thread may call it.
 
     Raises:
-        ValueError: if the grader does, for a reference answer it cannot read.
+        ValueError: if the task's rules do, for a reference answer it cannot read.
         RuntimeError: if the grading process does not start.
     """
-    paths = {"grader": _path(task.grade), "warm_up": _path(task.warm_up)}
+    how = {"rules": _path(task.rules), "warm_up": _path(task.warm_up), "leniently": leniently}
     found: list[Grade] = []
     with _LOCK:
         while len(found) < len(samples):
             batch = samples[len(found) : len(found) + _BATCH]
-            for verdict, why in _grade_batch(paths, batch):
+            for verdict, why in _grade_batch(how, batch):
                 if why:
                     text = samples[len(found)].completion
                     logging.warning("not graded (%s): ...%r", why, text[-80:])
@@ -73,11 +74,11 @@ _LOCK = threading.RLock()
 _PROCESSES: list[subprocess.Popen[bytes]] = []  # one or none
 
 
-def _grade_batch(paths: dict[str, str], batch: Sequence[Sample]) -> Iterator[tuple[Grade, str]]:
+def _grade_batch(how: dict[str, Any], batch: Sequence[Sample]) -> Iterator[tuple[Grade, str]]:
     """Verdicts, each with what kept it from being one or ""; fewer than samples if the process
     ended, the last of them "unknown"."""
     rows = [(s.completion[-MAX_CHARACTERS:], *s[1:]) for s in batch]
-    request = json.dumps({**paths, "cpu_seconds": CPU_SECONDS, "samples": rows})
+    request = json.dumps({**how, "cpu_seconds": CPU_SECONDS, "samples": rows})
     try:
         replies = _exchange(request)
         if next(replies, None) != ["ready"]:

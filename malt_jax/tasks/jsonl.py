@@ -3,9 +3,9 @@
 import re
 
 from malt_jax.tasks import numeric
-from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
+from malt_jax.tasks.extract import Rules, marked
 from malt_jax.tasks.task import Choices, Row, Task, answer_field, id_field, text_field
-from malt_jax.types import Grade, Question
+from malt_jax.types import Question
 
 _STATED = re.compile(r"answer\s+is:?\s*(.+)", re.IGNORECASE)
 _EDGES = " \t\r\n\"'`*_.,;:!?"
@@ -28,33 +28,15 @@ def reference(answer: str, choices: Choices = ()) -> str | None:
 
 
 def rules(answer: str, choices: Choices = ()) -> Rules:
-    """Those of numbers where the reference is one and nothing else, else equality after
-    `normalise`. Raises ValueError if the reference is blank."""
+    """Those of numbers where the reference is one and nothing else. Else equality after
+    `normalise`; without a mark what follows the last "answer is" counts, or the last line that is
+    not blank. Raises ValueError if the reference is blank."""
     truth = reference(answer)
     if truth is None:
         raise ValueError("the reference answer is blank")
     if numeric.whole(truth) is not None:
         return numeric.rules(truth)
     return Rules(truth, normalise, _last_statement, _last_statement, str.__eq__)
-
-
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades by value or wording.
-
-    Without a mark the last number counts, or for text what follows the last "answer is", or else
-    the last line that is not blank.
-
-    Raises:
-        ValueError: if the reference answer is blank.
-    """
-    return judge(completion, rules(answer), truncated)
-
-
-def lenient(
-    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-) -> Grade:
-    """By the last number or statement, where no mark can be read."""
-    return judge_leniently(completion, rules(answer))
 
 
 def _last_statement(text: str) -> str | None:
@@ -68,6 +50,5 @@ TASK = Task(
     answer_hint="the answer alone",
     read_row=read_row,
     reference=reference,
-    grade=grade,
-    lenient=lenient,
+    rules=rules,
 )

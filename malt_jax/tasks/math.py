@@ -9,9 +9,9 @@ from fractions import Fraction
 
 from malt_jax.tasks import numeric, symbolic
 from malt_jax.tasks.equality import equivalent
-from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
+from malt_jax.tasks.extract import Rules, marked
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
-from malt_jax.types import Grade, Question
+from malt_jax.types import Question
 
 _SPANS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _ANSWER_IS = re.compile(r"\banswer\s+is\s*:?\s*([^\n]+)", re.IGNORECASE)
@@ -102,18 +102,6 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
     )
 
 
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades by canonical form, then by value. Raises ValueError as `rules` does."""
-    return judge(completion, rules(answer), truncated)
-
-
-def lenient(
-    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-) -> Grade:
-    """By the last formula or number anywhere, where no mark can be read."""
-    return judge_leniently(completion, rules(answer))
-
-
 def _strip_once(text: str) -> str:
     text = text.strip().strip("$").removesuffix(".").strip()
     for pattern, plain in _REWRITES:
@@ -146,7 +134,6 @@ TASK = Task(
     answer_hint="an expression in LaTeX",
     read_row=read_row,
     reference=reference,
-    grade=grade,
-    lenient=lenient,
+    rules=rules,
     warm_up=symbolic.warm_up,
 )

@@ -53,6 +53,5 @@ TASK = Task(
     answer_hint="a number",
     read_row=read_row,
     reference=numeric.reference,
-    grade=numeric.grade,
-    lenient=numeric.lenient,
+    rules=numeric.rules,
 )

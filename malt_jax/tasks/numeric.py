@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from malt_jax.tasks.extract import Rules, judge, judge_leniently, marked
+from malt_jax.tasks.extract import Rules, marked
 from malt_jax.tasks.task import Choices
-from malt_jax.types import Grade
 
 # Longer literals are no answer to a word problem, and their powers could stall the grader.
 MAX_DIGITS = 40
@@ -170,27 +169,12 @@ def reference(answer: str, choices: Choices = ()) -> str | None:
 
 
 def rules(answer: str, choices: Choices = ()) -> Rules:
-    """How numbers are found, and held to this reference. Raises ValueError if it is no number."""
+    """How numbers are found, and held by value to this reference; without a mark the last number of
+    a completion counts. Raises ValueError if the reference is no number."""
     truth = reference(answer)
     if truth is None:
         raise ValueError(f"reference answer {answer!r} is not a number")
     return Rules(truth, read, last, last, agree)
-
-
-def grade(completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()) -> Grade:
-    """Grades a completion by value. Without a mark the last number of the completion counts.
-
-    Raises:
-        ValueError: if the reference answer is not a number.
-    """
-    return judge(completion, rules(answer), truncated)
-
-
-def lenient(
-    completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-) -> Grade:
-    """By the last number anywhere, where no mark can be read."""
-    return judge_leniently(completion, rules(answer))
 
 
 def _first(text: str) -> Number | None:

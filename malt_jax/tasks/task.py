@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from malt_jax.tasks.extract import Rules, judge, judge_leniently
 from malt_jax.types import Grade, Question
 
 Choices = tuple[tuple[str, str], ...]
@@ -25,19 +26,6 @@ class Hub(NamedTuple):
     splits: dict[str, str]
 
 
-class Grader(Protocol):
-    """Grades one completion against a reference answer; `truncated` if it ran to its limit."""
-
-    def __call__(
-        self,
-        completion: str,
-        answer: str,
-        *,
-        truncated: bool = False,
-        choices: Choices = (),
-    ) -> Grade: ...
-
-
 def nothing() -> None:
     """The warm-up of a grader that imports nothing on its way."""
 
@@ -54,10 +42,10 @@ class Task:
     `answer_hint` names the kind of answer in a prompt. `read_row` makes a question of one row of
     any published form, with an empty `id` where the form has none and the reference as published;
     it raises ValueError naming a field that is missing or of a wrong type. `reference` is the
-    canonical form of a reference answer, or None if it is not one. `lenient` grades for
-    audits, by an answer that need not be marked or the completion finished. `warm_up` imports what
-    grading needs, before a limit on its time counts; `isolation` finds these functions by their
-    names. `choices` are those that a question's text lists.
+    canonical form of a reference answer, or None if it is not one; `rules` is how completions are
+    held to it, and raises ValueError for one that is not. `warm_up` imports what grading needs,
+    before a limit on its time counts; `isolation` finds these two by their names. `choices` are
+    those that a question's text lists.
     """
 
     name: str
@@ -65,10 +53,19 @@ class Task:
     answer_hint: str
     read_row: Callable[[Row], Question]
     reference: Callable[[str, Choices], str | None]
-    grade: Grader
-    lenient: Grader
+    rules: Callable[[str, Choices], Rules]
     warm_up: Callable[[], object] = nothing
     choices: Callable[[str], Choices] = no_choices
+
+    def grade(
+        self, completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
+    ) -> Grade:
+        """The verdict on a completion; `truncated` if it ran to its limit."""
+        return judge(completion, self.rules(answer, choices), truncated)
+
+    def lenient(self, completion: str, answer: str, *, choices: Choices = ()) -> Grade:
+        """For audits: by an answer that need not be marked, nor the completion finished."""
+        return judge_leniently(completion, self.rules(answer, choices))
 
 
 def text_field(row: Row, name: str) -> str:

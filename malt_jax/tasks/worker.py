@@ -1,8 +1,9 @@
 """The process in which answers are graded; `isolation` starts it, feeds it and kills it.
 
-It reads a JSON object a line (`grader`, `warm_up`, `cpu_seconds`, `samples`) and writes a JSON list
-a line: ["ready"], then [status, answer, via, why] for each sample. Nothing that it writes is ever
-unpickled or run, so that a text which took this process over would have won a verdict at most.
+It reads a JSON object a line (`rules`, `warm_up`, `leniently`, `cpu_seconds`, `samples`) and writes
+a JSON list a line: ["ready"], then [status, answer, via, why] for each sample. Nothing that it
+writes is ever unpickled or run, so that a text which took this process over would have won a
+verdict at most.
 """
 
 import importlib
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TextIO
+
+from malt_jax.tasks.extract import judge, judge_leniently
 
 MEMORY = 1 << 30  # bytes of address space; sympy with its parsers takes a tenth of it
 
@@ -32,16 +35,18 @@ def main() -> None:
 
 
 def _serve(request: dict[str, Any], replies: TextIO) -> None:
-    grade, warm_up = _function(request["grader"]), _function(request["warm_up"])
+    rules, warm_up = _function(request["rules"]), _function(request["warm_up"])
     warm_up()
     _reply(replies, ["ready"])
     for completion, answer, truncated, choices in request["samples"]:
         # The kernel ends the process when the time is used up, whatever code is running then.
         signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
         try:
-            found = grade(
-                completion, answer, truncated=truncated, choices=tuple(map(tuple, choices))
-            )
+            held = rules(answer, tuple(map(tuple, choices)))
+            if request["leniently"]:
+                found = judge_leniently(completion, held)
+            else:
+                found = judge(completion, held, truncated)
             verdict = [found.status, found.answer, found.via, ""]
         except ValueError as error:
             verdict = ["error", "", "", str(error)]

@@ -41,9 +41,8 @@ def graded(name: str, sample: Sample) -> str:
         (grade,) = isolation.grade(task, [sample])
     else:
         completion, answer, truncated, choices = sample
-        more = {"truncated": truncated, "choices": choices}
-        assert task.lenient(completion, answer, **more).status in VERDICTS
-        grade = task.grade(completion, answer, **more)
+        assert task.lenient(completion, answer, choices=choices).status in VERDICTS
+        grade = task.grade(completion, answer, truncated=truncated, choices=choices)
     assert bool(grade.answer) == (grade.status in {"correct", "wrong"})
     return grade.status
 

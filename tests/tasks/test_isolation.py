@@ -15,7 +15,9 @@ import pytest
 
 from malt_jax import tasks
 from malt_jax.tasks import isolation
+from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.isolation import Sample
+from malt_jax.tasks.task import Choices
 from malt_jax.types import Grade
 
 MATH, GSM8K = tasks.get("math"), tasks.get("gsm8k")
@@ -27,8 +29,8 @@ def no_process_left() -> Iterator[None]:
     isolation.close()
 
 
-def planted(grade: Callable[..., Grade]) -> tasks.Task:
-    return replace(GSM8K, grade=grade)
+def planted(rules: Callable[[str, Choices], Rules]) -> tasks.Task:
+    return replace(GSM8K, rules=rules)
 
 
 def statuses(task: tasks.Task, completions: list[str], answer: str = "18") -> list[str]:
@@ -128,7 +130,7 @@ def test_a_worker_killed_from_outside_in_mid_grading() -> None:
 
 def test_output_of_a_library_is_no_verdict() -> None:
     found = isolation.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
-    assert found == [Grade("wrong", "1")] * 3
+    assert found == [Grade("wrong", "1", "fallback")] * 3
 
 
 def test_a_reference_that_cannot_be_read_is_an_error_here_too() -> None:
@@ -142,7 +144,7 @@ def test_a_process_that_does_not_start_is_an_error_and_no_verdict() -> None:
     with pytest.raises(RuntimeError, match="does not start"):
         statuses(task, ["18"])
     with pytest.raises(ValueError, match="function of a module"):
-        statuses(replace(GSM8K, grade=lambda *a, **k: Grade("correct")), ["18"])
+        statuses(planted(lambda answer, choices: planted_graders.dies("", ())), ["18"])
 
 
 CANARIES = [
