@@ -2,8 +2,9 @@
 
 PLAN is JSON: `argv` of malt_jax.main, `seed`, `kills` (how many at most, a third of them in one
 stage: on a slow machine all would hit the first), `seconds` (the mean time to a kill) and `forget`
-("", "optimiser" or "position": what a restore is made to lose). The last line of output is JSON:
-for every kill the stage that it hit.
+("", "optimiser" or "position": what a restore is made to lose; kills then come once an attempt has
+saved a step, so that there is something to lose). The last line of output is JSON: for every kill
+the stage that it hit.
 
 Every attempt is a fork of this process, which has imported everything and computed nothing: a start
 takes a second instead of ten.
@@ -31,7 +32,7 @@ def main(plan: dict[str, Any]) -> None:
     chance, hit, log = random.Random(plan["seed"]), [], Path(plan["log"])
     log.touch()
     while True:
-        begun = log.stat().st_size
+        begun, saved = log.stat().st_size, checkpoints_beside(log)
         pid = os.fork()
         if not pid:
             run(plan["argv"], log)
@@ -39,7 +40,11 @@ def main(plan: dict[str, Any]) -> None:
         while left > 0 and not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             time.sleep(0.01)
             # The clock runs in stages that have not been hit often enough.
-            left -= 0.01 * ((now := stage(log, begun)) != "" and 3 * hit.count(now) < plan["kills"])
+            if plan["forget"]:
+                left -= 0.01 * bool(checkpoints_beside(log) - saved)
+            else:
+                now = stage(log, begun)
+                left -= 0.01 * (now != "" and 3 * hit.count(now) < plan["kills"])
         if left > 0:
             print(json.dumps({"code": os.waitstatus_to_exitcode(ended[1]), "hit": hit}))
             return
@@ -70,6 +75,11 @@ def stage(log: Path, begun: int) -> str:
         file.seek(begun)
         lines = [line for line in file.read().splitlines() if " stage " in line]
     return lines[-1].split(" stage ")[1].split()[0] if lines else ""
+
+
+def checkpoints_beside(log: Path) -> set[Path]:
+    """The finished checkpoints of the run beside the log."""
+    return set(log.parent.glob(f"run/checkpoints/*/*/*/{checkpoints.MANIFEST}"))
 
 
 def forgetting(what: str) -> None:
