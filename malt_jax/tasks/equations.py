@@ -16,7 +16,9 @@ from malt_jax.types import Question
 
 MAX_CHARACTERS = 100
 _TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[-+*/()]")
-_SIGNS = str.maketrans({"\u00f7": "/", "\u00d7": "*", "\u2212": "-", "$": None})
+_SIGNS = str.maketrans(
+    {**dict.fromkeys(numeric.DASHES, "-"), "\u00f7": "/", "\u00d7": "*", "$": None}
+)
 # By how closely they bind.
 _OPERATIONS = (
     {"+": operator.add, "-": operator.sub},

@@ -16,10 +16,11 @@ from malt_jax.tasks.task import Choices
 MAX_DIGITS = 40
 MAX_EXPONENT = 40
 
+DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # written for a minus
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
 _CHARACTERS = str.maketrans(
     {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
+        **dict.fromkeys(DASHES, "-"),
         **dict.fromkeys("\u00a0\u2009\u202f", " "),
         **_VULGAR,
         "\u2044": "/",

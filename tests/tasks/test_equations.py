@@ -25,6 +25,7 @@ TASK = tasks.get("mawps_equations")
         ("-(2 - 5) * -3", "-9"),
         ("1,000.5 / 2.", "500.25"),
         ("$3 \u00d7 4 \u2212 10 \u00f7 5", "10"),
+        ("9 \u2013 4", "5"),  # an en dash, which was read as no sign
         ("1 / 3", "1/3"),
         ("14", "14"),
         ("8 / 0", None),
