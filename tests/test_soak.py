@@ -31,6 +31,9 @@ def test_a_hundred_thousand_questions():
     print(few, many)
     for stage in STAGES:
         assert many[f"{stage}_us"] < 1.5 * few[f"{stage}_us"], stage
-        assert many[f"{stage}_open"] == few[f"{stage}_open"], stage
+        (files, threads), (files_of_few, threads_of_few) = (r[f"{stage}_open"] for r in (many, few))
+        assert files == files_of_few, stage
+        # Libraries' pools start as many as they come to need; one lost a shard would be thousands.
+        assert threads < threads_of_few + 20, stage
         held = 90_000 * 4 / 1024 if stage == "evaluate" else 0
         assert added(many, stage) - added(few, stage) < 100 + held, stage
