@@ -42,13 +42,16 @@ def test_configs_parse_and_open_with_their_command(path):
 
 
 def test_what_a_warm_start_learned_from_is_passed_over():
-    """The run after it takes the same questions in the same order, and begins behind them."""
-    warm, after = (load(ROOT / "configs" / f"smollm2_{name}.py") for name in ("warm", "mawps"))
-    assert after["data"]["skip_questions"] == warm["data"]["train_questions"] == 900
-    for key in ("task", "train", "eval", "exclude", "max_chars"):
-        assert after["data"][key] == warm["data"][key]
-    assert after["seed"] == warm["seed"]
-    assert after["model"]["path"] == f"{warm['workdir']}/export/merged/generator"
+    """The runs after it take the same questions in the same order, and begin behind them."""
+    names = ("warm", "drafts", "mawps")
+    warm, drafts, after = (load(ROOT / "configs" / f"smollm2_{name}.py") for name in names)
+    for before, config in ((warm, drafts), (drafts, after)):
+        seen = before["data"]["skip_questions"] + before["data"]["train_questions"]
+        assert config["data"]["skip_questions"] == seen
+        for key in ("task", "train", "eval", "exclude", "max_chars"):
+            assert config["data"][key] == before["data"][key]
+        assert config["seed"] == before["seed"]
+        assert config["model"]["path"] == f"{before['workdir']}/export/merged/generator"
     shown = {role.name: role.sees for role in roles.chain(settings.parse(after))}
     assert shown == {
         "generator": ("question",),
