@@ -37,8 +37,9 @@ def test_the_job_leaves_the_contracts_files(whole):
     assert set(results["systems"]) == {"sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"}
     assert all(score["n"] == 4 for score in results["systems"].values())
     exported = {path.name for path in (whole / "export").iterdir()}
-    assert exported == {"generator", "verifier", "refiner"}
-    for role in exported:
+    assert exported == {"generator", "verifier", "refiner", "sft"}
+    assert {path.name for path in (whole / "export" / "sft").iterdir()} == {"verifier", "refiner"}
+    for role in exported - {"sft"}:
         record = json.loads((whole / "export" / role / "malt.json").read_text())
         assert record["results"]["systems"] == results["systems"]
         base = json.loads((whole / "checkpoints" / role / "sft" / "base.json").read_text())
@@ -59,7 +60,7 @@ def test_no_secret_of_the_environment_is_written_anywhere(whole):
 
 def test_a_finished_run_does_nothing_again(whole):
     stamp = {path: path.stat().st_mtime_ns for path in whole.glob("trees/*")}
-    stamp |= {path: path.stat().st_mtime_ns for path in whole.glob("export/*/*")}
+    stamp |= {path: path.stat().st_mtime_ns for path in whole.glob("export/**/*")}
     assert run(whole, TINY).returncode == 0
     assert stamp == {path: path.stat().st_mtime_ns for path in stamp}
 
