@@ -8,8 +8,8 @@ it passes over. Answers are expressions that the grader works out. To evaluate o
 give all three jobs --config.data.exclude="('svamp_equations:SVAMP.json',)", so that they learn from
 nothing like it, and this one --config.suite=transfer. Scale it with
 --config.data.train_questions=N and --config.data.eval_questions=N.
-Time:   on 2 cores with AVX-512 shared with other programs 13 minutes for the trees, 33 for training
-        and 8 for evaluation (voting at equal compute not included).
+Time:   on 2 cores with AVX-512 shared with other programs 13 minutes for the trees, 35 for training
+        and 9 for evaluation (voting at equal compute not included).
 Result: malt_mv 60.8%, ma_mv 52.2%, sa_mv 54.0%, STaR's vote 52.7% of 531 questions. With answers as
         numbers, half of the reward is luck with sums and no vote is ahead (docs/mawps.md).
 """
