@@ -3,12 +3,13 @@ started again."""
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import small
-from whole import TINY, run
+from whole import TINY, products, run
 
 
 def nodes(workdir: Path) -> dict:
@@ -63,6 +64,34 @@ def test_a_finished_run_does_nothing_again(whole):
     stamp |= {path: path.stat().st_mtime_ns for path in whole.glob("export/**/*")}
     assert run(whole, TINY).returncode == 0
     assert stamp == {path: path.stat().st_mtime_ns for path in stamp}
+
+
+def test_other_dpo_settings_go_on_from_the_sft_that_is_done(whole, tmp_path):
+    """What the refusal says to delete is what DPO made, and enough. All phases' settings were bound
+    by all of checkpoints/: another dpo.beta cost the SFT of every role. And what the last role made
+    of other critiques was bound by nothing: it would have stood beside another team's answers."""
+    workdir = Path(shutil.copytree(whole, tmp_path / "run"))
+    assert run(workdir, TINY, "--config.eval.critiques=True").returncode == 0
+    changed = ("--config.dpo.beta=0.5", "--config.eval.critiques=True")
+    refused = run(workdir, TINY, *changed)
+    assert refused.returncode != 0
+    line = next(line for line in refused.stderr.splitlines() if ", or delete " in line)
+    named = {Path(place) for place in line.split(", or delete ")[1].split(", ")}
+    roles = ("verifier", "refiner")
+    made = {workdir / "checkpoints" / role / "dpo" for role in roles}
+    made |= {workdir / "export" / role for role in roles}
+    made |= {workdir / "eval" / team for team in ("malt", "critique-other", "critique-none")}
+    assert named == made
+    for place in named:
+        shutil.rmtree(place)
+    kept = {f: f.stat().st_mtime_ns for f in workdir.glob("checkpoints/*/sft/[0-9]*/*")}
+    assert len(kept) > 6
+    done = run(workdir, TINY, *changed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert kept == {file: file.stat().st_mtime_ns for file in kept}
+    before, after = products(whole), products(workdir)
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {f"export/{role}/adapter_model.safetensors" for role in roles}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ from test_settings import change, good
 
 from malt_jax import rundir
 
-OUTPUTS = ("trees", "datasets", "checkpoints/verifier", "export/verifier", "eval/malt", "eval/base")
+OUTPUTS = (
+    *("trees", "datasets", "checkpoints/verifier/sft", "checkpoints/verifier/dpo"),
+    *("export/verifier", "export/sft/verifier"),
+    *("eval/malt", "eval/critique-none", "eval/base"),
+)
+TEAM = ("eval/malt", "eval/critique-none")
+TRAINED = set(OUTPUTS) - {"trees", "datasets", "eval/base"}
 
 
 def put(workdir: Path, *outputs: str) -> None:
@@ -41,18 +47,18 @@ def other(value):
         ("sample.rows", ()),
         ("sample.kv_gib", ()),
         ("workdir", ()),
-        ("eval.votes", ("eval/malt", "eval/base")),
-        ("eval.systems", ("eval/malt", "eval/base")),
-        ("lora.rank", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("sft.learning_rate", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("dpo.beta", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("kto.beta", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("sft.held_out", ("checkpoints/verifier", "export/verifier", "eval/malt")),
+        ("eval.votes", (*TEAM, "eval/base")),
+        ("eval.systems", (*TEAM, "eval/base")),
+        ("lora.rank", TRAINED),
+        ("sft.learning_rate", TRAINED),
+        ("dpo.beta", ("checkpoints/verifier/dpo", "export/verifier", *TEAM)),
+        ("kto.beta", ()),
+        ("sft.held_out", TRAINED),
         ("sft.max_nonfinite", ()),
         ("wandb", ()),
-        ("roles.verifier.train", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("roles.verifier.adapter", ("checkpoints/verifier", "export/verifier", "eval/malt")),
-        ("roles.refiner.train", ("eval/malt",)),
+        ("roles.verifier.train", TRAINED),
+        ("roles.verifier.adapter", TRAINED),
+        ("roles.refiner.train", TEAM),
         ("credit.max_pairs_per_parent", set(OUTPUTS) - {"trees", "eval/base"}),
         ("credit.threshold", OUTPUTS),
         ("sample.temperature", OUTPUTS),

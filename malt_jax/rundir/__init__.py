@@ -67,15 +67,22 @@ _PACKAGES = (
 
 
 # The outputs that a key shapes, directly or through one another: while one of them exists, another
-# value would contradict it and is refused. The first pattern that fits counts; {role} is the key's
-# own.
+# value would contradict it and is refused. The first pattern that fits counts. {role} is the key's
+# own; with {phase} it is each role that the key's phase trains, and what its later phases made of
+# that counts as well.
+_OF_THE_TRAINED_TEAM = ("eval/malt", "eval/critique-other", "eval/critique-none")
 _FROM_TREES = ("trees", "datasets", "checkpoints", "export", "eval")
-_FROM_DATASETS = ("datasets", "checkpoints", "export", "eval/malt")
-_FROM_TRAINING = ("checkpoints", "export", "eval/malt")
+_FROM_TRAINING = ("checkpoints", "export", *_OF_THE_TRAINED_TEAM)
+_FROM_DATASETS = ("datasets", *_FROM_TRAINING)
 _FROM_A_ROLES_TRAINING = (
     "checkpoints/{role}",
     *("export/{role}", "export/sft/{role}", "export/merged/{role}"),
-    "eval/malt",
+    *_OF_THE_TRAINED_TEAM,
+)
+_FROM_A_PHASE = (
+    "checkpoints/{role}/{phase}",
+    *("export/{role}", "export/{phase}/{role}", "export/merged/{role}"),
+    *_OF_THE_TRAINED_TEAM,
 )
 _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("workdir", ()),
@@ -91,9 +98,9 @@ _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles.*.train", _FROM_A_ROLES_TRAINING),
     ("roles.*.adapter", _FROM_A_ROLES_TRAINING),
     ("lora.*", _FROM_TRAINING),
-    ("sft.*", _FROM_TRAINING),
-    ("dpo.*", _FROM_TRAINING),
-    ("kto.*", _FROM_TRAINING),
+    ("sft.*", _FROM_A_PHASE),
+    ("dpo.*", _FROM_A_PHASE),
+    ("kto.*", _FROM_A_PHASE),
     ("credit.max_*", _FROM_DATASETS),
     ("*", _FROM_TREES),  # sampling, prompts, data, seed, model, labels
 )
@@ -133,7 +140,8 @@ def _take_over(path: Path, resolved: dict[str, Any]) -> None:
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()
     for key in changed:
-        if found := [name for name in _bound_by(key) if _holds_files(path.parent / name)]:
+        outputs = _bound_by(key, record["config"]["roles"])
+        if found := [name for name in outputs if _holds_files(path.parent / name)]:
             bound_by |= set(found)
             refused.append(
                 f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now "
@@ -154,10 +162,18 @@ def _take_over(path: Path, resolved: dict[str, Any]) -> None:
             logging.info("config.%s: %r, before %r", key, new.get(key), old.get(key))
 
 
-def _bound_by(key: str) -> list[str]:
-    """The outputs that depend on a key, as paths below the work directory."""
+def _bound_by(key: str, roles: Mapping[str, Any]) -> list[str]:
+    """The outputs that depend on a key, as paths below the work directory of a run with `roles`."""
     names = next(names for pattern, names in _BOUND_BY if fnmatchcase(key, pattern))
-    return [name.format(role=key.split(".")[1]) if "{role}" in name else name for name in names]
+    group, _, rest = key.partition(".")
+    if names is not _FROM_A_PHASE:
+        return [name.format(role=rest.partition(".")[0]) for name in names]
+    found: dict[str, None] = {}  # each once, in order
+    for role, settings in roles.items():
+        phases = list(settings["train"])
+        later = phases[phases.index(group) :] if group in phases else ()
+        found |= {name.format(role=role, phase=one): None for one in later for name in names}
+    return list(found)
 
 
 def _holds_files(directory: Path) -> bool:
