@@ -52,6 +52,9 @@ class _Phase:
     settings: PhaseSettings
     data: Data
     order: Plan
+    saved: checkpoints.Store
+    write: metrics.Write
+    evaluate: heldout.Evaluate | None  # None: no question is held out
     evaluations: list[tuple[int, float]]  # (step, held-out loss)
     nonfinite: list[int]  # steps
 
@@ -106,37 +109,48 @@ def fit(
         done, state = checkpoints.restore(saved, begun)
         rows = metrics.read(directory / "metrics.jsonl", done) if done else []
         lost = [row["step"] for row in rows if not row.get("finite", 1)]
-        phase = _Phase(directory, title, chosen, training, order, heldout.losses(rows), lost)
-        figures = _figures(phase, model, mesh)
-        saved_at, due = time.monotonic(), False
         with metrics.writing(
             directory,
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
             config=dataclasses.asdict(settings),
-            lasting=lambda step: due or step == len(order),
         ) as write:
-            if evaluate is not None and not done and directory.name != "sft":
-                _evaluate(phase, 0, evaluate, state["adapter"], saved, write)
+            known = heldout.losses(rows)
+            phase = _Phase(
+                directory, title, chosen, training, order, saved, write, evaluate, known, lost
+            )
+            if not done and directory.name != "sft":
+                _evaluate(phase, 0, state["adapter"])
             ran = _steps(phase, partial(step, model.params), inputs, done, state)
-            for now, state, values, seconds in ran:
-                overdue = time.monotonic() - saved_at > _OVERDUE_SECONDS
-                due = now % chosen.checkpoint_every == 0 or hosts.any_says(overdue)
-                write(figures(now, values, seconds))
-                if not values["finite"]:
-                    _not_finite(phase, now, values)
-                last = now == len(order)
-                if evaluate is not None and (now % chosen.eval_every == 0 or last):
-                    _evaluate(phase, now, evaluate, state["adapter"], saved, write)
-                stops = hosts.any_says(process.asked())
-                ends = last or phase.out_of_patience or stops
-                if due or ends:
-                    checkpoints.save(saved, now, state, partial(_newest, saved, now))
-                    saved_at = time.monotonic()
-                if stops:
-                    raise process.Stopped(phase.title)
-    return _best(phase, state["adapter"])
+            last = _kept(phase, _figures(phase, model, mesh), ran)
+    return _best(phase, last["adapter"] if last else state["adapter"])
+
+
+def _kept(
+    phase: _Phase,
+    figures: Callable[[int, Values, float], Values],
+    ran: Iterator[tuple[int, steps.State, Values, float]],
+) -> steps.State | None:
+    """Writes down what the steps of a phase did, evaluates and saves where that is due. Returns the
+    last state; None if there was no step to run."""
+    chosen, saved_at, state = phase.settings, time.monotonic(), None
+    for now, state, values, seconds in ran:
+        last, overdue = now == len(phase.order), time.monotonic() - saved_at > _OVERDUE_SECONDS
+        due = now % chosen.checkpoint_every == 0 or hosts.any_says(overdue)
+        # A checkpoint of this step relies on its row when a run is resumed.
+        phase.write(figures(now, values, seconds), due or last)
+        if not values["finite"]:
+            _not_finite(phase, now, values)
+        if now % chosen.eval_every == 0 or last:
+            _evaluate(phase, now, state["adapter"])
+        stops = hosts.any_says(process.asked())
+        if due or last or phase.out_of_patience or stops:
+            checkpoints.save(phase.saved, now, state, partial(_newest, phase.saved, now))
+            saved_at = time.monotonic()
+        if stops:
+            raise process.Stopped(phase.title)
+    return state
 
 
 def _steps(
@@ -245,22 +259,19 @@ def _batch_file(phase: _Phase, step: int) -> Path:
     return phase.directory / f"nonfinite-{step}.npz"
 
 
-def _evaluate(
-    phase: _Phase,
-    step: int,
-    evaluate: heldout.Evaluate,
-    adapter: Adapter,
-    saved: checkpoints.Store,
-    write: metrics.Write,
-) -> None:
-    found, before = evaluate(adapter), heldout.best(phase.evaluations)
+def _evaluate(phase: _Phase, step: int, adapter: Adapter) -> None:
+    """The held-out loss of a step, if any question is held out; the adapter is kept if it is the
+    best so far."""
+    if phase.evaluate is None:
+        return
+    found, before = phase.evaluate(adapter), heldout.best(phase.evaluations)
     phase.evaluations.append((step, found["loss"]))
     better = heldout.best(phase.evaluations) != before
     ended = phase.out_of_patience
-    write({"step": step, "eval": True, **found, "best": better, "stopped_early": ended})
+    phase.write({"step": step, "eval": True, **found, "best": better, "stopped_early": ended}, True)
     if better:
-        bests = saved.folder("best")
-        checkpoints.save(bests, step, adapter, partial(_bests, phase, saved, step))
+        bests = phase.saved.folder("best")
+        checkpoints.save(bests, step, adapter, partial(_bests, phase, step))
     if ended:
         logging.info(
             "%s: ends at step %d of %d, after %d evaluations without a better one",
@@ -276,10 +287,10 @@ def _newest(saved: checkpoints.Store, step: int) -> list[int]:
     return [other for other in checkpoints.steps(saved) if other <= step][-_KEPT:]
 
 
-def _bests(phase: _Phase, saved: checkpoints.Store, step: int) -> set[int | None]:
+def _bests(phase: _Phase, step: int) -> set[int | None]:
     """The best adapters to keep once that of `step` is written: those that a run resumed from any
     of the checkpoints would look for."""
-    return {step, *(heldout.best(phase.evaluations, at) for at in checkpoints.steps(saved))}
+    return {step, *(heldout.best(phase.evaluations, at) for at in checkpoints.steps(phase.saved))}
 
 
 def _best(phase: _Phase, last: Adapter) -> Adapter:

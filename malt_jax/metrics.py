@@ -21,7 +21,8 @@ from malt_jax import hosts, rundir
 Row = dict[str, Any]
 """`step` (1 is the first, 0 before it) and figures by name; `eval` is True in the rows of held-out
 evaluations."""
-Write = Callable[[Row], None]
+Write = Callable[[Row, bool], None]
+"""Writes a row; with True it is on the disk, or in the bucket, when that returns."""
 
 
 def check(project: str) -> None:
@@ -56,18 +57,16 @@ def writing(
     project: str,
     title: str,
     config: Mapping[str, Any],
-    lasting: Callable[[int], bool],
 ) -> Iterator[Write]:
     """A function that writes a row everywhere.
 
     Of what `directory` holds only the rows `kept` (of `read`) stay, in `metrics.jsonl` and to
     TensorBoard's eyes: a resumed run writes those after them again. In metrics.jsonl a figure that
-    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's. The
-    rows of evaluations and of `lasting` steps are on the disk, or in the bucket, when they have
-    been written. Of several hosts the first one writes.
+    is not finite is null, for JSON knows no other. `project`, `title` and `config` are W&B's. Of
+    several hosts the first one writes.
     """
     if not hosts.first():
-        yield lambda row: None
+        yield lambda row, lasts: None
         return
     done = kept[-1]["step"] if kept else 0
     earlier = [file.name for file in rundir.files(directory / "tensorboard")]
@@ -82,12 +81,11 @@ def writing(
         online = _wandb(directory, project, title, config) if project else None
         with path.open("a") as lines:
 
-            def write(row: Row) -> None:
-                lasts = row.get("eval") or lasting(row["step"])
+            def write(row: Row, lasts: bool) -> None:
                 with rundir.naming(path):
                     lines.write(_line(row))
                     lines.flush()
-                    if lasts:  # a checkpoint of this step relies on it when a run is resumed
+                    if lasts:
                         os.fsync(lines.fileno())
                 with rundir.naming(local / "tensorboard"):
                     events.add_event(_event(row))

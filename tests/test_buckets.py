@@ -131,15 +131,15 @@ def test_checkpoints_come_back_and_damage_is_found(bucket, caplog):
 def test_figures_are_there_when_a_checkpoint_relies_on_them(bucket):
     directory = rundir.at(f"{bucket}/phase")
     path = directory / "metrics.jsonl"
-    how = {"project": "", "title": "t", "config": {}, "lasting": lambda step: step == 2}
+    how = {"project": "", "title": "t", "config": {}}
     with metrics.writing(directory, [], **how) as write:
         for step in (1, 2, 3):
-            write({"step": step, "loss": 1.0})
+            write({"step": step, "loss": 1.0}, step == 2)
         assert [row["step"] for row in metrics.read(path, 9)] == [1, 2]
     assert [row["step"] for row in metrics.read(path, 9)] == [1, 2, 3]
     kept = metrics.read(path, 2)
     with suppress(KeyboardInterrupt), metrics.writing(directory, kept, **how) as write:
-        write({"step": 3, "loss": 2.0, "eval": True})
+        write({"step": 3, "loss": 2.0, "eval": True}, True)
         raise KeyboardInterrupt
     assert [row["loss"] for row in metrics.read(path, 9)] == [1.0, 1.0, 2.0]
     events = list(rundir.files(directory / "tensorboard"))

@@ -116,11 +116,9 @@ def fit(directory: Path, settings, model, mesh, adapter, data, title: str):
     with checkpoints.opened(directory) as saved:
         done, state = checkpoints.restore(saved, {"step": jnp.zeros(3)})
         kept = metrics.read(directory / "metrics.jsonl", done)
-        with metrics.writing(
-            directory, kept, project="", title=title, config={}, lasting=lambda step: True
-        ) as write:
+        with metrics.writing(directory, kept, project="", title=title, config={}) as write:
             for step in range(done + 1, 3):
-                write({"step": step, "loss": 1 / step})
+                write({"step": step, "loss": 1 / step}, True)
                 checkpoints.save(saved, step, {"step": state["step"] + step}, lambda: {1, 2})
     return adapter
 

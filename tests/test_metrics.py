@@ -14,16 +14,10 @@ from malt_jax import metrics
 
 
 def write(directory, rows, kept=(), project=""):
-    with metrics.writing(
-        directory,
-        list(kept),
-        project=project,
-        title="run refiner sft",
-        config={"seed": 1},
-        lasting=lambda step: False,
-    ) as add:
+    how = {"project": project, "title": "run refiner sft", "config": {"seed": 1}}
+    with metrics.writing(directory, list(kept), **how) as add:
         for row in rows:
-            add(row)
+            add(row, False)
 
 
 def step(i: int, loss: float) -> metrics.Row:
