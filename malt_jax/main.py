@@ -10,7 +10,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, hosts, job, plan, process, rundir, settings
+from malt_jax import experiments, plan
+from malt_jax.config import settings
+from malt_jax.runtime import hosts, process
+from malt_jax.stages import job
+from malt_jax.workdir import lock, storage
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
 _STAGE = flags.DEFINE_enum(
@@ -46,7 +50,7 @@ def main(argv: list[str]) -> None:
     _keep_compiled_programs()
     config = _CONFIG.value.to_dict()
     stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    others = [rundir.at(path) for path in _COMPARE.value]
+    others = [storage.at(path) for path in _COMPARE.value]
     if others and _STAGE.value != "report":
         raise app.UsageError("--compare goes with --stage=report")
     if bool(_TOPOLOGY.value) != (_STAGE.value == "plan"):
@@ -70,7 +74,7 @@ def main(argv: list[str]) -> None:
         logging.info("ended by request (%s); the same command goes on from here", stopped)
         sys.exit(process.AGAIN)
     except (ValueError, OSError, FloatingPointError) as error:
-        way_on = rundir.way_on(error)
+        way_on = storage.way_on(error)
         raise SystemExit(f"malt_jax: {hosts.described(error)}{way_on}") from error
     except jax.errors.JaxRuntimeError as error:  # of hosts, when one is gone
         if not hosts.several():
@@ -81,10 +85,10 @@ def main(argv: list[str]) -> None:
 def _sole(workdir: str) -> AbstractContextManager[None]:
     """The work directory held against other runs, by the first host, where it lies on a disk. A
     report only reads, and may be asked for at any time."""
-    path = rundir.at(workdir)
-    if _STAGE.value == "report" or not hosts.first() or rundir.in_bucket(path):
+    path = storage.at(workdir)
+    if _STAGE.value == "report" or not hosts.first() or storage.in_bucket(path):
         return nullcontext()
-    return process.sole(path)
+    return lock.sole(path)
 
 
 def _keep_compiled_programs() -> None:

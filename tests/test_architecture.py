@@ -17,24 +17,16 @@ MAX_LINES = 320
 
 # Top to bottom. A room is a module or a package directly under malt_jax.
 LAYERS = {
-    "doorway": {"main", "experiments", "job"},
-    "story": {"collect", "train", "evaluate", "audit", "report", "tiny", "plan"},
-    "engine": {
-        *("sampler", "batches", "policy", "steps", "tree", "datasets", "reuse", "outcomes"),
-        *("debate", "critiques", "solutions"),
-        *("export", "card", "preflight"),
-        *("objectives", "feed", "heldout", "fit"),
-    },
-    "parts": {"models", "tasks", "roles", "tokenizer", "checkpoints", "shards", "identity"}
-    | {"metrics", "flops"},
-    "ground": {
-        *("types", "settings", "rundir", "process", "hosts", "mesh", "shapes"),
-        *("credit", "losses", "optim", "stats"),
-    },
+    "doorway": {"main", "experiments", "stages"},
+    "story": {"evaluate", "report", "export", "plan", "tiny"},
+    "engine": {"learn", "rollout"},
+    "tools": {"sampler", "credit", "grading"},
+    "parts": {"models", "tasks", "text"},
+    "ground": {"config", "workdir", "runtime", "types"},
 }
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS.values()) for room in rooms}
 # In these layers no room knows another; elsewhere neighbours may, but never in a circle.
-STRANGERS = {DEPTH["collect"], DEPTH["types"]}
+STRANGERS = {DEPTH["evaluate"], DEPTH["credit"]}
 
 
 def sources() -> dict[str, Path]:
@@ -109,25 +101,25 @@ def test_every_import_respects_the_layers():
     ("module", "source", "fault"),
     [
         ("malt_jax.attic", "import json", "give `attic` a place"),
-        ("malt_jax.tree", "def f():\n    import torch.nn", "never imports torch"),
-        ("malt_jax.tree", "from flax import nnx", "only models/ imports flax"),
-        ("malt_jax.settings", "from configs.base import get_config", "does not import configs/"),
-        ("malt_jax.sampler", "from malt_jax.collect import run", "`collect` lies above `sampler`"),
-        ("malt_jax.tasks.gsm8k", "from malt_jax import tree", "`tree` lies above `tasks`"),
-        ("malt_jax.train", "import malt_jax.evaluate", "are strangers"),
-        ("malt_jax.stats", "from malt_jax import types", "are strangers"),
+        ("malt_jax.rollout", "def f():\n    import torch.nn", "never imports torch"),
+        ("malt_jax.rollout", "from flax import nnx", "only models/ imports flax"),
+        ("malt_jax.config", "from configs.base import get_config", "does not import configs/"),
+        ("malt_jax.sampler", "from malt_jax.stages import job", "`stages` lies above `sampler`"),
+        ("malt_jax.tasks.gsm8k", "from malt_jax import rollout", "`rollout` lies above `tasks`"),
+        ("malt_jax.report", "import malt_jax.evaluate", "are strangers"),
+        ("malt_jax.credit", "from malt_jax import sampler", "are strangers"),
         ("malt_jax", "from malt_jax.models import load", "own __init__ imports nothing"),
     ],
 )
 def test_a_planted_fault_is_found(module: str, source: str, fault: str):
-    found = list(faults(module, imports(source, {"malt_jax.tree", "malt_jax.types"})))
+    found = list(faults(module, imports(source, {"malt_jax.rollout", "malt_jax.sampler"})))
     assert len(found) == 1
     assert fault in found[0]
 
 
 def test_what_the_layers_allow_is_not_a_fault():
     source = "import jax\nfrom malt_jax import sampler\nfrom malt_jax.models import lora"
-    assert not list(faults("malt_jax.tree", imports(source, {"malt_jax.sampler"})))
+    assert not list(faults("malt_jax.rollout", imports(source, {"malt_jax.sampler"})))
     assert not list(faults("malt_jax.models.llama", {"flax", "malt_jax.models.lora"}))
 
 
@@ -189,7 +181,7 @@ def test_modules_and_public_names_have_docstrings():
 def documented_elsewhere(module: str, node: ast.FunctionDef | ast.ClassDef) -> bool:
     """Whether `node` fills in an interface that another place explains once."""
     return (
-        module == "malt_jax.settings"  # each field beside its default in configs/base.py
+        module == "malt_jax.config.settings"  # each field beside its default in configs/base.py
         or (room(module) == "tasks" and node.name in {"read_row", "reference"})  # at Task
         or any(
             ast.unparse(base) == "nnx.Module" for base in getattr(node, "bases", [])

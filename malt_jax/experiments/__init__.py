@@ -6,9 +6,13 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import hosts, job, report, rundir, settings
+from malt_jax import report
+from malt_jax.config import settings
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
+from malt_jax.runtime import hosts
+from malt_jax.stages import job
+from malt_jax.workdir import storage
 
 
 def run(config: Config) -> None:
@@ -49,12 +53,12 @@ def run(config: Config) -> None:
 def report_on(config: Config, others: Sequence[Path] = ()) -> None:
     """Writes `comparison.json` of what there is of a suite, or of this run and `others`, then the
     report."""
-    workdir = rundir.at(config["workdir"])
+    workdir = storage.at(config["workdir"])
     chosen: list[Variant] = variants.of(config) if config["suite"] else []
 
     def write() -> None:
         if chosen or others:
             print(compare.table(compare.write(config, chosen, others)))
-        logging.info("open %s", rundir.absolute(report.write(workdir)).as_uri())
+        logging.info("open %s", storage.absolute(report.write(workdir)).as_uri())
 
     hosts.by_first(write)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from malt_jax import outcomes, rundir, shards, stats
+from malt_jax.evaluate import scoring, stats
+from malt_jax.evaluate.scoring import Outcome, Row
 from malt_jax.experiments import paper, variants
 from malt_jax.experiments.variants import Config, Variant
-from malt_jax.models.hf import read_json
-from malt_jax.outcomes import Outcome, Row
 from malt_jax.report import freshness, stage_command
+from malt_jax.workdir import run_record, shards, storage
+from malt_jax.workdir.storage import read_json
 
 MAIN = ("malt_mv", "malt", "ma_mv", "ma", "sa_mv", "sa", "debate")  # the first there is
 TITLES = {
@@ -43,7 +44,7 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
 
     Raises ValueError if the run itself was not evaluated.
     """
-    workdir = rundir.at(config["workdir"])
+    workdir = storage.at(config["workdir"])
     own, results = read(workdir), read_json(workdir / "eval" / "results.json")
     main = next(name for name in MAIN if name in own)
     test = _Test(own[main], config["seed"], config["eval"]["resamples"])
@@ -55,7 +56,7 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
             flows[variant.name] = there["flows"]["malt"]
         if "eval.votes" in variant.values:
             at_k["malt"] = there["at_k"]["malt"]
-    command = rundir.command()
+    command = run_record.command()
     alone = re.sub(r"\s+--compare[= ]\S+", "", stage_command(command, "all"))
     found: Row = {
         "suite": config["suite"] or "runs",
@@ -76,17 +77,17 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
         "command": command,
         "inputs": _inputs(config, done, others),
     }
-    rundir.write_json(workdir / "comparison.json", found)
+    storage.write_json(workdir / "comparison.json", found)
     return found
 
 
 def _inputs(config: Config, done: Sequence[Variant], others: Sequence[Path]) -> Row:
     """What was compared, by which a report can tell whether that is still there."""
-    workdir, below = rundir.at(config["workdir"]), variants.directory
+    workdir, below = storage.at(config["workdir"]), variants.directory
     places = {
         ".": workdir,
         **{f"variants/{v.name}": below(config, v.name) for v in done},
-        **{str(rundir.absolute(other)): other for other in others},
+        **{str(storage.absolute(other)): other for other in others},
     }
     return {place: freshness.fingerprint(directory) for place, directory in places.items()}
 
@@ -178,14 +179,14 @@ def _row(
     common = [question for question in test.main if question in found]
     if found is not test.main and len(common) >= _SHARED * min(len(found), len(test.main)):
         main, found = [test.main[i] for i in common], {i: found[i] for i in common}
-        against = outcomes.compared(main, list(found.values()), test.seed, test.resamples)
+        against = scoring.compared(main, list(found.values()), test.seed, test.resamples)
     right = np.array([one.right for one in found.values()])
     likeness = None
     if len(found) >= 200:  # of fewer, two subsets of 100 are much the same, and so are their means
         mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
     about = {"name": name, "title": title, "group": group, "variant": variant}
-    score = outcomes.score(list(found.values()))
+    score = scoring.score(list(found.values()))
     return about | score | {"paper": reported, "likeness": likeness, "against_main": against}
 
 

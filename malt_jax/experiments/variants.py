@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from malt_jax import rundir
+from malt_jax.workdir import storage
 
 Config = dict[str, Any]
 
@@ -59,7 +59,7 @@ def resolve(main: Config, variant: Variant) -> Config:
 
 def directory(main: Config, name: str) -> Path:
     """A variant's work directory."""
-    return rundir.at(main["workdir"]) / "variants" / name
+    return storage.at(main["workdir"]) / "variants" / name
 
 
 def results(main: Config, variant: Variant) -> Path:
@@ -216,7 +216,7 @@ def _kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
     for role in roles or main["chain"]:
         if main["roles"][role]["train"]:
             values[f"roles.{role}.train"] = ()
-            values[f"roles.{role}.adapter"] = str(rundir.at(main["workdir"]) / "export" / role)
+            values[f"roles.{role}.adapter"] = str(storage.at(main["workdir"]) / "export" / role)
     return values
 
 
@@ -242,7 +242,7 @@ def _only_sft(main: Config) -> dict[str, Any]:
 
 def _sft_adapter(main: Config, role: str) -> str:
     """Where the adapter of a role lies that SFT alone has trained."""
-    workdir = rundir.at(main["workdir"])
+    workdir = storage.at(main["workdir"])
     match main["roles"][role]["train"]:
         case ["sft"]:
             return str(workdir / "export" / role)

@@ -18,7 +18,7 @@ from malt_jax.models import gguf, hf, llama, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.weights import Placement, build
-from malt_jax.tokenizer import Tokenizer
+from malt_jax.text.tokenizer import Tokenizer
 
 __all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.weights import EMBED, HEAD, LAYER_NAMES, Index, Stored
-from malt_jax.tokenizer import Tokenizer
+from malt_jax.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
 

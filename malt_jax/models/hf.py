@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
 from malt_jax.models.weights import Index, Stored, hf_name
+from malt_jax.workdir.storage import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,19 +25,6 @@ T = TypeVar("T")
 _ROTARY_BUFFER = re.compile(
     r"\brotary_emb\.inv_freq$"
 )  # older exports carry what the config implies
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ValueError naming the file if it is missing or is something else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
 
 
 def refuse_remote_code(config: dict[str, Any], path: Path) -> None:

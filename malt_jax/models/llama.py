@@ -19,10 +19,10 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from malt_jax.mesh import constrain
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.models.lora import Adapter, Params, stacked_product, thin_product
 from malt_jax.models.products import product
+from malt_jax.runtime.mesh import constrain
 
 KV = tuple[Array, Array]
 Attend = Callable[[Array, Array, Array], tuple[Array, KV]]

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from malt_jax import mesh as meshes
 from malt_jax.models import llama
 from malt_jax.models.attention import (
     Partial,
@@ -34,6 +33,7 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.kernels import MASKED
 from malt_jax.models.llama import KV
 from malt_jax.models.lora import Adapter, Params
+from malt_jax.runtime import mesh as meshes
 
 Pool = list[KV]
 """Per layer keys [E, W, K, H, T] (transposed, as queries read them) and values [E, W, K, T, H]."""

@@ -16,9 +16,10 @@ from safetensors.numpy import load_file, save
 
 from malt_jax.models import lora
 from malt_jax.models.config import LlamaConfig
-from malt_jax.models.hf import PICKLED, read_json
+from malt_jax.models.hf import PICKLED
 from malt_jax.models.lora import Adapter
 from malt_jax.models.weights import LAYER_NAMES
+from malt_jax.workdir.storage import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from malt_jax import mesh as meshes
+from malt_jax.runtime import mesh as meshes
 
 _FEW = 64
 """Up to so many rows it is faster to lay out the rows than the weights."""

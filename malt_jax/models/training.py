@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name, checkpoint_policies
 
-from malt_jax.mesh import platform
 from malt_jax.models import llama
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.kernels import MASKED
 from malt_jax.models.llama import KV, Attend
 from malt_jax.models.lora import Adapter, Params
+from malt_jax.runtime.mesh import platform
 
 Remat = Literal["keep_all", "keep_products", "keep_inputs"]
 """What a block keeps for its backward pass: every intermediate, the outputs of its matrix products,

@@ -9,12 +9,13 @@ proposed (`search`); the work of the job (`workload`) at its rooflines gives hou
 import jax.numpy as jnp
 from absl import logging
 
-from malt_jax import models, rundir
+from malt_jax import models
+from malt_jax.config.settings import Settings
 from malt_jax.plan import report, search, topology, workload
 from malt_jax.plan.estimate import hours
 from malt_jax.plan.layout import look
 from malt_jax.plan.line import Target
-from malt_jax.settings import Settings
+from malt_jax.workdir import storage
 
 
 def run(settings: Settings, name: str) -> str:
@@ -39,8 +40,8 @@ def run(settings: Settings, name: str) -> str:
     plan = report.Plan(
         name, target, asked, proposal, largest, work, hours(target, chosen, work) if fits else None
     )
-    file = rundir.at(settings.workdir) / "plan.json"
-    rundir.write_json(file, report.record(plan))
+    file = storage.at(settings.workdir) / "plan.json"
+    storage.write_json(file, report.record(plan))
     logging.info("wrote %s", file)
     table = report.table(plan)
     if asked.failures:

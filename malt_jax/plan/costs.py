@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from malt_jax import flops
+from malt_jax.config.settings import LoraSettings, PhaseSettings
+from malt_jax.learn import flops
+from malt_jax.learn.steps import rows as batch_shards
 from malt_jax.models import lora, paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.plan.programs import Packed, Pass, branches
-from malt_jax.settings import LoraSettings, PhaseSettings
-from malt_jax.steps import rows as batch_shards
 
 
 @dataclass(frozen=True)

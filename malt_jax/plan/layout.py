@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from malt_jax.config.settings import Settings
 from malt_jax.plan import workload
 from malt_jax.plan.line import Line, Target
 from malt_jax.plan.sampling import sampled
 from malt_jax.plan.topology import GIB
 from malt_jax.plan.training import train_line
-from malt_jax.settings import Settings
 
 
 @dataclass(frozen=True)

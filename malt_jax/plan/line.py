@@ -8,13 +8,13 @@ from typing import Any
 import jax
 from absl import logging
 
-from malt_jax import mesh as meshes
+from malt_jax.config.settings import Settings
 from malt_jax.models.config import LlamaConfig
 from malt_jax.plan import programs
 from malt_jax.plan.costs import Cost
 from malt_jax.plan.programs import Footprint
 from malt_jax.plan.topology import Chip
-from malt_jax.settings import Settings
+from malt_jax.runtime import mesh as meshes
 
 
 @dataclass(frozen=True)

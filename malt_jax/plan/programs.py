@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from malt_jax import mesh as meshes
-from malt_jax import objectives, steps
-from malt_jax.batches import Batch
+from malt_jax.config.settings import DpoSettings, KtoSettings, LoraSettings, PhaseSettings
+from malt_jax.learn import objectives, steps
+from malt_jax.learn.packing import Batch
 from malt_jax.models import llama, lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter
 from malt_jax.plan.collectives import traffic
+from malt_jax.runtime import mesh as meshes
 from malt_jax.sampler import Sampling, schedule
 from malt_jax.sampler.programs import Fixed, programs
 from malt_jax.sampler.spec import prefill_sizes
-from malt_jax.settings import DpoSettings, KtoSettings, LoraSettings, PhaseSettings
 
 DEPTHS = (2, 4)
 _UPDATES = 1000  # of the schedule; no size depends on it

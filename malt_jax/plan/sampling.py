@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
-from malt_jax import roles
+from malt_jax.config.settings import Settings
 from malt_jax.models import paged
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.costs import Cost
 from malt_jax.plan.line import Line, Target, compiled, line
 from malt_jax.plan.programs import Pass
 from malt_jax.plan.topology import GIB
+from malt_jax.rollout import roles
 from malt_jax.sampler import schedule
 from malt_jax.sampler.spec import Memory, Spec, memory, pages_needed
-from malt_jax.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 from absl import logging
 
+from malt_jax.config.settings import MeshSettings, Settings
 from malt_jax.models import paged
 from malt_jax.plan import programs, workload
 from malt_jax.plan.layout import Looked, look
 from malt_jax.plan.line import Target
 from malt_jax.plan.training import least, train_line
-from malt_jax.settings import MeshSettings, Settings
 
 TRIES = 4  # layouts that are compiled at most
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from malt_jax import flops
+from malt_jax.runtime import peaks
 
 GIB = 2**30
 
@@ -63,7 +63,7 @@ def chip(device: Any, dtype: Any) -> Chip:
     """What a device can do with numbers of `dtype`. Raises ValueError for a kind not known."""
     kind = device.device_kind
     known = [start for start in _FACTS if kind.startswith(start)]
-    most = flops.peak([device], dtype)
+    most = peaks.peak([device], dtype)
     if not known or most is None:
         raise ValueError(f"--topology: nothing is known of a {kind!r}; known: {sorted(_FACTS)}")
     memory, bandwidth, links = _FACTS[max(known, key=len)]

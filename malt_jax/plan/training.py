@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
+from malt_jax.config.settings import PhaseSettings, Settings
+from malt_jax.learn.logprobs import CHUNK
 from malt_jax.models import paged
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.line import Line, Target, compiled, line
 from malt_jax.plan.programs import Packed
-from malt_jax.policy import CHUNK
-from malt_jax.settings import PhaseSettings, Settings
 
 
 def packed(settings: Settings, phase: PhaseSettings, name: str, shards: int) -> Packed:

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from malt_jax import roles
-from malt_jax.settings import PhaseSettings, Settings
+from malt_jax.config.settings import PhaseSettings, Settings
+from malt_jax.rollout import roles
 
 QUESTION = 128  # tokens of a question in the mean
 LETTERS = 4  # characters of a token, in prompts and questions

@@ -16,11 +16,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from malt_jax import rundir
 from malt_jax.report import charts, headline, plots, sentences, svg
 from malt_jax.report.forest import KINDS
 from malt_jax.report.load import Run, load
 from malt_jax.report.trainings import panels
+from malt_jax.workdir import storage
 
 _STYLES = ("report.css", "figures.css", "comparison.css", "trees.css", "narrow.css")
 _SCRIPTS = ("trees.js", "browse.js")
@@ -135,6 +135,6 @@ def _hash(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    with rundir.written_whole(path) as file:
+    with storage.written_whole(path) as file:
         file.write(text.encode("utf-8"))
     return path

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from malt_jax import shards
+from malt_jax.workdir import shards
 
 Row = dict[str, Any]
 

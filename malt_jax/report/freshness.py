@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from malt_jax import rundir
+from malt_jax.workdir import storage
 
 
 def fingerprint(workdir: Path) -> str:
@@ -28,7 +28,7 @@ def changed(workdir: Path, inputs: Mapping[str, str]) -> list[str]:
     left behind when `workdir` was copied, and counts as unchanged."""
     found = []
     for place, before in inputs.items():
-        directory = rundir.at(place)
+        directory = storage.at(place)
         now = fingerprint(directory if directory.is_absolute() else workdir / place)
         if now and now != before:
             found.append(str(workdir) if place == "." else place)

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from malt_jax import mesh as meshes
-from malt_jax import process
 from malt_jax.models import lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.lora import Adapter
+from malt_jax.runtime import mesh as meshes
+from malt_jax.runtime import process
 from malt_jax.sampler import programs, schedule
 from malt_jax.sampler.draw import Sampling
 from malt_jax.sampler.prefixes import Place, Prefixes
 from malt_jax.sampler.request import Completion, Request, Work
+from malt_jax.sampler.shapes import bucket
 from malt_jax.sampler.spec import Spec, memory, pages_needed, prefill_sizes, row_sizes
-from malt_jax.shapes import bucket
 
 
 class Session:

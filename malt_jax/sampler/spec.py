@@ -7,11 +7,11 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from malt_jax import hosts
 from malt_jax.models import paged
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
-from malt_jax.shapes import bucket
+from malt_jax.runtime import hosts
+from malt_jax.sampler.shapes import bucket
 
 _LEAST_ROWS = 16
 """The narrowest decoding pass: below it a step costs what reading the weights does."""

@@ -22,13 +22,13 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from tqdm import tqdm
 
-from malt_jax import optim
-from malt_jax.losses import token_logprobs
+from malt_jax.learn import optim
+from malt_jax.learn.losses import token_logprobs
 from malt_jax.models import LlamaConfig, Params, hf, llama
 from malt_jax.models.config import Rope
 from malt_jax.tasks import arithmetic
+from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.tiny import corpus
-from malt_jax.tokenizer import Tokenizer
 
 QUESTIONS = 3000
 PEAK_LR = 3e-3

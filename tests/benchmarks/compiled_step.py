@@ -22,12 +22,12 @@ import optax
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.gsm8k import get_config
-from malt_jax import mesh as meshes
-from malt_jax import settings
+from malt_jax.config import settings
 from malt_jax.models import llama, lora
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
 from malt_jax.plan.programs import Packed
+from malt_jax.runtime import mesh as meshes
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope(500000.0))
 LORA = settings.LoraSettings(16, 32.0, lora.TARGETS)

@@ -15,7 +15,7 @@ from benchmarks.summary import gib, ratio, spread
 from benchmarks.weights import Weights, derive
 from configs.base import get_config
 from malt_jax.models import hf
-from malt_jax.tokenizer import Tokenizer
+from malt_jax.text.tokenizer import Tokenizer
 
 PHASES = ("sft", "dpo")
 BATCH = 8  # rows or pairs an optimiser step

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from benchmarks.roofline import Example
 from configs.smollm2_gsm8k import get_config
-from malt_jax import roles, settings, tasks
+from malt_jax import tasks
+from malt_jax.config import settings
+from malt_jax.rollout import roles
 from malt_jax.tasks.rows import Malformed, read_rows
-from malt_jax.tokenizer import Tokenizer
+from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
 
 PROMPT, COMPLETION = (100, 400), (50, 250)  # tokens; an example outside is left out

@@ -135,7 +135,10 @@ def collecting(
     """One process of a layout: a first collection, and one that is timed."""
     os.sched_setaffinity(0, cores)  # before JAX makes its threads
     from configs.quickstart import get_config
-    from malt_jax import collect, hosts, job, settings, shards
+    from malt_jax.config import settings
+    from malt_jax.runtime import hosts
+    from malt_jax.stages import collect, job
+    from malt_jax.workdir import shards
 
     if processes > 1:
         hosts.start(f"127.0.0.1:{port}", processes, process)
@@ -167,7 +170,11 @@ def answering(sizes: list[int], counted: bool = False) -> None:
     the most MiB that it has had, and its open files and threads; what it read and wrote in bytes.
     If `counted`, the calls of functions in place of the time."""
     from configs.quickstart import get_config
-    from malt_jax import audit, collect, datasets, evaluate, job, report, settings
+    from malt_jax import report
+    from malt_jax.config import settings
+    from malt_jax.evaluate import audit, evaluation
+    from malt_jax.learn import datasets
+    from malt_jax.stages import collect, job
     from malt_jax.types import Question
 
     config = get_config()
@@ -184,7 +191,7 @@ def answering(sizes: list[int], counted: bool = False) -> None:
         return {
             "collect": lambda: collect.run(workdir, parsed, team, asked),
             "datasets": lambda: datasets.run(workdir, parsed),
-            "evaluate": lambda: evaluate.run(workdir, parsed, team, {}, asked),
+            "evaluate": lambda: evaluation.run(workdir, parsed, team, {}, asked),
             "audit": lambda: audit.run(workdir, parsed),
             "report": lambda: report.write(workdir),
         }

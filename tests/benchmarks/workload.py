@@ -6,8 +6,10 @@ from pathlib import Path
 
 from benchmarks.roofline import Parent
 from configs.smollm2_gsm8k import get_config
-from malt_jax import roles, settings, tasks
-from malt_jax.tokenizer import Tokenizer
+from malt_jax import tasks
+from malt_jax.config import settings
+from malt_jax.rollout import roles
+from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
 
 Sample = Callable[[list[list[int]], int, int], tuple[list[list[list[int]]], float]]

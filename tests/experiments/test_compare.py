@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_settings import change, good
+from recipes import change, good
 
-from malt_jax import outcomes, shards
+from malt_jax.evaluate import scoring
 from malt_jax.experiments import compare, paper, variants
 from malt_jax.report import freshness
+from malt_jax.workdir import shards
 
 N = 120
 
@@ -28,7 +29,7 @@ def evaluated(workdir: Path, n: int = N, **right: int) -> None:
         for system, count in right.items()
         for i in range(n)
     ]
-    shards.write(workdir / "eval" / "outcomes.parquet", rows, outcomes.SCHEMA)
+    shards.write(workdir / "eval" / "outcomes.parquet", rows, scoring.SCHEMA)
     flow = dict.fromkeys(
         ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"], 3
     )
@@ -93,7 +94,7 @@ def test_more_questions_than_the_main_run_answered_are_left_out(tmp_path):
     evaluated(other, malt=33, malt_mv=48)
     rows = shards.read_one(other / "eval" / "outcomes.parquet")
     extra = [{**row, "question_id": "long"} for row in rows if row["question_id"] == "q000"]
-    shards.write(other / "eval" / "outcomes.parquet", rows + extra, outcomes.SCHEMA)
+    shards.write(other / "eval" / "outcomes.parquet", rows + extra, scoring.SCHEMA)
     found = compare.write(config, variants.of(config), ())
     assert {row["n"] for row in found["rows"]} == {N}
 
@@ -104,7 +105,7 @@ def test_a_row_of_a_part_of_the_questions_is_compared_on_that_part(tmp_path):
     other = tmp_path / "other"
     evaluated(other, malt_mv=40)
     rows = shards.read_one(other / "eval" / "outcomes.parquet")
-    shards.write(other / "eval" / "outcomes.parquet", rows[:50], outcomes.SCHEMA)
+    shards.write(other / "eval" / "outcomes.parquet", rows[:50], scoring.SCHEMA)
     row = compare.write(config, [], [other])["rows"][1]
     assert (row["n"], row["against_main"]["n"]) == (50, 50)
     assert row["against_main"]["difference"] == pytest.approx(10 / 50)
@@ -134,7 +135,7 @@ def test_other_questions_are_not_paired(tmp_path):
     rows = shards.read_one(other / "eval" / "outcomes.parquet")
     for row in rows:
         row["question_id"] += "x"
-    shards.write(other / "eval" / "outcomes.parquet", rows, outcomes.SCHEMA)
+    shards.write(other / "eval" / "outcomes.parquet", rows, scoring.SCHEMA)
     found = compare.write(config, [], [other])
     assert [row["against_main"] for row in found["rows"]] == [None, None]
     assert found["rows"][1]["name"] == f"malt_mv in {other}"

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from test_settings import change, good
+from recipes import change, good
 
-from malt_jax import experiments, job
+from malt_jax import experiments
 from malt_jax.experiments import variants
+from malt_jax.stages import job
 
 
 @pytest.fixture

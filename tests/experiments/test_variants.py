@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from test_settings import CONFIGS, change, good, load
+from recipes import CONFIGS, change, good, load
 
-from malt_jax import roles, settings
+from malt_jax.config import settings
 from malt_jax.experiments import variants
 from malt_jax.experiments.variants import SUITES
+from malt_jax.rollout import roles
 
 
 def a_config(path: Path, suite: str) -> dict:

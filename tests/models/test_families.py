@@ -8,10 +8,11 @@ import pytest
 import small
 import transformers
 
-from malt_jax import mesh, tree
 from malt_jax.models import LlamaConfig, llama, load, lora
 from malt_jax.models.config import Family
 from malt_jax.models.lora import Adapter
+from malt_jax.rollout import tree
+from malt_jax.runtime import mesh
 from malt_jax.sampler import Completion, Request, Sampler, Sampling
 
 torch = pytest.importorskip("torch")

@@ -9,8 +9,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malt_jax import mesh
 from malt_jax.models import Model, load
+from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling
 
 torch = pytest.importorskip("torch")

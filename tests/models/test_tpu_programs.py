@@ -12,13 +12,13 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.gsm8k import get_config as gsm8k
-from malt_jax import mesh as meshes
+from malt_jax.config.settings import LoraSettings, parse
 from malt_jax.models import lora
 from malt_jax.models.attention import Partial, implementation
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
 from malt_jax.plan.programs import Packed, Pass
-from malt_jax.settings import LoraSettings, parse
+from malt_jax.runtime import mesh as meshes
 
 pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import cells
 from planted import ATTACK, write_json
 from planted_comparison import COMMAND, comparison, row
-from test_report_write import cells
 
-from malt_jax import outcomes, report, shards
+from malt_jax import report
+from malt_jax.evaluate import scoring
 from malt_jax.report import freshness, plots, sentences
 from malt_jax.report.contract import parse_comparison
 from malt_jax.report.load import load
+from malt_jax.workdir import shards
 
 
 def minus(text: str) -> str:
@@ -206,7 +208,7 @@ def test_rows_that_are_not_there_are_named_with_their_command(workdir: Path) -> 
 
 def test_a_comparison_of_older_results_is_not_shown(workdir: Path) -> None:
     """It stood there beside results that contradicted it."""
-    shards.write(workdir / "eval" / "outcomes.parquet", [], outcomes.SCHEMA)
+    shards.write(workdir / "eval" / "outcomes.parquet", [], scoring.SCHEMA)
     made_of = {".": freshness.fingerprint(workdir)}
     found = comparison() | {"inputs": made_of, "command": "run --config.suite=s"}
     assert "MALT, vote of 3" in written(workdir, found)

@@ -5,23 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import cells
 from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, write_json, write_trees
 
 from malt_jax import report
 from malt_jax.report.forest import load_forest, spread
 from malt_jax.report.load import load
-
-
-def cells(page: str) -> list[list[str]]:
-    """The text of every table row of the page, cell by cell."""
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.S)
-    return [
-        [
-            " ".join(html.unescape(re.sub(r"<[^>]*>", "", cell)).split())
-            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
-        ]
-        for row in rows
-    ]
 
 
 def forest_json(page: str) -> Any:

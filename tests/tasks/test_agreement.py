@@ -11,8 +11,9 @@ import prm800k
 import pytest
 
 from malt_jax import tasks
-from malt_jax.tasks import isolation, math
-from malt_jax.tasks.isolation import Sample
+from malt_jax.grading import isolation
+from malt_jax.grading.isolation import Sample
+from malt_jax.tasks import math
 
 MATH = tasks.get("math")
 

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from malt_jax import tasks
-from malt_jax.tasks import extract, isolation
-from malt_jax.tasks.isolation import Sample
+from malt_jax.grading import isolation
+from malt_jax.grading.isolation import Sample
+from malt_jax.tasks import extract
 from malt_jax.tasks.rows import MAX_LINE
 
 # mawps, svamp and arithmetic have gsm8k's grader.

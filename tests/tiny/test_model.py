@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from malt_jax import mesh, models
+from malt_jax import models
+from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling
 from malt_jax.tasks import arithmetic
 from malt_jax.tiny import corpus, pretrain

@@ -14,8 +14,10 @@ import jax
 
 from benchmarks import workload
 from benchmarks.peers.serving import serve
-from malt_jax import mesh, models, tree
+from malt_jax import models
 from malt_jax.models import lora
+from malt_jax.rollout import tree
+from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling, Work
 
 ROWS = 128

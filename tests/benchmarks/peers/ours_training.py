@@ -16,10 +16,13 @@ from benchmarks.peers import training_job
 from benchmarks.peers.serving import serve
 from benchmarks.peers.training_job import Job
 from configs.base import get_config
-from malt_jax import datasets, feed, models, objectives, optim, settings, shards, steps
-from malt_jax import mesh as meshes
-from malt_jax.batches import plan
+from malt_jax import models
+from malt_jax.config import settings
+from malt_jax.learn import datasets, examples, objectives, optim, steps
+from malt_jax.learn.packing import plan
 from malt_jax.models import Model, lora
+from malt_jax.runtime import mesh as meshes
+from malt_jax.workdir import shards
 
 REMAT = "keep_products"
 Epoch = Callable[[], tuple[list[float], dict[str, Any]]]
@@ -43,7 +46,9 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
         schema = datasets.SFT_SCHEMA if job.phase == "sft" else datasets.DPO_SCHEMA
         shards.write(path, _rows(job, count), schema)
         cache = Path(folder) / "reference.npz"
-        data, _ = feed.load(path, cache, model, mesh, adapter, batch=job.batch, share=0.0, seed=0)
+        data, _ = examples.load(
+            path, cache, model, mesh, adapter, batch=job.batch, share=0.0, seed=0
+        )
     order = plan(
         data.examples, batch=job.batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh)
     )

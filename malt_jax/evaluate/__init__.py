@@ -1,0 +1,1 @@
+"""Systems side by side on held-out questions: passes, scores, statistics, audit."""

@@ -1,0 +1,181 @@
+"""A grading audit: which answers depend on where the grader looked for them.
+
+Strict reading takes an answer only from an explicit mark ("Final Answer:", a box, "####"). Lenient
+reading takes the first mark it can read, else what the text holds anywhere (the last number, the
+last formula), finished or not. A run's own grades find an answer wherever strict reading does, and
+nowhere that lenient reading does not. Where a system's accuracies by the two are far apart,
+comparing it measures its format as much as its answers.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from absl import logging
+
+from malt_jax import tasks
+from malt_jax.config.settings import SYSTEMS, Settings
+from malt_jax.evaluate import scoring
+from malt_jax.evaluate.scoring import Row
+from malt_jax.grading import isolation
+from malt_jax.grading.isolation import Sample
+from malt_jax.tasks import Task
+from malt_jax.types import Grade
+from malt_jax.workdir import shards, storage
+
+COLUMNS = (
+    *("question_id", "question", "reference", "role", "path", "completion"),
+    *("finish_reason", "answer", "status"),
+)
+SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),  # "trees", "eval/base", "eval/malt"
+        ("question_id", pa.string()),
+        ("role", pa.string()),
+        ("path", pa.list_(pa.int32())),
+        ("reference", pa.string()),
+        ("answer", pa.string()),  # as the run graded it
+        ("status", pa.string()),
+        ("strict_answer", pa.string()),
+        ("strict_status", pa.string()),
+        ("lenient_answer", pa.string()),
+        ("lenient_status", pa.string()),
+    ]
+)
+
+
+def run(workdir: Path, settings: Settings) -> Row:
+    """Reads `trees/` and `eval/*/`, writes `eval/audit.parquet` (the answers on which the readings
+    differ) and `eval/audit.json` (the counts); returns the counts. Another run's trees
+    (`config.trees`) are in that run's audit."""
+    task = tasks.get(settings.data.task)
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    right: dict[str, Counter[str]] = defaultdict(Counter)
+    evaluation = workdir / "eval"
+    found_there = evaluation.iterdir() if evaluation.is_dir() else ()
+    own = [] if settings.trees else [workdir / "trees"]
+    directories = [*own, *sorted(path for path in found_there if path.is_dir())]
+    with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
+        for directory in directories:
+            source = directory.relative_to(workdir).as_posix()
+            for path in shards.paths(directory):  # one in memory at a time
+                found = audit(shards.read_one(path, COLUMNS), task, source)
+                add([row for row in found if differs(row)])
+                for role in dict.fromkeys(row["role"] for row in found):
+                    of_role = [row for row in found if row["role"] == role]
+                    answers[f"{source} {role}"].update(count(of_role))
+                for system, more in rights(found, settings).items():
+                    right[system].update(more)
+    counts: Row = {
+        "answers": {name: dict(row) for name, row in answers.items()},
+        "systems": accuracies(right),
+    }
+    storage.write_json(evaluation / "audit.json", counts)
+    for name, row in counts["systems"].items():
+        logging.info(
+            "audit %-8s strict %.1f%%, as graded %.1f%%, lenient %.1f%%",
+            name,
+            *(100 * row[reading] for reading in ("strict", "graded", "lenient")),
+        )
+    return counts
+
+
+def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
+    """The graded ones of `rows` (of `shards.SCHEMA`), each with both readings of it, as rows of
+    SCHEMA."""
+    graded = [row for row in rows if row["status"]]
+    samples = [
+        Sample(
+            row["completion"],
+            row["reference"],
+            row["finish_reason"] == "length",
+            task.choices(row["question"]),
+        )
+        for row in graded
+    ]
+    # A mark that a finished completion has, a cut one has as well: strict reading needs no flag.
+    strict = [_marked(grade) for grade in isolation.grade(task, samples)]
+    lenient = isolation.grade(task, samples, leniently=True)
+    return [
+        {
+            **{name: row[name] for name in SCHEMA.names if name in row},
+            "source": source,
+            "strict_answer": one.answer,
+            "strict_status": one.status,
+            "lenient_answer": other.answer,
+            "lenient_status": other.status,
+        }
+        for row, one, other in zip(graded, strict, lenient, strict=True)
+    ]
+
+
+def _marked(grade: Grade) -> Grade:
+    return Grade("unparseable") if grade.via == "fallback" else grade
+
+
+def differs(row: Row) -> bool:
+    """Whether the two readings find different answers, or judge them differently."""
+    return bool(
+        row["strict_answer"] != row["lenient_answer"]
+        or (row["strict_status"] == "correct") != (row["lenient_status"] == "correct")
+    )
+
+
+def count(rows: Sequence[Row]) -> dict[str, int]:
+    """How many answers there are, are right by each reading, differ, and could not be graded."""
+    return {
+        "n": len(rows),
+        "strict": sum(row["strict_status"] == "correct" for row in rows),
+        "graded": sum(row["status"] == "correct" for row in rows),
+        "lenient": sum(row["lenient_status"] == "correct" for row in rows),
+        "differ": sum(map(differs, rows)),
+        "unknown": sum(row["status"] == "unknown" for row in rows),
+    }
+
+
+def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, int]]:
+    """How many questions each system has, and has right by each reading; `rows` are those of some
+    questions of eval/base or of eval/malt.
+
+    A system's answer is the one of the first pass, or of the vote of all ("_mv"); its role is the
+    first ("sa") or the last.
+    """
+    sources = {"eval/base": ("sa", "ma"), "eval/malt": ("malt",)}
+    found = {}
+    for name in SYSTEMS:
+        team, vote = name.removesuffix("_mv"), name.endswith("_mv")
+        chosen = [row for row in rows if team in sources.get(row["source"], ())]
+        depth = 1 if team == "sa" else len(settings.chain)
+        finals = [row for row in chosen if len(row["path"]) == depth]
+        if name in settings.eval.systems and finals:
+            questions = list(_by_question(finals))
+            found[name] = {"n": len(questions)} | {
+                reading: sum(_is_right(passes, prefix, vote) for passes in questions)
+                for reading, prefix in _READINGS.items()
+            }
+    return found
+
+
+def accuracies(right: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+    """The systems' accuracies by each reading, from the sums of their `rights`."""
+    return {
+        name: {"n": float(row["n"])} | {reading: row[reading] / row["n"] for reading in _READINGS}
+        for name, row in right.items()
+    }
+
+
+_READINGS = {"strict": "strict_", "graded": "", "lenient": "lenient_"}
+
+
+def _by_question(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    questions: dict[str, list[Row]] = {}
+    for row in rows:
+        questions.setdefault(row["question_id"], []).append(row)
+    for passes in questions.values():
+        yield sorted(passes, key=lambda row: row["path"])
+
+
+def _is_right(passes: Sequence[Row], prefix: str, vote: bool) -> bool:
+    used = passes if vote else passes[:1]
+    return bool(scoring.voted(used, f"{prefix}answer")[f"{prefix}status"] == "correct")

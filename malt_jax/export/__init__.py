@@ -1,0 +1,212 @@
+"""What leaves the house: a role's adapter as a PEFT directory with its model card, the same merged
+into the base's weights, and adapters that come in from elsewhere."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from malt_jax import tasks
+from malt_jax.config.settings import Settings
+from malt_jax.export import card
+from malt_jax.models import Model, gguf, lora
+from malt_jax.models.identity import check_identity, identity
+from malt_jax.models.lora import Adapter
+from malt_jax.models.merged import save_merged
+from malt_jax.models.peft import WEIGHTS, load_adapter, save_adapter
+from malt_jax.runtime import hosts, mesh
+from malt_jax.workdir import run_record, storage
+from malt_jax.workdir.storage import file_hash, read_json
+
+RECORD = "malt.json"
+_CARD = "README.md"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
+
+
+def exists(workdir: Path, role: str) -> bool:
+    """Whether a role's adapter has been exported."""
+    return (workdir / "export" / role / RECORD).exists()
+
+
+def write(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter, phase: str = ""
+) -> None:
+    """Writes `export/ROLE/`: the adapter for PEFT, `malt.json` and a model card, whole or not at
+    all. If `phase` is given it is `export/PHASE/ROLE/`, what that phase left to the next."""
+    whole = mesh.fetch(adapter)
+    hosts.by_first(lambda: _write(workdir, settings, model, role, whole, phase))
+
+
+def _write(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter, phase: str
+) -> None:
+    with storage.directory_whole(workdir / "export" / phase / role, RECORD) as directory:
+        save_adapter(
+            adapter,
+            model.config,
+            directory,
+            base=settings.model.path,
+            rank=settings.lora.rank,
+            alpha=settings.lora.alpha,
+            targets=settings.lora.targets,
+        )
+        found = _record(workdir, settings, model, role)
+        if phase:  # the results are of the team as it ends
+            done = found["phases"].index(phase) + 1
+            found |= {"phases": found["phases"][:done], "results": None}
+        _describe(directory, found | {"adapter_hash": file_hash(directory / WEIGHTS)})
+
+
+def refresh(workdir: Path, settings: Settings) -> None:
+    """Brings the results of `eval/results.json` into every export's record and card; what is the
+    same already is not written again."""
+    results = _results(workdir)
+    for role in settings.chain:
+        for directory in (workdir / "export" / role, workdir / "export" / "merged" / role):
+            if (directory / RECORD).exists():
+                _describe(directory, read_json(directory / RECORD) | {"results": results})
+
+
+def load(directory: Path, model: Model) -> Adapter:
+    """A PEFT adapter, ours or made elsewhere. Raises ValueError for what `load_adapter` refuses,
+    and if `malt.json` beside it names another base or tokenizer than `model`, or other weights."""
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: no such directory; expected a PEFT adapter")
+    check_identity(directory / RECORD, model)
+    with storage.on_disk(directory) as local:
+        found = read_json(local / RECORD) if (local / RECORD).exists() else {}
+        noted, weights = found.get("adapter_hash"), local / WEIGHTS
+        if noted and not found["merged"] and weights.exists() and file_hash(weights) != noted:
+            raise ValueError(
+                f"{directory / WEIGHTS}: damaged, its hash is not that in {RECORD}; delete "
+                f"{directory} and run --stage=train again, or fetch it anew"
+            )
+        return load_adapter(local, model.config)
+
+
+def starting_adapter(settings: Settings, model: Model, role: str) -> Adapter | None:
+    """The adapter that a role's training starts from: `config.roles.ROLE.adapter`, or None.
+
+    Training keeps its shape. Raises ValueError naming both if that is not `config.lora`'s.
+    """
+    path = settings.roles[role].adapter
+    if not path:
+        return None
+    adapter, wanted = load(storage.at(path), model), settings.lora
+    rank = lora.rank(adapter)
+    every = {target for layer in adapter.layers.values() for target in layer}
+    there = _shape(rank, adapter.scale * rank, every)
+    if there != (here := _shape(wanted.rank, wanted.alpha, {*wanted.targets})):
+        raise ValueError(
+            f"config.roles.{role}.adapter: {path} has {there}; config.lora has {here}; training "
+            "keeps an adapter's shape, so give config.lora the values of the file"
+        )
+    whole = dict.fromkeys(range(model.config.num_layers), every)
+    if {i: set(layer) for i, layer in adapter.layers.items()} != whole:
+        raise ValueError(
+            f"config.roles.{role}.adapter: {path} adapts only some layers; config.lora adapts "
+            "every target of every layer"
+        )
+    return adapter
+
+
+def _shape(rank: int, alpha: float, targets: set[str]) -> str:
+    inorder = tuple(target for target in lora.TARGETS if target in targets)
+    return f"rank {rank}, alpha {alpha:g}, targets {inorder}"
+
+
+def merge(workdir: Path, settings: Settings, model: Model) -> None:
+    """Writes `export/merged/ROLE/` for every exported role: a Hugging Face directory of the base
+    with the role's adapter in its weights, in `config.model.dtype`.
+
+    A directory that holds the same adapter already is left alone. Raises ValueError if nothing is
+    exported.
+    """
+    roles = [role for role in settings.chain if exists(workdir, role)]
+    if not roles:
+        raise ValueError(f"{workdir / 'export'}: no adapters; run --stage=train first")
+    for role in roles:
+        source, target = workdir / "export" / role, workdir / "export" / "merged" / role
+        adapter = load(source, model)
+        found = _record(workdir, settings, model, role) | {"merged": True}
+        found["adapter_hash"] = file_hash(source / WEIGHTS)
+        found["dtype"] = settings.model.dtype
+        if (target / RECORD).exists() and _same_weights(read_json(target / RECORD), found):
+            continue
+        with storage.directory_whole(target, RECORD) as directory:
+            save_merged(directory, model.config, model.params, adapter)
+            model.tokenizer.save(directory)
+            _describe(directory, found)
+        logging.info("%s: merged", target)
+
+
+def _same_weights(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return all(old.get(key) == new[key] for key in ("adapter_hash", "base_hash", "dtype"))
+
+
+def _describe(directory: Path, found: dict[str, Any]) -> None:
+    """Writes the record and the card that follows from it, where they are not there as they are."""
+    record = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    for name, content in ((RECORD, record), (_CARD, card.text(found))):
+        path = directory / name
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            with storage.written_whole(path) as file:
+                file.write(content.encode())
+
+
+def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[str, Any]:
+    """Everything that `card.text` tells, and the identity of what the adapter was trained on."""
+    questions, yields = (
+        read_json(path) if path.exists() else {}
+        for path in (workdir / "data.json", workdir / "datasets" / "yield.json")
+    )
+    start = None
+    if path := settings.roles[role].adapter:
+        start = {"path": path, "hash": file_hash(storage.at(path) / WEIGHTS)}
+    local = Path(model.source).exists()
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    del plain["workdir"]
+    return {
+        "role": role,
+        "chain": list(settings.chain),
+        "merged": False,
+        "phases": list(settings.roles[role].train),
+        **identity(model),
+        "base_model": model.source if _HUB_ID.fullmatch(model.source) and not local else None,
+        "license": _license(model),
+        "started_from": start,
+        "answer_hint": tasks.get(settings.data.task).answer_hint,
+        "data": {
+            "questions": questions.get("train", {}).get("kept"),
+            "yield": yields.get(role),
+        },
+        "settings": plain,
+        "versions": run_record.versions(),
+        "results": _results(workdir),
+    }
+
+
+def _results(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / "eval" / "results.json"
+    if not path.exists():
+        return None
+    found = read_json(path)
+    return {key: found[key] for key in ("split", "k", "systems", "paired")}
+
+
+def _license(model: Model) -> str:
+    """The base's license as its GGUF metadata or the card beside its weights names it, or
+    "other"."""
+    for file in model.files[:1]:
+        if file.suffix == ".gguf":
+            field = gguf.open_file(file).get_field("general.license")
+            return "other" if field is None else str(field.contents())
+        if (readme := file.parent / _CARD).exists():
+            _, _, rest = readme.read_text(encoding="utf-8").partition("---\n")
+            if found := _LICENSE.search(rest.partition("\n---")[0]):
+                return found[1]
+    return "other"

@@ -1,0 +1,1 @@
+"""Training: rows from trees, packed, scored, and what is minimised over them."""

@@ -1,0 +1,1 @@
+"""The stages of a job in order, and what they share."""

@@ -1,0 +1,308 @@
+"""The story in order: what the stages need, and the stages themselves, in one work directory."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh, NamedSharding
+
+from malt_jax import export, models, report, tasks
+from malt_jax.config.settings import ModelSettings, Settings
+from malt_jax.evaluate import audit, evaluation
+from malt_jax.learn import datasets, warm_start
+from malt_jax.models.identity import check_identity, identity
+from malt_jax.models.lora import Adapter
+from malt_jax.rollout import debate, reuse, roles, tree
+from malt_jax.runtime import hosts, mesh
+from malt_jax.sampler import Sampler, Sampling
+from malt_jax.stages import collect, train
+from malt_jax.text.tokenizer import Tokenizer
+from malt_jax.types import Question
+from malt_jax.workdir import run_record, storage
+from malt_jax.workdir.storage import read_json
+
+STAGES = ("collect", "datasets", "train", "evaluate", "report")
+ON_REQUEST = ("solutions", "merge")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stages share, each part made when a stage first asks for it."""
+
+    settings: Settings
+    collects: bool  # whether a stage of this job draws trees
+
+    @property
+    def directory(self) -> Path:
+        return storage.at(self.settings.workdir)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        sizes = self.settings.mesh
+        return mesh.make(sizes.data, sizes.fsdp, sizes.tensor)
+
+    @cached_property
+    def sampling_mesh(self) -> Mesh:
+        """Each host's own devices where they can hold the weights: the hosts then sample apart,
+        each its share of the questions. Else the whole mesh, with the hosts in step."""
+        return mesh.of_host(self.mesh)
+
+    @cached_property
+    def task(self) -> tasks.Task:
+        return tasks.get(self.settings.data.task)
+
+    @cached_property
+    def chain(self) -> tuple[roles.Role, ...]:
+        return roles.chain(self.settings)
+
+    @cached_property
+    def model(self) -> models.Model:
+        return _model(self.settings.model, self.mesh)
+
+    @cached_property
+    def _eval_split(self) -> list[Question]:
+        """What can be asked of the evaluation split, of which this run may look at a part."""
+        data, on_file = self.settings.data, bool(self.settings.data.eval or self.task.hub)
+        limit = 0 if on_file else data.eval_questions
+        questions, account = self._load("eval", data.eval, limit)
+        kept = questions[: data.eval_questions or None]
+        self._account(
+            "eval",
+            dataclasses.replace(account, kept=len(kept), beyond_limit=len(questions) - len(kept)),
+        )
+        return questions
+
+    @cached_property
+    def held_out(self) -> list[Question]:
+        """The questions to evaluate on."""
+        return self._eval_split[: self.settings.data.eval_questions or None]
+
+    @cached_property
+    def training(self) -> list[Question]:
+        """The training questions, which overlap with none of the evaluation split nor with any of
+        the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
+        data, seed = self.settings.data, self.settings.seed
+        exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
+        for place in data.exclude:
+            name, _, path = place.partition(":")
+            exclude += tasks.whole(tasks.get(name), path)
+        questions, account = self._load(
+            "train", data.train, data.train_questions, exclude, data.skip_questions
+        )
+        self._account("train", account)
+        return questions
+
+    @cached_property
+    def rooms(self) -> dict[str, int]:
+        """The most tokens that a question of each split may have if all prompts that show it are
+        to fit the context. Raises ValueError naming the settings that leave it none."""
+        model, hint, first = self.model, self.task.answer_hint, self.chain[0]
+        limits = hint, model.config.context, model.tokenizer
+        room = least = roles.question_budget(self.chain, *limits)
+        if "debate" in self.settings.eval.systems:
+            least = min(room, debate.question_budget(first, self.settings.eval.debate, *limits))
+        return {"train": room, "eval": least}
+
+    def _load(
+        self, split: str, path: str, limit: int, exclude: Sequence[Question] = (), skip: int = 0
+    ) -> tuple[list[Question], tasks.LoadReport]:
+        """Questions that would not fit the context beside the prompts and completions are left
+        out."""
+        tokenizer, room = self.model.tokenizer, self.rooms[split]
+        return tasks.load(
+            self.task,
+            path,
+            split=split,
+            limit=limit,
+            skip=skip,
+            seed=self.settings.seed,
+            max_chars=self.settings.data.max_chars,
+            fits=lambda text: len(tokenizer.encode(text)) <= room,
+            exclude=exclude,
+        )
+
+    def _account(self, split: str, account: tasks.LoadReport) -> None:
+        """Notes in `data.json` where the rows of a split went. Raises ValueError if none is
+        left."""
+        logging.info("%s: %s", split, account.summary())
+        path = self.directory / "data.json"
+        if hosts.first():
+            self._write_account(path, split, account)
+        if not account.kept:
+            raise ValueError(
+                f"config.data.{split}: no question is left after the filters; {path} says why"
+            )
+
+    def _write_account(self, path: Path, split: str, account: tasks.LoadReport) -> None:
+        there = read_json(path) if path.exists() else {}
+        found = dataclasses.asdict(account)
+        if quarantined := found.pop("quarantined"):
+            file = self.directory / "quarantine" / f"{split}.json"
+            names = ("place", "reason", "begins")
+            storage.write_json(file, [dict(zip(names, row, strict=True)) for row in quarantined])
+            logging.warning("%s: %d malformed rows are listed there", file, len(quarantined))
+        storage.write_json(path, there | {split: found})
+
+    @cached_property
+    def team(self) -> tree.Team:
+        """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
+        is too small for the longest question."""
+        tokenizer, sample = self.model.tokenizer, self.settings.sample
+        devices = self.sampling_mesh
+        apart = hosts.part(devices).count
+        most = max(*self.settings.branching, self.settings.eval.votes)
+        debated = "debate" in self.settings.eval.systems
+        if debated:
+            most = max(most, self.settings.eval.debate.agents)
+        sampler = Sampler(
+            self.model.config,
+            mesh.view(devices, self.model.params),
+            devices,
+            -(-sample.rows // apart),
+            tokenizer.stop_ids,
+            tokenizer.pad_id,
+            siblings=min(most, 4),
+            kv_gib=sample.kv_gib,
+        )
+        longest = evaluated = _longest(tokenizer, self.held_out)
+        if self.collects:
+            longest = max(longest, _longest(tokenizer, self.training))
+        sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
+        for role in self.chain:
+            sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
+        if debated:
+            first, how = self.chain[0], self.settings.eval.debate
+            size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
+            sampler.check(size + evaluated, first.max_new_tokens, 1)
+        return tree.Team(
+            sampler=sampler,
+            tokenizer=tokenizer,
+            roles=self.chain,
+            adapters={},
+            task=self.task,
+            sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
+            seed=self.settings.seed,
+            stream="collect",
+        )
+
+    def adapters(self) -> dict[str, Adapter | None]:
+        """The adapters of the roles that have one, on the devices: the exported ones of trained
+        roles, and of the others what `config.roles.ROLE.adapter` names.
+
+        None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
+        none, and if one was made for another base.
+        """
+        found: dict[str, Adapter | None] = {}
+        if not any(name.startswith("malt") for name in self.settings.eval.systems):
+            return found
+        for role in self.settings.chain:
+            path = storage.at(self.settings.roles[role].adapter)
+            if self.settings.roles[role].train:
+                path = self.directory / "export" / role
+                if not export.exists(self.directory, role):
+                    raise ValueError(f"{path}: not there; run --stage=train first")
+            if path != Path():
+                adapter = export.load(path, self.model)
+                shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
+                found[role] = jax.tree.map(mesh.put, adapter, shardings)
+        return found
+
+    def claim_base(self) -> None:
+        """Notes the model's identity in `config.json`. Raises ValueError, and notes nothing, if
+        what was sampled here came from another base or tokenizer."""
+        if any((self.directory / name).exists() for name in ("trees", "eval")):
+            check_identity(self.directory / "config.json", self.model)
+        facts = identity(self.model)
+        hosts.by_first(lambda: run_record.note(self.directory, **facts))
+
+
+def _longest(tokenizer: Tokenizer, questions: Sequence[Question]) -> int:
+    return max(len(tokenizer.encode(question.text)) for question in questions)
+
+
+@lru_cache(maxsize=1)
+def _model(settings: ModelSettings, on: Mesh) -> models.Model:
+    """The jobs of a suite share it."""
+    logging.info("loading %s", settings.path)
+
+    def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
+        return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
+
+    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError if the prompts leave no room for a question in the model's context."""
+    _ = Job(settings, collects=False).rooms
+
+
+def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
+    """Runs the stages in the work directory, where each goes on from what it already holds.
+
+    `config` is the resolved config as given, kept beside the results. Raises ValueError if the
+    work directory holds another config's results.
+    """
+    job = Job(settings, "collect" in stages and not settings.trees)
+    _ = job.chain, job.task  # what is wrong with these must show before anything is written
+    _claim(job.directory, config)
+    for stage in stages:
+        started = time.perf_counter()
+        logging.info("stage %s", stage)
+        _run_stage(stage, job, config)
+        logging.info("stage %s took %.0f s", stage, time.perf_counter() - started)
+
+
+def _claim(directory: Path, config: Mapping[str, Any]) -> None:
+    """`rundir.claim` by the first host. Raises ValueError if the others have another directory of
+    this name."""
+    hosts.by_first(lambda: run_record.claim(directory, config))
+    path = directory / "config.json"
+    if not hosts.same(path.read_bytes() if path.exists() else b""):
+        raise ValueError(
+            f"config.workdir: {directory} is not one directory for all hosts; name one on a file "
+            "system that they share, or in a bucket"
+        )
+
+
+def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
+    directory, settings = job.directory, job.settings
+    match stage:
+        case "collect":
+            job.claim_base()
+            if settings.trees:
+                base = job.model.content_hash
+                hosts.by_first(lambda: reuse.run(directory, settings, config, base))
+            else:
+                collect.run(directory, settings, job.team, job.training)
+        case "datasets":
+            hosts.by_first(lambda: datasets.run(directory, settings))
+        case "train":
+            job.claim_base()
+            train.run(directory, settings, job.model, job.mesh)
+        case "evaluate":
+            job.claim_base()
+            evaluation.run(directory, settings, job.team, job.adapters(), job.held_out)
+            hosts.by_first(lambda: audit.run(directory, settings))
+            hosts.by_first(lambda: export.refresh(directory, settings))
+        case "solutions":
+            asked, tokenizer = job.training, job.model.tokenizer
+            taught = [role for role in settings.chain if settings.roles[role].train]
+            what = directory, job.chain, taught, job.task, tokenizer, asked
+            hosts.by_first(partial(warm_start.run, *what))
+        case "merge":
+            if hosts.several():
+                raise ValueError("--stage=merge is work for one host: give it there, --processes=1")
+            export.merge(directory, settings, job.model)
+        case "report":
+            hosts.by_first(lambda: _report(directory))
+
+
+def _report(directory: Path) -> None:
+    logging.info("open %s", storage.absolute(report.write(directory)).as_uri())

@@ -1,0 +1,73 @@
+"""Stage 3: one adapter a role. SFT on positives, then for the roles that ask for it DPO from that
+SFT policy, which is also DPO's reference (MALT, section 4.3), or KTO on single labelled samples."""
+
+import zlib
+from functools import partial
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from malt_jax import export
+from malt_jax.config.settings import Settings
+from malt_jax.learn import examples, metrics
+from malt_jax.learn.loop import fit
+from malt_jax.models import Model, lora
+from malt_jax.models.identity import check_identity, identity
+from malt_jax.models.lora import Adapter
+from malt_jax.runtime import hosts
+from malt_jax.runtime import mesh as meshes
+from malt_jax.stages import preflight
+from malt_jax.workdir import storage
+
+
+def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
+    """Trains and exports every role's adapter that `export/` does not hold yet.
+
+    Raises ValueError before anything is trained for what `preflight.check` and `metrics.check`
+    find.
+    """
+    preflight.check(workdir, settings, model)
+    metrics.check(settings.wandb)
+    for role in settings.chain:
+        if not settings.roles[role].train or export.exists(workdir, role):
+            continue
+        adapter = train_role(workdir, settings, model, mesh, role)
+        export.write(workdir, settings, model, role, adapter)
+
+
+def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:
+    """All phases of one role, from a fresh adapter or from the one its settings name. What SFT
+    leaves to another phase is exported too, to be compared with what that makes of it."""
+    seed = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(role.encode()))
+    shape = settings.lora
+    init = partial(
+        lora.init, model.config, rank=shape.rank, alpha=shape.alpha, targets=shape.targets
+    )
+    shardings = meshes.tree_shardings(mesh, jax.eval_shape(init, seed))
+    start = export.starting_adapter(settings, model, role)
+    adapter = (
+        jax.jit(init, out_shardings=shardings)(seed)
+        if start is None
+        else jax.tree.map(meshes.put, start, meshes.tree_shardings(mesh, start))
+    )
+    phases = settings.roles[role].train
+    for phase in phases:
+        directory = workdir / "checkpoints" / role / phase
+        check_identity(directory / "base.json", model)
+        base = identity(model)
+        hosts.by_first(partial(storage.write_json, directory / "base.json", base))
+        data = examples.load(
+            workdir / "datasets" / role / f"{phase}.parquet",
+            directory / "reference.npz",
+            model,
+            mesh,
+            adapter,
+            batch=settings.phase(phase).batch,
+            share=settings.phase(phase).held_out,
+            seed=settings.seed,
+        )
+        adapter = fit(directory, settings, model, mesh, adapter, data, f"{role} {phase}")
+        if phase == "sft" and phase != phases[-1]:  # DPO's reference
+            export.write(workdir, settings, model, role, adapter, phase)
+    return adapter

@@ -1,0 +1,1 @@
+"""What lies on disk in a work directory, and how it gets there whole."""

@@ -1,0 +1,147 @@
+"""The grading audit on planted rows, worked out by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from malt_jax import tasks
+from malt_jax.evaluate import audit
+from malt_jax.workdir import shards
+
+SETTINGS = SimpleNamespace(
+    data=SimpleNamespace(task="gsm8k"),
+    trees="",
+    eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
+    chain=("generator", "refiner"),
+)
+MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
+
+
+def row(question: str, path: tuple[int, ...], completion: str, finish: str = "stop") -> dict:
+    """A row of shards.SCHEMA as a run would have written it."""
+    grade = tasks.get("gsm8k").grade(completion, "2", truncated=finish == "length")
+    return {
+        **dict.fromkeys(shards.SCHEMA.names),
+        "question_id": question,
+        "question": "1+1",
+        "reference": "2",
+        "role": SETTINGS.chain[len(path) - 1],
+        "path": list(path),
+        "completion": completion,
+        "finish_reason": finish,
+        "answer": grade.answer,
+        "status": grade.status,
+    }
+
+
+def passes(question: str, generators: list[str], refiners: list[str]) -> list[dict]:
+    """Three passes of two roles; a completion that ends in "then" ran to its limit."""
+
+    def finish(text: str) -> str:
+        return "length" if text.endswith("then") else "stop"
+
+    first = [row(question, (i,), text, finish(text)) for i, text in enumerate(generators)]
+    return first + [row(question, (i, 0), text, finish(text)) for i, text in enumerate(refiners)]
+
+
+BASE = [
+    *passes("q1", [PLAIN, MARKED, "Final Answer: 3"], [CUT, MARKED, PLAIN]),
+    *passes("q2", ["Final Answer: 3", "Final Answer: 3", CUT], ["nothing", "7", MARKED]),
+]
+
+
+@pytest.mark.parametrize(
+    ("completion", "finish", "strict", "graded", "lenient"),
+    [
+        (MARKED, "stop", "correct", "correct", "correct"),
+        (MARKED, "length", "correct", "correct", "correct"),
+        (PLAIN, "stop", "unparseable", "correct", "correct"),
+        (CUT, "length", "truncated", "truncated", "correct"),
+        ("it is 2. Final Answer: two", "stop", "unparseable", "unparseable", "correct"),
+        ("so it is 3", "stop", "unparseable", "wrong", "wrong"),
+        ("nothing", "stop", "unparseable", "unparseable", "unparseable"),
+        ("2 it is, Final Answer: 3", "stop", "wrong", "wrong", "wrong"),
+    ],
+)
+def test_both_readings(completion: str, finish: str, strict: str, graded: str, lenient: str):
+    found = audit.audit([row("q", (0,), completion, finish)], tasks.get("gsm8k"), "eval/base")
+    assert [found[0][f"{x}status"] for x in ("strict_", "", "lenient_")] == [
+        strict,
+        graded,
+        lenient,
+    ]
+    assert found[0]["lenient_answer"] == ("2" if lenient == "correct" else found[0]["answer"])
+    assert audit.differs(found[0]) == (found[0]["strict_answer"] != found[0]["lenient_answer"])
+
+
+def test_nodes_that_were_not_graded_are_left_out():
+    ungraded = {**row("q", (0,), MARKED), "status": ""}
+    assert audit.audit([ungraded], tasks.get("gsm8k"), "trees") == []
+
+
+def test_accuracies_by_each_reading():
+    """q1: sa PLAIN, right but not marked; its vote is 2 (graded: 2, 2, 3; strict: 2 and 3 have a
+    vote each, the first wins). q2: sa 3, the vote 3 by every reading."""
+    found = audit.audit(BASE, tasks.get("gsm8k"), "eval/base")
+    systems = audit.accuracies(audit.rights(found, SETTINGS))
+    assert systems == {
+        "sa": {"n": 2.0, "strict": 0.0, "graded": 0.5, "lenient": 0.5},
+        "sa_mv": {"n": 2.0, "strict": 0.5, "graded": 0.5, "lenient": 0.5},
+        "ma": {"n": 2.0, "strict": 0.0, "graded": 0.0, "lenient": 0.5},
+    }
+    assert audit.count([r for r in found if r["role"] == "refiner"]) == {
+        "n": 6,
+        "strict": 2,
+        "graded": 3,
+        "lenient": 4,
+        "differ": 3,
+        "unknown": 0,
+    }
+
+
+def test_the_files(tmp_path):
+    """malt_mv on q2: the unmarked 7 came first, and has a vote except in strict reading."""
+    for name, rows in (("trees", BASE[:6]), ("eval/base", BASE), ("eval/malt", BASE)):
+        (tmp_path / name).mkdir(parents=True)
+        shards.write(tmp_path / name / "shard-00000.parquet", rows[:6], shards.SCHEMA)
+        if rows[6:]:
+            shards.write(tmp_path / name / "shard-00001.parquet", rows[6:], shards.SCHEMA)
+    counts = audit.run(tmp_path, SETTINGS)
+    assert json.loads((tmp_path / "eval" / "audit.json").read_text()) == counts
+    assert set(counts["systems"]) == {"sa", "sa_mv", "ma", "malt_mv"}
+    assert counts["systems"]["malt_mv"] == {"n": 2, "strict": 1.0, "graded": 0.5, "lenient": 0.5}
+    assert counts["answers"]["eval/base refiner"]["differ"] == 3
+    listed = pq.read_table(tmp_path / "eval" / "audit.parquet").to_pylist()
+    assert len(listed) == sum(found["differ"] for found in counts["answers"].values())
+    assert all(row["strict_answer"] != row["lenient_answer"] for row in listed)
+    first = next(r for r in listed if r["source"] == "eval/base")
+    assert (first["question_id"], first["role"], first["path"]) == ("q1", "generator", [0])
+    assert (first["strict_answer"], first["answer"], first["lenient_answer"]) == ("", "2", "2")
+
+
+def test_trees_of_another_run_are_not_graded_again(tmp_path):
+    """A sweep of five variants graded the main run's samples six times."""
+    for name in ("trees", "eval/malt"):
+        shards.write(tmp_path / name / "shard-00000.parquet", BASE, shards.SCHEMA)
+    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+    assert set(audit.run(tmp_path, reusing)["answers"]) == {
+        "eval/malt generator",
+        "eval/malt refiner",
+    }
+
+
+def test_choices_come_from_the_questions_text():
+    """A rows' file holds no choices; without them "the library" would name none."""
+    question = "Where are books?\n(A) the bank\n(B) the library"
+    one = {**row("q", (0,), MARKED), "question": question, "reference": "B"}
+    one |= {"completion": "I think of the library", "status": "unparseable", "answer": ""}
+    found = audit.audit([one], tasks.get("csqa"), "eval/base")[0]
+    assert (found["strict_status"], found["lenient_status"]) == ("unparseable", "correct")
+
+
+def test_a_finished_directory_without_evaluation_is_audited_as_far_as_it_goes(tmp_path):
+    (tmp_path / "trees").mkdir()
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", BASE, shards.SCHEMA)
+    assert audit.run(tmp_path, SETTINGS)["systems"] == {}

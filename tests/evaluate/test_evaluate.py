@@ -1,0 +1,123 @@
+"""The stage as a whole on a small model: what is sampled, what is left, what a second run does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+import small
+from recipes import change, good
+
+from malt_jax import tasks
+from malt_jax.config import settings
+from malt_jax.evaluate import evaluation, scoring
+from malt_jax.models import lora
+from malt_jax.rollout import roles, tree
+from malt_jax.runtime import mesh
+from malt_jax.sampler import Sampler, Sampling
+from malt_jax.types import Question
+from malt_jax.workdir import shards
+
+QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(4)]
+SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """A function that evaluates into one directory, and that directory."""
+    workdir: Path = tmp_path_factory.mktemp("run")
+    config = good()
+    for role in ("generator", "verifier", "refiner"):
+        change(config, f"roles.{role}.max_new_tokens", 8)
+    for key, value in {
+        "workdir": str(workdir),
+        "eval.systems": SYSTEMS,
+        "eval.votes": 2,
+        "eval.critiques": True,
+        "eval.debate.agents": 2,
+        "eval.debate.rounds": 2,
+        "eval.resamples": 100,
+    }.items():
+        change(config, key, value)
+    parsed = settings.parse(config)
+    model, tokenizer = small.model(scale=4.0), small.tokenizer()
+    sampler = Sampler(
+        model.config, model.params, mesh.make(), 16, tokenizer.stop_ids, tokenizer.pad_id
+    )
+    chain, task = roles.chain(parsed), tasks.get("arithmetic")
+    team = tree.Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
+    adapter = jax.tree.map(
+        lambda x: x + 0.2 * jax.random.normal(jax.random.key(1), x.shape),
+        lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0),
+    )
+    adapters = {role.name: adapter for role in chain}
+    return lambda **other: evaluation.run(
+        workdir, replace(parsed, **other), team, adapters, QUESTIONS
+    ), workdir
+
+
+@pytest.fixture(scope="module")
+def results(stage) -> dict:
+    return stage[0]()
+
+
+def test_every_system_has_its_row_and_its_outcomes(stage, results):
+    assert tuple(results["systems"]) == SYSTEMS
+    assert json.loads((stage[1] / "eval" / "results.json").read_text()) == results
+    rows = shards.read_one(stage[1] / "eval" / "outcomes.parquet")
+    assert len(rows) == len(SYSTEMS) * len(QUESTIONS)
+    for name in SYSTEMS:
+        tokens = results["systems"][name]["tokens"]
+        of_system = [row for row in rows if row["system"] == name]
+        assert [row["question_id"] for row in of_system] == [q.id for q in QUESTIONS]
+        assert sum(row["prompt_tokens"] for row in of_system) == tokens["prompt"]
+
+
+def test_the_single_agent_votes_with_the_tokens_of_the_costliest_system(stage, results):
+    costliest = max(sum(row["tokens"].values()) for row in results["systems"].values())
+    last = results["voting"][-1]
+    assert last["tokens"] >= costliest / len(QUESTIONS)
+    assert results["voting"][0]["k"] == 1
+    found = results["equal_compute"]
+    assert found["system"] == "malt_mv"
+    assert found["voting"]["tokens"] >= found["tokens"]
+    base = results["systems"]
+    assert results["at_k"]["sa"][0]["pass"] == pytest.approx(results["voting"][0]["accuracy"])
+    assert base["sa"]["n"] == len(QUESTIONS)
+    # Samples beyond the stored passes have random numbers of their own.
+    first, more = (
+        {row["question_id"]: [] for row in shards.read(stage[1] / "eval" / name)}
+        for name in ("base", "single-1")
+    )
+    for name, found_rows in (("base", first), ("single-1", more)):
+        for row in shards.read(stage[1] / "eval" / name):
+            if len(row["path"]) == 1:
+                found_rows[row["question_id"]].append(row["completion_token_ids"])
+    assert first.keys() == more.keys()
+    assert all(a not in more[q] for q, drawn in first.items() for a in drawn)
+
+
+def test_the_own_critique_is_what_the_vote_was_taken_with(results):
+    own = results["critiques"]["own"]
+    assert own["accuracy"] == results["systems"]["malt_mv"]["accuracy"]
+    assert set(results["critiques"]) == {"own", "other", "none"}
+
+
+def test_a_second_run_samples_nothing(stage, results, monkeypatch):
+    monkeypatch.setattr(Sampler, "run", lambda *a, **k: pytest.fail("sampled again"))
+    again = stage[0]()
+    assert {**again, "seconds": 0} == {**results, "seconds": 0}
+
+
+def test_no_vote_is_counted_twice(stage, results, monkeypatch):
+    """The single agent's were, for its curve and again for its row of at_k."""
+    counted, votes = [], scoring.votes
+
+    def count(finals, k):
+        counted.append((k, json.dumps(finals)))
+        return votes(finals, k)
+
+    monkeypatch.setattr(scoring, "votes", count)
+    assert stage[0]()["voting"] == results["voting"]
+    assert len(counted) == len(set(counted)) > 3

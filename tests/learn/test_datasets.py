@@ -1,0 +1,192 @@
+"""From planted trees to SFT rows, DPO pairs and KTO rows."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from malt_jax.config.settings import CreditSettings
+from malt_jax.learn import datasets
+from malt_jax.learn.datasets import Harvest, gather
+from malt_jax.workdir import shards
+
+
+def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q") -> dict:
+    return {
+        "question_id": question,
+        "question": "1+1",
+        "reference": "2",
+        "role": role,
+        "path": list(path),
+        "prompt": f"prompt {path[:-1]}",
+        "completion": text,
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "logprob": -1.0,
+        "finish_reason": "stop",
+        "answer": "",
+        "status": "",
+        "reward": None,
+        "value": value,
+        "label": value > 0.5,
+        "prompt_token_ids": [1, 2, 3],
+        "completion_token_ids": [ord(c) for c in text],
+    }
+
+
+def harvest(siblings, positives=9, pairs=9) -> Harvest:
+    found = Harvest()
+    gather(found, siblings, CreditSettings(0.5, False, positives, pairs))
+    return found
+
+
+def pairs(found: Harvest):
+    return [(row["chosen"], row["rejected"]) for row in found.dpo]
+
+
+def test_positives_and_pairs_of_one_parent():
+    found = harvest([node("a", 1.0), node("b", 0.0), node("c", 2 / 3)])
+    assert [row["completion"] for row in found.sft] == ["a", "c"]
+    assert pairs(found) == [("a", "b"), ("c", "b")]
+    assert (found.positives, found.parents, found.contrasts) == (2, 1, 1)
+
+
+def test_no_contrast_no_pair():
+    assert not harvest([node("a", 1.0), node("b", 1.0)]).dpo
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).dpo
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).sft
+
+
+def test_identical_texts_are_dropped():
+    """Two equal refinements gave a pair of a text against itself."""
+    found = harvest([node("a", 1.0), node("a", 1.0), node("b", 0.0)])
+    assert [row["completion"] for row in found.sft] == ["a"]
+    assert pairs(found) == [("a", "b")]
+    assert found.dropped["repeated text"] == 1
+    mixed = harvest([node("a", 1.0), node("a", 0.0), node("b", 0.0)])
+    assert not mixed.sft
+    assert not mixed.dpo
+    assert mixed.dropped["same text, both labels"] == 2
+    assert harvest([node(" ", 1.0)]).dropped["empty"] == 1
+
+
+def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
+    """Neither contrast nor caps matter; a value of exactly a half is undesirable."""
+    siblings = [node("a", 1.0), node("a", 1.0), node("b", 0.5), node("c", 0.0), node(" ", 0.0)]
+    found = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
+    assert [(row["completion"], row["label"], row["value"]) for row in found.kto] == [
+        ("a", True, 1.0),
+        ("b", False, 0.5),
+        ("c", False, 0.0),
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.sampled_from([0, 0.5, 1.0]))),
+        max_size=4,
+    ),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_no_node_is_lost_silently(families, most_positives, most_pairs):
+    """What is not in a file is counted as dropped, by the reason."""
+    found = Harvest()
+    for i, family in enumerate(families):
+        siblings = [node(text, value, (i, 0, 0)) for text, value in family]
+        gather(found, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
+    reasons = ("empty", "same text, both labels", "repeated text")
+    dropped = sum(found.dropped[reason] for reason in reasons)
+    assert len(found.kto) + dropped == sum(map(len, families))
+    desirable = sum(row["label"] for row in found.kto)
+    assert len(found.sft) + found.dropped["positives over the cap"] == desirable
+    labels = Counter((row["prompt"], row["label"]) for row in found.kto)
+    possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
+    assert len(found.dpo) + found.dropped["pairs over the cap"] == possible
+
+
+def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
+    """TRL reads the file in order and pairs a prompt with its neighbour's completion to measure
+    the distance to the reference; in the order of the trees that was a sibling's."""
+    rows = [
+        node(f"{question}{i}{j}", float(j), (i, j), question=question)
+        for question in "pqr"
+        for i in range(2)
+        for j in range(3 - (question == "r"))
+    ]
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    summary = datasets.run(tmp_path, Chain())
+    kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
+    assert {row["completion"] for row in kto} == {row["completion"] for row in rows}
+    assert summary["refiner"]["kto_rows"] == len(kto) == 16
+    assert all(a["question_id"] != b["question_id"] for a, b in pairwise(kto))
+    assert [row["completion"] for row in kto[:4]] == ["p00", "q00", "r00", "p01"]
+    assert kto[3]["completion_token_ids"] == [ord(c) for c in "p01"]
+
+
+def test_caps_keep_the_widest_gap_and_spread_the_chosen():
+    siblings = [node("a", 1.0), node("b", 0.7), node("c", 0.3), node("d", 0.0)]
+    assert pairs(harvest(siblings, pairs=1)) == [("a", "d")]
+    assert pairs(harvest(siblings, pairs=2)) == [("a", "d"), ("b", "d")]
+    assert pairs(harvest(siblings)) == [("a", "d"), ("b", "d"), ("a", "c"), ("b", "c")]
+    capped = harvest(siblings, positives=1, pairs=1)
+    assert [row["completion"] for row in capped.sft] == ["a"]
+    assert capped.dropped["positives over the cap"] == 1
+    assert capped.dropped["pairs over the cap"] == 3
+
+
+class Chain:
+    chain = ("generator", "refiner")
+    credit = CreditSettings(0.5, False, 3, 2)
+
+
+def test_pairs_never_cross_parents(tmp_path):
+    """A refinement is better than another only under the same critique."""
+    rows = [
+        node("a", 1.0, (0, 0)),
+        node("b", 1.0, (0, 1)),
+        node("c", 0.0, (1, 0)),
+        node("d", 0.0, (1, 1)),
+        node("e", 1.0, (0, 0), question="p"),
+        node("f", 0.0, (0, 1), question="p"),
+        node("g", 0.5, (0,), "generator"),
+        node("h", 2 / 3, (1,), "generator"),
+    ]
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    summary = datasets.run(tmp_path, Chain())
+    dpo = shards.read_one(tmp_path / "datasets" / "refiner" / "dpo.parquet")
+    assert [(row["chosen"], row["rejected"]) for row in dpo] == [("e", "f")]
+    assert dpo[0]["chosen_token_ids"] == [ord("e")]
+    sft = shards.read_one(tmp_path / "datasets" / "generator" / "sft.parquet")
+    assert [(row["completion"], row["question_id"]) for row in sft] == [("h", "q")]
+    assert json.loads((tmp_path / "datasets" / "yield.json").read_text()) == summary
+    assert summary["refiner"]["nodes"] == 6
+    assert summary["refiner"]["positives"] == 3
+    assert summary["refiner"]["parents"] == 3
+    assert summary["refiner"]["parents_with_contrast"] == 1
+    counts = summary["refiner"]["value_histogram"]["counts"]
+    assert (counts[0], counts[-1], sum(counts)) == (3, 3, 6)
+
+
+def test_no_trees_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"trees: no shards; run --stage=collect"):
+        datasets.run(tmp_path, Chain())
+
+
+def test_the_files_load_with_hugging_face_datasets(tmp_path):
+    from datasets import load_dataset
+
+    rows = [node("a", 1.0, (0, 0)), node("b", 0.0, (0, 1))]
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    datasets.run(tmp_path, Chain())
+    for name, columns in (
+        ("datasets/refiner/sft.parquet", {"prompt", "completion", "value"}),
+        ("datasets/refiner/dpo.parquet", {"prompt", "chosen", "rejected"}),
+        ("datasets/refiner/kto.parquet", {"prompt", "completion", "label", "value"}),
+        ("trees/shard-00000.parquet", {"question_id", "path", "value"}),
+    ):
+        table = load_dataset("parquet", data_files=str(tmp_path / name), cache_dir=str(tmp_path))
+        assert columns <= set(table["train"].column_names)

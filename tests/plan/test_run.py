@@ -1,0 +1,169 @@
+"""Plans as a whole: with a compiler that only pretends, and once with TPUs' own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from plans import CONFIG, LORA, PASS, phase
+
+from configs.gsm8k import get_config
+from malt_jax import plan
+from malt_jax.config.settings import Settings, parse
+from malt_jax.models.config import LlamaConfig, Rope
+from malt_jax.plan import programs, topology, workload
+from malt_jax.plan.programs import Footprint, Packed
+from malt_jax.runtime import mesh
+
+LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope())
+LLAMA_70B = replace(
+    LLAMA_8B, hidden_size=8192, intermediate_size=28672, num_layers=80, num_heads=64
+)
+SMALL = replace(CONFIG, hidden_size=512, head_dim=128, num_heads=4, num_kv_heads=2, context=2048)
+GIB = topology.GIB
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Settings of configs/gsm8k.py with changes, for a model of that shape."""
+
+    def make(config: LlamaConfig, **changes) -> Settings:
+        (tmp_path / "config.json").write_text(json.dumps(config.to_hf()))
+        recipe = get_config()
+        recipe.workdir, recipe.model.path = str(tmp_path / "run"), str(tmp_path)
+        with recipe.unlocked():
+            recipe.update_from_flattened_dict(changes)
+        return parse(recipe.to_dict())
+
+    return make
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A compiler that finds 1 GiB of temporaries in every program."""
+    pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
+
+    def footprint(config, build, unknown_trips=1):
+        return Footprint(0.0, 1.0 * GIB, {"all-gather": 1e9})
+
+    monkeypatch.setattr(programs, "footprint", footprint)
+
+
+def plan_of(settings: Settings) -> dict:
+    """What `plan.json` holds."""
+    return json.loads((Path(settings.workdir) / "plan.json").read_text())
+
+
+def test_what_does_not_fit_is_named_with_a_layout_that_does(settings, pretended):
+    """16 GB of weights on chips of 16 GB, one replica a chip."""
+    asked = settings(LLAMA_8B)
+    with pytest.raises(ValueError, match="the job does not fit v5e:2x4") as caught:
+        plan.run(asked, "v5e:2x4")
+    said, found = str(caught.value), plan_of(asked)
+    assert "train sft: weights 14.96" in said
+    assert "config.sample.kv_gib" in said
+    flags = found["proposal"]["flags"]
+    assert f"ask for it with:\n  {' '.join(flags)}" in said
+    assert flags == ["--config.mesh.tensor=2"]
+    assert not found["proposal"]["failures"]
+    assert all(one["fits"] for one in found["proposal"]["programs"].values())
+    assert found["hours"]["job"] > 0
+
+
+def test_the_flags_of_a_proposal_make_a_plan_that_fits(settings, pretended):
+    asked = settings(LLAMA_8B)
+    with pytest.raises(ValueError, match="does not fit"):
+        plan.run(asked, "v5e:2x4")
+    flags = (
+        flag.removeprefix("--config.").split("=") for flag in plan_of(asked)["proposal"]["flags"]
+    )
+    changes = {key: int(value) if value.isdigit() else value for key, value in flags}
+    table = plan.run(settings(LLAMA_8B, **changes), "v5e:2x4")
+    assert "DOES NOT FIT" not in table
+    assert "largest that fits: sample.rows" in table
+
+
+def test_a_model_that_no_layout_holds_has_no_proposal(settings, pretended):
+    asked = settings(LLAMA_70B)
+    with pytest.raises(ValueError, match="does not fit"):
+        plan.run(asked, "v5e:2x2")
+    found = plan_of(asked)
+    assert found["proposal"] is None
+    assert found["hours"] is None
+
+
+def test_rows_without_pages_are_refused_with_the_rows_that_fit(settings, pretended):
+    asked = settings(LLAMA_8B, **{"sample.rows": 4096, "sample.kv_gib": 8.0})
+    with pytest.raises(ValueError, match=r"config.sample.rows: 4096 rows .* rows fit"):
+        plan.run(asked, "v5p:2x2x1")
+    assert any("sample.rows" in flag for flag in plan_of(asked)["proposal"]["flags"])
+
+
+def test_without_the_compiler_the_extra_is_named(settings, monkeypatch):
+    monkeypatch.setattr(topology, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'malt-jax\[tpu\]'"):
+        plan.run(settings(SMALL), "v5e:2x2")
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e:3x5", "nonsense"])
+def test_a_topology_not_known_is_refused(settings, name):
+    pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
+    with pytest.raises(ValueError, match="a name is a generation and the chips along each axis"):
+        plan.run(settings(SMALL), name)
+
+
+def test_a_task_of_unknown_size_asks_for_counts(settings):
+    changes = {"data.task": "svamp", "data.eval_questions": 0}
+    with pytest.raises(ValueError, match=r"say how many with --config.data.eval_questions=N"):
+        plan.run(settings(SMALL, **changes), "v5e:2x2")
+
+
+def test_the_work_of_a_job_by_hand(settings):
+    """n = 3: 3 solutions of 300 tokens, 9 critiques of 200, 27 answers of 300."""
+    found = workload.work(settings(SMALL, **{"data.eval_questions": 10, "sft.epochs": 1}))
+    assert found.decoded["collect"] == 2000 * (3 * 300 + 9 * 200 + 27 * 300)
+    # Two teams of three passes, and as many more votes as the last two roles' tokens pay for.
+    assert found.decoded["evaluate"] == 10 * (2 * 3 * 800 + 3 * 500)
+    # A question for each role, then 3 solutions for critics, 3 and 9 critiques for refiners.
+    assert found.prefilled["collect"] == 2000 * (3 * 128 + 3 * 300 + 3 * 300 + 9 * 200)
+    positives = [3 * 1000, 9 * 1000, 27 * 1000]
+    assert found.steps["sft"] == sum(-(-int(0.9 * n) // 8) for n in positives)
+
+
+@pytest.mark.parametrize("kind", ["decode", "train"])
+def test_a_line_through_two_depths_meets_the_whole_depth(kind):
+    """On the platform here."""
+    deep, one = replace(CONFIG, num_layers=7), mesh.make()
+    build = {
+        "decode": programs.decode(jnp.float32, LORA, one, PASS),
+        "train": programs.train(jnp.float32, LORA, one, phase("sft"), Packed(128, 128, 1, 1)),
+    }[kind]
+    line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
+    assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)
+    assert line.temporaries == pytest.approx(whole.temporaries, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_small_job_is_planned_with_the_compiler_of_tpus(settings):
+    """Four chips, weights split in two ways: they are gathered for a step, and little else is."""
+    pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
+    short = {f"roles.{role}.max_new_tokens": 64 for role in ("generator", "verifier", "refiner")}
+    mesh_ = {"mesh.data": 1, "mesh.fsdp": 2, "mesh.tensor": 2}
+    asked = settings(
+        SMALL, **short, **mesh_, **{"chain": ("generator",), "sft.batch": 2, "data.max_chars": 500}
+    )
+    table = plan.run(asked, "v5e:2x2")
+    found = plan_of(asked)["asked"]["programs"]
+    assert set(found) == {"decode", "prefill", "train sft"}
+    for name in found:
+        assert name in table
+        assert found[name]["fits"]
+        assert found[name]["seconds"]["step"] == max(found[name]["seconds"].values())
+    weights = programs.bytes_on_a_chip(
+        programs.weights(SMALL, jnp.bfloat16, mesh.make(devices=jax.devices()))
+    )
+    sent = sum(found["train sft"]["traffic"].values())
+    assert weights / 8 < sent < 3 * weights
+    assert 0 < found["train sft"]["memory"]["temporaries"] < GIB

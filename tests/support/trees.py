@@ -1,0 +1,58 @@
+"""A team of a random model, and its trees."""
+
+import small
+
+from malt_jax import tasks
+from malt_jax.rollout import tree
+from malt_jax.rollout.roles import Role
+from malt_jax.runtime import hosts, mesh
+from malt_jax.sampler import Sampler, Sampling
+from malt_jax.types import Question
+from malt_jax.workdir import shards
+
+ROLES = (
+    Role("generator", "Solve {question}", ("question",), 3, 12),
+    Role("verifier", "Check {question}: {generator}", ("question", "generator"), 2, 10),
+    Role(
+        "refiner", "{question} {generator} {verifier}", ("question", "generator", "verifier"), 3, 9
+    ),
+)
+
+
+QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
+
+
+def team(rows: int = 12) -> tree.Team:
+    model = small.model(scale=4.0)
+    tokenizer = small.tokenizer()
+    sampler = Sampler(
+        model.config, model.params, mesh.make(), rows, tokenizer.stop_ids, tokenizer.pad_id
+    )
+    task = tasks.get("arithmetic")
+    return tree.Team(sampler, tokenizer, ROLES, {}, task, Sampling(1.0), 0, "collect")
+
+
+def trees(one: tree.Team, questions=QUESTIONS) -> dict[str, list[list[tree.Node]]]:
+    return {question.id: levels for question, levels in tree.expand(one, questions)}
+
+
+def grow_nothing(directory, calls, part=hosts.ALL):
+    """Shards of two questions, a node each, which `calls` hears of."""
+
+    def grow_trees(pending, progress):
+        calls.append([question.id for question in pending])
+        for i in range(0, len(pending), 2):
+            yield [
+                dict.fromkeys(shards.SCHEMA.names) | {"question_id": question.id}
+                for question in pending[i : i + 2]
+            ]
+
+    shards.grow(
+        directory,
+        QUESTIONS,
+        grow_trees,
+        per_shard=2,
+        nodes_per_question=1,
+        title="test",
+        part=part,
+    )
