@@ -132,7 +132,7 @@ def _start() -> subprocess.Popen[bytes]:
     _end()
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     worker = subprocess.Popen(
-        [sys.executable, "-c", "from malt_jax.tasks import worker; worker.main()"],
+        [sys.executable, "-c", "from malt_jax.grading import worker; worker.main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # Sympy orders by hash in places: the same verdicts in every run.
