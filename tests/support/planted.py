@@ -171,7 +171,12 @@ def write_run(folder: Path) -> None:
                 "data": {"task": "arithmetic", "train_questions": 600, "eval_questions": 500},
                 "chain": list(CHAIN),
                 "roles": {role: {"prompt": PROMPT.format(role), "branching": 3} for role in CHAIN},
-                "credit": {"threshold": 0.5, "shuffle_rewards": False},
+                "credit": {
+                    "threshold": 0.5,
+                    "shuffle_rewards": False,
+                    "max_positives_per_parent": 3,
+                    "max_pairs_per_parent": 2,
+                },
             },
             "command": COMMAND,
             "versions": {"jax": "0.10.2", "flax": "0.12.8"},
