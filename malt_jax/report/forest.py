@@ -48,9 +48,9 @@ class Forest:
     trees: tuple[dict[str, Any], ...]
 
 
-def load_forest(folder: Path, settings: CreditSettings | None, seed: int) -> Forest | None:
+def load_forest(folder: Path, settings: CreditSettings, seed: int) -> Forest | None:
     """Reads the shards of `folder`, or returns None if there is none. Nodes have the worth that
-    `credit.assign` gives them by `settings` and `seed`, or none where no settings are known.
+    `credit.assign` gives them by `settings` and `seed`.
 
     Raises:
       ValueError: a shard cannot be read or lacks a column, or a node lacks its parent.
@@ -72,11 +72,7 @@ def load_forest(folder: Path, settings: CreditSettings | None, seed: int) -> For
         here = [question_id for question_id in chosen if home[question_id] == shard]
         if here:
             stored = records.read(shard, (*_FACTS, *_PLACE))
-            if settings is None:
-                valued = [{**dict.fromkeys(_WORTH), **row} for row in stored]
-            else:
-                valued = credit.assign(stored, settings, seed)
-            groups = _by_question(valued)
+            groups = _by_question(credit.assign(stored, settings, seed))
             trees += [_tree(name, groups[name], kinds[name]) for name in here]
     return Forest(
         total=len(kinds),

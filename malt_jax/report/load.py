@@ -137,12 +137,16 @@ def _settings(data: Mapping[str, Any]) -> Settings:
     )
 
 
-def _credit(settings: Settings | None) -> tuple[CreditSettings | None, int]:
-    """By what, and from which seed, the run's samples are valued."""
-    config = settings.config if settings else {}
-    if "credit" not in config:
-        return None, 0
-    return build(CreditSettings, config["credit"], "config.credit"), config["seed"]
+_PAPER = CreditSettings(0.5, False, 3, 2)
+
+
+def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
+    """By what, and from which seed, the run's samples are valued: as in the paper where nothing is
+    known of the run."""
+    if settings is None or "credit" not in settings.config:
+        return _PAPER, 0
+    given = settings.config["credit"]
+    return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:

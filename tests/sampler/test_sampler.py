@@ -11,7 +11,7 @@ from sampling import STOP, adapter, requests, run, sampler
 
 from malt_jax.models import paged
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import tree
+from malt_jax.rollout.keys import node_keys
 from malt_jax.sampler import (
     Completion,
     Request,
@@ -209,7 +209,7 @@ def test_programs_compiled_are_no_more_than_the_buckets():
     asked = []
     for i in range(60):
         children = int(rng.integers(1, 6))
-        keys = tree.node_keys(0, "b", [(str(i), ())], children)[0]
+        keys = node_keys(0, "b", str(i), [(child,) for child in range(children)])
         prompt = rng.integers(4, 100, rng.integers(1, 300)).tolist()
         asked.append(Request(prompt, keys, int(rng.integers(2, 60)), tag=i))
     work = Work()

@@ -95,8 +95,8 @@ def question_budget(
     if left < 1:
         raise ValueError(
             f"config.eval.debate: a prompt with the answers of {settings.agents - 1} other agents, "
-            f"each of up to config.roles.{first.name}.max_new_tokens={limit} tokens, leaves no room "
-            f"for a question in the model's context of {context} tokens; lower that limit or "
+            f"each of up to config.roles.{first.name}.max_new_tokens={limit} tokens, leaves no "
+            f"room for a question in the model's context of {context} tokens; lower that limit or "
             "config.eval.debate.agents, or leave 'debate' out of config.eval.systems"
         )
     return left
