@@ -82,7 +82,7 @@ def run(workdir: Path, settings: Settings) -> Row:
 
 
 def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
-    """The graded ones of `rows` (of `shards.SCHEMA`), each with both readings of it, as rows of
+    """The graded ones of `rows` (of `records.SCHEMA`), each with both readings of it, as rows of
     SCHEMA."""
     graded = [row for row in rows if row["status"]]
     samples = [

@@ -8,6 +8,7 @@ import pytest
 
 from malt_jax import tasks
 from malt_jax.evaluate import audit
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 SETTINGS = SimpleNamespace(
@@ -20,10 +21,10 @@ MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
 def row(question: str, path: tuple[int, ...], completion: str, finish: str = "stop") -> dict:
-    """A row of shards.SCHEMA as a run would have written it."""
+    """A row of records.SCHEMA as a run would have written it."""
     grade = tasks.get("gsm8k").grade(completion, "2", truncated=finish == "length")
     return {
-        **dict.fromkeys(shards.SCHEMA.names),
+        **dict.fromkeys(records.SCHEMA.names),
         "question_id": question,
         "question": "1+1",
         "reference": "2",
@@ -105,9 +106,9 @@ def test_the_files(tmp_path):
     """malt_mv on q2: the unmarked 7 came first, and has a vote except in strict reading."""
     for name, rows in (("trees", BASE[:6]), ("eval/base", BASE), ("eval/malt", BASE)):
         (tmp_path / name).mkdir(parents=True)
-        shards.write(tmp_path / name / "shard-00000.parquet", rows[:6], shards.SCHEMA)
+        shards.write(tmp_path / name / "shard-00000.parquet", rows[:6], records.SCHEMA)
         if rows[6:]:
-            shards.write(tmp_path / name / "shard-00001.parquet", rows[6:], shards.SCHEMA)
+            shards.write(tmp_path / name / "shard-00001.parquet", rows[6:], records.SCHEMA)
     counts = audit.run(tmp_path, SETTINGS)
     assert json.loads((tmp_path / "eval" / "audit.json").read_text()) == counts
     assert set(counts["systems"]) == {"sa", "sa_mv", "ma", "malt_mv"}
@@ -124,7 +125,7 @@ def test_the_files(tmp_path):
 def test_trees_of_another_run_are_not_graded_again(tmp_path):
     """A sweep of five variants graded the main run's samples six times."""
     for name in ("trees", "eval/malt"):
-        shards.write(tmp_path / name / "shard-00000.parquet", BASE, shards.SCHEMA)
+        shards.write(tmp_path / name / "shard-00000.parquet", BASE, records.SCHEMA)
     reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
     assert set(audit.run(tmp_path, reusing)["answers"]) == {
         "eval/malt generator",
@@ -143,5 +144,5 @@ def test_choices_come_from_the_questions_text():
 
 def test_a_finished_directory_without_evaluation_is_audited_as_far_as_it_goes(tmp_path):
     (tmp_path / "trees").mkdir()
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", BASE, shards.SCHEMA)
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", BASE, records.SCHEMA)
     assert audit.run(tmp_path, SETTINGS)["systems"] == {}
