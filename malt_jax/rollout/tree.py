@@ -19,10 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from malt_jax import credit
+from malt_jax import credit, grading
 from malt_jax.config.settings import CreditSettings
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax.grading import Sample
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout.roles import Role, prompt_ids
 from malt_jax.sampler import Completion, Request, Sampler, Sampling, Work
@@ -266,7 +265,7 @@ def answers(team: Team, nodes: Sequence[Node]) -> list[Row]:
         Sample(n.text, n.question.answer, not n.completion.stopped, n.question.choices)
         for n in nodes
     ]
-    grades = isolation.grade(team.task, samples)
+    grades = grading.grade(team.task, samples)
     return [
         _row(team, node) | {"answer": grade.answer, "status": grade.status}
         for node, grade in zip(nodes, grades, strict=True)

@@ -1,6 +1,6 @@
 """The benchmarks: loading their questions and grading answers to them, one file a benchmark."""
 
-from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawps, svamp
+from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawps, own, svamp
 from malt_jax.tasks.loading import LoadReport, load, whole
 from malt_jax.tasks.task import Task
 
@@ -11,7 +11,16 @@ _TASKS = {task.name: task for task in (*(module.TASK for module in _MODULES), *e
 
 
 def get(name: str) -> Task:
-    """The task of that name; raises ValueError for an unknown one."""
+    """The task of that name: one of the benchmarks here, or an own one, FILE.py:NAME or
+    MODULE:NAME. Raises ValueError for one that is neither, and for a file that cannot be loaded."""
+    if ":" in name:
+        task = own.load(name)
+        if not isinstance(task, Task):
+            raise ValueError(f"data.task: {name} is a {type(task).__name__}; make it a tasks.Task")
+        return task
     if name not in _TASKS:
-        raise ValueError(f"data.task: no task {name!r}; choose one of {', '.join(_TASKS)}")
+        raise ValueError(
+            f"data.task: no task {name!r}; choose one of {', '.join(_TASKS)}, or name your own: "
+            "FILE.py:NAME"
+        )
     return _TASKS[name]

@@ -151,13 +151,17 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
         yield from read_one(path, columns)
 
 
-def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read, or is
-    not what was written."""
+def read_one(
+    path: Path, columns: Sequence[str] | None = None, *, newer: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of one Parquet file; of the columns that `newer` versions write, those it has.
+    Raises ValueError naming the file if it cannot be read, or is not what was written."""
     try:
-        content = pa.BufferReader(storage.read_checked(path))
-        table = pq.read_table(content, columns=None if columns is None else list(columns))
-        return table.to_pylist()
+        content = storage.read_checked(path)
+        if columns is not None:
+            names = pq.read_schema(pa.BufferReader(content)).names if newer else ()
+            columns = [*columns, *(name for name in newer if name in names)]
+        return pq.read_table(pa.BufferReader(content), columns=columns).to_pylist()
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
