@@ -4,10 +4,19 @@ from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawp
 from malt_jax.tasks.loading import LoadReport, load, whole
 from malt_jax.tasks.task import Task
 
-__all__ = ["LoadReport", "Task", "get", "load", "whole"]
+__all__ = ["LoadReport", "Task", "get", "load", "place", "whole"]
 
 _MODULES = (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
 _TASKS = {task.name: task for task in (*(module.TASK for module in _MODULES), *equations.TASKS)}
+
+
+def place(text: str) -> tuple[str, str]:
+    """The task and the path of a "TASK:PATH", where TASK may be an own one."""
+    name, _, path = text.partition(":")
+    attribute, colon, own_path = path.partition(":")
+    if name not in _TASKS and colon:
+        return f"{name}:{attribute}", own_path
+    return name, path
 
 
 def get(name: str) -> Task:

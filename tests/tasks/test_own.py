@@ -67,6 +67,20 @@ def test_a_task_of_a_module() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "path"),
+    [
+        ("svamp:data/svamp.json", "svamp", "data/svamp.json"),
+        ("svamp:gs://bucket/svamp.json", "svamp", "gs://bucket/svamp.json"),
+        ("my_task.py:TASK:data/rows.jsonl", "my_task.py:TASK", "data/rows.jsonl"),
+        ("package.module:TASK:gs://rows.jsonl", "package.module:TASK", "gs://rows.jsonl"),
+        ("gsm9k:data.jsonl", "gsm9k", "data.jsonl"),
+    ],
+)
+def test_a_test_set_names_its_task_and_its_file(text: str, name: str, path: str) -> None:
+    assert tasks.place(text) == (name, path)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nowhere.py:TASK", r"^nowhere\.py: no such file in "),
