@@ -92,8 +92,7 @@ class Job:
         the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
         data, seed = self.settings.data, self.settings.seed
         exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
-        for place in data.exclude:
-            name, _, path = place.partition(":")
+        for name, path in map(tasks.place, data.exclude):
             exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
             "train", data.train, data.train_questions, exclude, data.skip_questions
