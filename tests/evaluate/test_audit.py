@@ -1,21 +1,26 @@
 """The grading audit on planted rows, worked out by hand."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+from recipes import change, good
 
 from malt_jax import tasks
+from malt_jax.config import settings
+from malt_jax.config.settings import Settings
 from malt_jax.evaluate import audit
 from malt_jax.workdir import shards
 
-SETTINGS = SimpleNamespace(
-    data=SimpleNamespace(task="gsm8k"),
-    trees="",
-    eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
-    chain=("generator", "refiner"),
-)
+
+def audited() -> Settings:
+    config = change(change(good(), "data.task", "gsm8k"), "chain", ("generator", "refiner"))
+    change(config, "eval.systems", ("sa", "sa_mv", "ma", "malt_mv"))
+    return settings.parse(config)
+
+
+SETTINGS = audited()
 MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
@@ -125,7 +130,7 @@ def test_trees_of_another_run_are_not_graded_again(tmp_path):
     """A sweep of five variants graded the main run's samples six times."""
     for name in ("trees", "eval/malt"):
         shards.write(tmp_path / name / "shard-00000.parquet", BASE, shards.SCHEMA)
-    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+    reusing = replace(SETTINGS, trees="runs/main")
     assert set(audit.run(tmp_path, reusing)["answers"]) == {
         "eval/malt generator",
         "eval/malt refiner",
