@@ -29,10 +29,8 @@ MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
 def row(question: str, path: tuple[int, ...], completion: str, finish: str = "stop") -> dict:
-    """A row of shards.SCHEMA as a run would have written it."""
-    grade = verdict(tasks.get("gsm8k"), completion, "2", truncated=finish == "length")
     """A row of records.SCHEMA as a run would have written it."""
-    grade = tasks.get("gsm8k").grade(completion, "2", truncated=finish == "length")
+    grade = verdict(tasks.get("gsm8k"), completion, "2", truncated=finish == "length")
     return {
         **dict.fromkeys(records.SCHEMA.names),
         "question_id": question,
@@ -165,7 +163,7 @@ def test_only_answers_without_a_mark_are_graded_again(tmp_path):
 
 def test_the_rule_is_read_where_a_file_has_it(tmp_path):
     """Both kinds of file beside each other in one directory."""
-    older = pa.schema([field for field in shards.SCHEMA if field.name != "via"])
+    older = pa.schema([field for field in records.SCHEMA if field.name != "via"])
     newer = older.append(pa.field("via", pa.string()))
     shards.write(tmp_path / "eval" / "base" / "shard-00000.parquet", BASE[:6], older)
     shards.write(tmp_path / "eval" / "base" / "shard-00001.parquet", with_via(BASE[6:]), newer)
