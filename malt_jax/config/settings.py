@@ -5,7 +5,7 @@ Every field is explained where its default lives: `configs/base.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from typing import Any, Literal, get_type_hints
 
 from malt_jax.config.phase import PhaseSettings
@@ -109,6 +109,11 @@ class Settings:
     wandb: str
     eval: EvalSettings
     mesh: MeshSettings
+
+    def as_config(self) -> dict[str, Any]:
+        """The plain nested dictionary that `parse` makes these settings of."""
+        config = asdict(self)
+        return config | config.pop("phases")
 
     @property
     def branching(self) -> tuple[int, ...]:

@@ -168,7 +168,7 @@ def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[
     if path := settings.roles[role].adapter:
         start = {"path": path, "hash": file_hash(storage.at(path) / WEIGHTS)}
     local = Path(model.source).exists()
-    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    plain = json.loads(json.dumps(settings.as_config()))
     del plain["workdir"]
     return {
         "role": role,

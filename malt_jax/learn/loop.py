@@ -1,7 +1,6 @@
 """The loop of one phase of one role: optimiser steps, held-out evaluations, checkpoints, and what
 becomes of steps that are not finite."""
 
-import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -109,7 +108,7 @@ def fit(
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
-            config=dataclasses.asdict(settings),
+            config=settings.as_config(),
         ) as write:
             run = _Training(
                 directory,
