@@ -10,8 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from malt_jax import experiments, plan
-from malt_jax.config import settings
+from malt_jax import experiments, plan, recipe
 from malt_jax.evaluate import systems
 from malt_jax.runtime import hosts, process
 from malt_jax.stages import job
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     if bool(_TOPOLOGY.value) != (_STAGE.value == "plan"):
         raise app.UsageError("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     try:
-        parsed = settings.parse(config)
+        parsed = recipe.parse(config)
         if _TOPOLOGY.value:
             _touch_no_accelerator()
             teams = {system.team for system in systems.chosen(parsed)}
