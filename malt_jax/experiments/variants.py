@@ -135,8 +135,8 @@ def ablations(main: Config) -> list[Variant]:
             sft = {f"roles.{role}.adapter": _sft_adapter(main, role)}
             suite.append(_evaluated(main, f"sft_{role}", f"{role} with SFT only", sft))
         elif tuple(main["roles"][role]["train"]) == ("sft",):
-            values = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
-            more = _variant(main, f"dpo_{role}", f"{role} with SFT and DPO", values, TRAINED)
+            both = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
+            more = _variant(main, f"dpo_{role}", f"{role} with SFT and DPO", both, TRAINED)
             suite.append(replace(more, reported=_DPO.get(role, ())))
     return suite + [_turns(main, turns) for turns in (2, 3) if len(chain) > 1]
 
