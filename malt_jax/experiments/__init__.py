@@ -29,10 +29,10 @@ def run(config: Config) -> None:
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
-    own = settings.parse(main)
-    for one in (own, *parsed.values()):
-        job.check(one)
-    job.run(own, main, job.STAGES)
+    of_main = settings.parse(main)
+    for checked in (of_main, *parsed.values()):
+        job.check(checked)
+    job.run(of_main, main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():
