@@ -28,10 +28,10 @@ def run(config: Config) -> None:
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: recipe.parse(resolved) for name, resolved in configs.items()}
-    own = recipe.parse(main)
-    for one in (own, *parsed.values()):
-        job.check(one)
-    job.run(own, main, job.STAGES)
+    of_main = recipe.parse(main)
+    for checked in (of_main, *parsed.values()):
+        job.check(checked)
+    job.run(of_main, main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():

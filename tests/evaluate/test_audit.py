@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from recipes import change, good
 
-from malt_jax import tasks
-from malt_jax.config import settings
+from malt_jax import recipe, tasks
 from malt_jax.config.settings import Settings
 from malt_jax.evaluate import audit
 from malt_jax.grading import verdict
@@ -21,7 +20,7 @@ from malt_jax.workdir import shards
 def audited() -> Settings:
     config = change(change(good(), "data.task", "gsm8k"), "chain", ("generator", "refiner"))
     change(config, "eval.systems", ("sa", "sa_mv", "ma", "malt_mv"))
-    return settings.parse(config)
+    return recipe.parse(config)
 
 
 SETTINGS = audited()

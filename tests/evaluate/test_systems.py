@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from recipes import change, good
 
+from malt_jax import recipe
 from malt_jax.config import settings
 from malt_jax.evaluate import passes, systems
 from malt_jax.types import System, main_system
@@ -16,7 +17,7 @@ def parsed(**changes) -> settings.Settings:
     config = good()
     for key, value in changes.items():
         change(config, key.replace("__", "."), value)
-    return settings.parse(config)
+    return recipe.parse(config)
 
 
 def test_the_systems_of_the_default_chain():
@@ -57,10 +58,10 @@ def test_the_single_agent_may_be_any_role_that_sees_the_question_alone():
     config["roles"]["planner"] = {**config["roles"]["generator"], "prompt": "Plan: {question}"}
     config["chain"] = ("planner", "verifier")
     config["eval"]["systems"] = SHOWN
-    first = settings.parse(config)
+    first = recipe.parse(config)
     assert systems.single_role(first).name == "planner"
     assert passes.place(systems.single_agent(first), first) == "base"
-    named = settings.parse(change(config, "eval.single_agent", "generator"))
+    named = recipe.parse(change(config, "eval.single_agent", "generator"))
     single = {s.name: s for s in systems.chosen(named)}
     assert single["sa_mv"].roles == single["debate"].roles == ("generator",)
     drawn = passes.draws(systems.chosen(named), named)
