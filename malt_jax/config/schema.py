@@ -2,9 +2,7 @@
 
     @dataclass(frozen=True)
     class SampleSettings:
-        temperature: float = setting(
-            0.3, "trees and evaluation; 0 is greedy", at_least(0, "must not be negative (0 is greedy)")
-        )
+        temperature: float = setting(0.3, "of trees and evaluation; 0 is greedy", at_least(0))
 
 A rule over several settings is a method `rules(self)` of the group that holds them.
 """
@@ -49,11 +47,11 @@ def filled(says: str) -> Rule:
 
 
 def faults(settings: Any, key: str) -> Iterator[str]:
-    """What is wrong with a dataclass of settings and those below it, a line each, beginning with the
-    setting's key."""
-    for own in dataclasses.fields(settings):
-        value, name = getattr(settings, own.name), f"{key}.{own.name}"
-        for rule in own.metadata.get("rules", ()):
+    """What is wrong with a dataclass of settings and those below it, a line each, beginning with
+    the setting's key."""
+    for field_ in dataclasses.fields(settings):
+        value, name = getattr(settings, field_.name), f"{key}.{field_.name}"
+        for rule in field_.metadata.get("rules", ()):
             if not rule.holds(value):
                 yield f"{name}: {rule.says}"
         for place, inner in _inside(value, name):

@@ -9,11 +9,14 @@ from typing import Any
 from absl import logging
 
 from malt_jax.config.settings import Settings
-from malt_jax.rollout import tree
+from malt_jax.rollout import reuse, tree
 from malt_jax.runtime import hosts
 from malt_jax.sampler import Work
+from malt_jax.stages.job import Job
+from malt_jax.stages.stage import SAMPLES, Stage
 from malt_jax.types import Question
 from malt_jax.workdir import shards
+from malt_jax.workdir.outputs import Output
 
 
 def nodes_per_question(branching: Sequence[int]) -> int:
@@ -41,3 +44,21 @@ def run(workdir: Path, settings: Settings, team: tree.Team, questions: Sequence[
         part=hosts.part(team.sampler.mesh),
     )
     logging.info("collect: %s", work.summary())
+
+
+def _stage(job: Job) -> None:
+    job.claim_base()
+    if not job.settings.trees:
+        run(job.directory, job.settings, job.team, job.training)
+        return
+    base = job.model.content_hash
+    hosts.by_first(lambda: reuse.run(job.directory, job.settings, job.config, base))
+
+
+STAGE = Stage(
+    "collect",
+    "draw the training questions' trees and grade them",
+    _stage,
+    (Output("trees", (*SAMPLES, "trees", "credit.threshold", "credit.shuffle_rewards")),),
+    collects=True,
+)
