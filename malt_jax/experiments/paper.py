@@ -1,13 +1,12 @@
-"""What the paper reports, read from `third_party/`, which an installed package may lack."""
+"""What the paper reports, read from `third_party/`."""
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import malt_jax
+from malt_jax.config.places import shipped
 
-_FILE = Path(malt_jax.__file__).parents[1] / "third_party" / "malt_paper_results.json"
+_FILE = shipped("third_party") / "malt_paper_results.json"
 
 
 def accuracy(config: dict[str, Any], row: str) -> float | None:
