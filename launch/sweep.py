@@ -11,7 +11,8 @@ A value is VALUE,VALUE,... or, with --random=N, also log:LOW:HIGH or linear:LOW:
 each job draws; a comma in brackets or quotes is part of a value. Where no swept setting shapes the
 trees, jobs here learn from those of the first. Whatever stands after -- goes to every job. Jobs lie
 in runs/NAME/POINT (in $BUCKET/NAME-POINT for tpu_vm and gke, where NAME is also a part of the job's
-own name); a point that is evaluated is not run again. The table and plots are in runs/NAME/sweep.html and sweep.md.
+own name); a point that is evaluated is not run again. The table and plots are in
+runs/NAME/sweep.html and sweep.md.
 """
 
 import argparse
