@@ -116,8 +116,7 @@ def main() -> None:
 def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
     import jax
 
-    from malt_jax import stages
-    from malt_jax.config import settings
+    from malt_jax import recipe, stages
     from malt_jax.runtime import hosts, process
     from malt_jax.workdir import storage
 
@@ -126,7 +125,7 @@ def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
     names = stages.in_order() if flags.stage == "all" else (flags.stage,)
     claims = any(stages.named(name).claims for name in names)
     try:
-        parsed = settings.parse(config)
+        parsed = recipe.parse(config)
         stages.foresee(parsed, names)
         if flags.topology:
             stages.run(parsed, config, names, flags.topology)

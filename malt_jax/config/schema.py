@@ -31,6 +31,12 @@ def group(kind: type, doc: str) -> Any:
     return field(default_factory=kind, metadata={"doc": doc})
 
 
+def another_default(base: type, name: str, default: Any) -> Any:
+    """The field `name` of the dataclass `base` with another default, for one that extends it."""
+    (field_of_base,) = (item for item in dataclasses.fields(base) if item.name == name)
+    return field(default=default, metadata=field_of_base.metadata)
+
+
 def at_least(least: float, says: str = "") -> Rule:
     """A number no smaller than `least`."""
     return Rule(lambda value: value >= least, says or f"must be at least {least}")

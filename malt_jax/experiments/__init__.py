@@ -6,8 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import report, stages
-from malt_jax.config import settings
+from malt_jax import recipe, report, stages
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
 from malt_jax.runtime import hosts
@@ -19,7 +18,7 @@ def run(config: Config) -> None:
 
     `config` is the resolved config. Every variant's settings are checked before the first is run,
     and whether its prompts leave room for a question; one that fails later does not keep the
-    others from running. Raises ValueError as `settings.parse`, `stages.check` and `stages.run` do,
+    others from running. Raises ValueError as `recipe.parse`, `stages.check` and `stages.run` do,
     at the end for what variants raised.
     """
     main = copy.deepcopy(config)
@@ -27,8 +26,8 @@ def run(config: Config) -> None:
     if any(variant.group == "ablations" for variant in chosen):
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
-    parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
-    own = settings.parse(main)
+    parsed = {name: recipe.parse(resolved) for name, resolved in configs.items()}
+    own = recipe.parse(main)
     for one in (own, *parsed.values()):
         stages.check(one)
     stages.run(own, main, stages.in_order())

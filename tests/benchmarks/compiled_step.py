@@ -27,6 +27,7 @@ from malt_jax.models import llama, lora
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
 from malt_jax.plan.programs import Packed
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope(500000.0))
@@ -112,7 +113,7 @@ def main() -> None:
     devices = topology.devices(asked.topology)
     mesh = meshes.make(1, len(devices), 1, devices)
     config = replace(LLAMA_8B, num_layers=asked.layers)
-    phase = replace(settings.parse(get_config().to_dict()).sft, remat=asked.remat)
+    phase = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
     packed = Packed(asked.length, asked.length // 2, len(devices), 1)
     ours = programs.train(jnp.bfloat16, LORA, mesh, phase, packed)(config)
     found = {

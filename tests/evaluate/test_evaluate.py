@@ -10,9 +10,9 @@ import small
 from recipes import change, good
 
 from malt_jax import tasks
-from malt_jax.config import settings
 from malt_jax.evaluate import evaluation, scoring
 from malt_jax.models import lora
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles, tree
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling
@@ -40,7 +40,7 @@ def stage(tmp_path_factory):
         "eval.resamples": 100,
     }.items():
         change(config, key, value)
-    parsed = settings.parse(config)
+    parsed = parse(config)
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), 16, tokenizer.stop_ids, tokenizer.pad_id

@@ -9,12 +9,12 @@ import pytest
 import small
 
 from configs.base import get_config
-from malt_jax.config import settings
 from malt_jax.learn import objectives, optim, steps
 from malt_jax.learn.logprobs import sequence_logprobs
 from malt_jax.learn.packing import arrange, examples, take
 from malt_jax.models import lora
 from malt_jax.models.peft import load_adapter, save_adapter
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
 
 trl = pytest.importorskip("trl", reason="parity with TRL's trainers needs trl and torch")
@@ -122,7 +122,7 @@ def ours(rows, kind: str, batch: int, accumulate: int):
     )
     config = get_config()
     config.dpo.beta, config.data.task, config.model.path = BETA, "gsm8k", "random"
-    phase, devices = settings.parse(config.to_dict()).phase(kind), mesh.make(data=1)
+    phase, devices = parse(config.to_dict()).phases[kind], mesh.make(data=1)
     reference = np.zeros((len(rows), 0 if kind == "sft" else 2), np.float32)
     if kind == "dpo":
         once = arrange(data, np.arange(len(rows))[None], 1, rows=1)

@@ -11,10 +11,11 @@ from plans import CONFIG, LORA, PASS, phase
 
 from configs.gsm8k import get_config
 from malt_jax import plan
-from malt_jax.config.settings import Settings, parse
+from malt_jax.config.settings import Settings
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology, workload
 from malt_jax.plan.programs import Footprint, Packed
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope())

@@ -8,7 +8,7 @@ import small
 from recipes import change, good
 
 from malt_jax import tasks
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import reuse, roles, tree
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
@@ -30,7 +30,7 @@ def config(workdir: Path, **changes) -> dict:
 
 def grown(given: dict) -> list[dict]:
     """The rows of the trees that these settings grow."""
-    parsed = settings.parse(given)
+    parsed = parse(given)
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), 12, tokenizer.stop_ids, tokenizer.pad_id
@@ -52,7 +52,7 @@ def source(tmp_path_factory) -> Path:
         if row["status"]:
             row["status"] = "correct" if i % 3 else "wrong"
     by_depth = [[row for row in rows if len(row["path"]) == depth] for depth in (1, 2, 3)]
-    parsed = settings.parse(given)
+    parsed = parse(given)
     shards.write(
         path / "trees" / "shard-00000.parquet",
         tree.value(by_depth, (3, 3, 3), parsed.credit, parsed.seed),
@@ -66,7 +66,7 @@ def source(tmp_path_factory) -> Path:
 
 def reused(source: Path, workdir: Path, **changes) -> list[dict]:
     given = config(workdir, trees=str(source), **changes)
-    reuse.run(workdir, settings.parse(given), given, "sha256:x")
+    reuse.run(workdir, parse(given), given, "sha256:x")
     return list(shards.read(workdir / "trees"))
 
 
@@ -138,7 +138,7 @@ def test_what_needs_other_samples_is_refused_by_name(source, tmp_path, changes, 
 
 def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     given = config(tmp_path, trees=str(source))
-    parsed = settings.parse(given)
+    parsed = parse(given)
     with pytest.raises(ValueError, match=r"the base model: sha256:x there, sha256:y now"):
         reuse.run(tmp_path, parsed, given, "sha256:y")
     with pytest.raises(ValueError, match=r"nowhere holds no run; run its --stage=collect first"):

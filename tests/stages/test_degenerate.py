@@ -19,6 +19,7 @@ from malt_jax import report
 from malt_jax.config import settings
 from malt_jax.evaluate import audit, evaluation, scoring
 from malt_jax.learn import datasets
+from malt_jax.recipe import parse
 from malt_jax.sampler import Completion
 from malt_jax.stages import collect, job, preflight
 from malt_jax.types import Question
@@ -48,7 +49,7 @@ def telling(team: Any, say: Say) -> Any:
 
 @pytest.fixture(scope="module")
 def one() -> job.Job:
-    return job.Job(settings.parse(change(good(), "model.path", str(TINY))), collects=False)
+    return job.Job(parse(change(good(), "model.path", str(TINY))), collects=False)
 
 
 def stages(
@@ -59,7 +60,7 @@ def stages(
     shape = {"eval.systems": ("sa", "sa_mv", "malt", "malt_mv"), "eval.resamples": 50}
     for key, value in (shape | changes).items():
         change(config, key.replace("__", "."), value)
-    parsed = settings.parse(config)
+    parsed = parse(config)
     team = telling(replace(one.team, roles=job.Job(parsed, collects=False).chain), say)
     collect.run(workdir, parsed, team, questions)
     datasets.run(workdir, parsed)

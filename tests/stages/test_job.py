@@ -11,7 +11,7 @@ from jobs import a_job, write
 from recipes import change, good
 
 from malt_jax import export, stages
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import debate, roles
 from malt_jax.types import Question
 
@@ -141,7 +141,8 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
     config = good()
     for key, value in changes.items():
         change(config, key, value)
-    stages.run(settings.parse(config), config, ["evaluate"])
+from malt_jax import export, stages
+from malt_jax.recipe import parse
     rows = pq.read_table(tmp_path / "run" / "eval" / "predictions.parquet").to_pylist()
     texts = {
         (system, role): [

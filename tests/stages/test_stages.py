@@ -7,7 +7,7 @@ from own_stage import STAGE
 from recipes import ROOT, change, good
 
 from malt_jax import stages
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 
 OWN = f"{ROOT / 'tests' / 'support' / 'own_stage.py'}:STAGE"
 
@@ -17,7 +17,7 @@ def test_a_stage_of_the_users_own_is_one_file(tmp_path):
     (tmp_path / "trees").mkdir()
     for i in range(3):
         (tmp_path / "trees" / f"shard-{i}.parquet").touch()
-    stages.run(settings.parse(config), config, [OWN])
+    stages.run(parse(config), config, [OWN])
     assert (tmp_path / "count" / "shards.txt").read_text() == "3"
     with pytest.raises(ValueError, match=r"config.seed: .*\(bound by trees/, count/\)"):
         stages.claim(tmp_path, change(good(), "seed", 1), [STAGE])
@@ -58,5 +58,5 @@ def test_what_training_could_not_do_is_refused_before_anything_is_written(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = change(change(good(), "workdir", str(tmp_path / "run")), key, value)
     with pytest.raises(ValueError, match=message):
-        stages.run(settings.parse(config), config, stages.in_order())
+        stages.run(parse(config), config, stages.in_order())
     assert not (tmp_path / "run").exists()

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from malt_jax.config.settings import LoraSettings, parse
+from malt_jax.config.settings import LoraSettings
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan.programs import Pass
+from malt_jax.recipe import parse
 
 CONFIG = LlamaConfig(1024, 256, 512, 2, 8, 4, 32, 512, 1e-5, Rope())
 
@@ -23,4 +24,4 @@ def phase(name: str, **changes):
 
     config = get_config()
     config.workdir = config.model.path = "x"
-    return replace(parse(config.to_dict()).phase(name), remat="keep_all", **changes)
+    return replace(parse(config.to_dict()).phases[name], remat="keep_all", **changes)

@@ -10,6 +10,7 @@ import small
 from configs.base import get_config
 from malt_jax.config import settings
 from malt_jax.learn import datasets
+from malt_jax.recipe import parse
 from malt_jax.workdir import shards
 
 MODEL = small.model(scale=4.0)
@@ -21,7 +22,7 @@ def recipe(train: tuple[str, ...] = ("sft", "dpo"), **phase) -> settings.Setting
     config.chain = ("refiner",)
     config.roles.refiner.prompt = "{question}"
     config.lora.rank = 4
-    parsed = settings.parse(config.to_dict())
+    parsed = parse(config.to_dict())
     # Not through the config, which allows DPO only after SFT.
     roles = {"refiner": replace(parsed.roles["refiner"], train=train)}
     every = {"batch": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-2}
@@ -29,7 +30,7 @@ def recipe(train: tuple[str, ...] = ("sft", "dpo"), **phase) -> settings.Setting
     return replace(
         parsed,
         roles=roles,
-        **{name: replace(parsed.phase(name), **every) for name in settings.PHASES},
+        **{name: replace(parsed.phases[name], **every) for name in settings.PHASES},
     )
 
 

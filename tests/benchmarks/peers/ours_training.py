@@ -17,10 +17,10 @@ from benchmarks.peers.serving import serve
 from benchmarks.peers.training_job import Job
 from configs.base import get_config
 from malt_jax import models
-from malt_jax.config import settings
 from malt_jax.learn import datasets, examples, objectives, optim, steps
 from malt_jax.learn.packing import plan
 from malt_jax.models import Model, lora
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 from malt_jax.workdir import shards
 
@@ -38,7 +38,7 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
     phase.warmup, phase.epochs, phase.remat = 0.0, 1, REMAT
     config.dpo.beta = job.beta
     config.data.task, config.model.path = "gsm8k", model.source
-    wanted = settings.parse(config.to_dict()).phase(job.phase)
+    wanted = parse(config.to_dict()).phases[job.phase]
     mesh = meshes.make()
     adapter = lora.init(model.config, jax.random.key(0), rank=job.rank, alpha=job.alpha)
     with TemporaryDirectory() as folder:
