@@ -12,11 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from malt_jax.config import files, overrides
 from malt_jax.config.names import choices
+from malt_jax.config.settings import RoleSettings
 
 if TYPE_CHECKING:
     from malt_jax.config.settings import Settings
@@ -95,7 +97,7 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     config = files.load(flags.config).to_dict()
-    return flags, overrides.applied(config, given, {})
+    return flags, overrides.applied(config, given, asdict(RoleSettings()))
 
 
 def main() -> None:

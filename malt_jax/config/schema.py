@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
 
+Checks = list[tuple[str, bool, str]]
+"""Rules over several settings of a group: (setting, holds, what to do)."""
+
 
 class Rule(NamedTuple):
     """Which values a setting may have, and what is said of any other."""
@@ -29,6 +32,12 @@ def setting(default: Any, doc: str, *rules: Rule) -> Any:
 def group(kind: type, doc: str) -> Any:
     """A field that holds a dataclass of settings, with that one's defaults."""
     return field(default_factory=kind, metadata={"doc": doc})
+
+
+def beside(doc: str) -> Any:
+    """A field that holds dataclasses of settings by name, each of which is a group of its own
+    beside the field's other groups: `config.NAME`."""
+    return field(default_factory=dict, metadata={"doc": doc, "beside": True})
 
 
 def another_default(base: type, name: str, default: Any) -> Any:
@@ -60,7 +69,7 @@ def faults(settings: Any, key: str) -> Iterator[str]:
         for rule in field_.metadata.get("rules", ()):
             if not rule.holds(value):
                 yield f"{name}: {rule.says}"
-        for place, inner in _inside(value, name):
+        for place, inner in _inside(value, key if field_.metadata.get("beside") else name):
             yield from faults(inner, place)
     for name, holds, says in getattr(settings, "rules", tuple)():
         if not holds:

@@ -59,10 +59,10 @@ def _build_dataclass(kind: type, value: Any, key: str) -> Any:
             close = closest(str(name), fields)
             hint = f"did you mean {key}.{close}?" if close else f"known keys: {sorted(fields)}"
             raise ValueError(f"{key}.{name}: unknown key; {hint}")
-    for name, field in fields.items():
-        if name not in value and field.default is dataclasses.MISSING:
+    for name in fields:
+        if name not in value:
             raise ValueError(
-                f"{key}.{name}: missing; start from configs/base.py, which has every key"
+                f"{key}.{name}: missing; start from malt_jax.recipe.base(), which has every key"
             )
     return kind(**{name: build(hints[name], item, f"{key}.{name}") for name, item in value.items()})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from malt_jax import recipe
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
 from malt_jax.runtime import hosts
@@ -111,7 +112,9 @@ def claim(
 ) -> None:
     """`run_record.claim` by the first host, with what all stages declare. Raises ValueError if the
     other hosts have another directory of this name."""
-    hosts.by_first(lambda: run_record.claim(workdir, config, bindings(stages), base))
+    hosts.by_first(
+        lambda: run_record.claim(workdir, config, bindings(stages), base, recipe.completed)
+    )
     path = workdir / "config.json"
     if not hosts.same(path.read_bytes() if path.exists() else b""):
         raise ValueError(

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from malt_jax.config.places import located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
@@ -25,11 +26,11 @@ def place(value: Any) -> Any:
     """What a setting of `is_path` names, however it is spelt: absolute or relative, with a link, a
     `~` or a slash at the end."""
     if isinstance(value, list | tuple):
-        items = (str(item).partition(":") for item in value)
+        items = (str(item).rpartition(":") for item in value)
         return [f"{task}:{place(path)}" for task, _, path in items]
     if not value or in_bucket(value):
         return (value or "").rstrip("/")
-    return os.path.realpath(os.path.expanduser(value))
+    return os.path.realpath(located(value))
 
 
 def digests(settings: dict[str, Any]) -> dict[str, str]:
@@ -41,7 +42,7 @@ def digests(settings: dict[str, Any]) -> dict[str, str]:
 def digest(value: Any) -> str:
     """`sha256:` and the digest of what a setting's files hold, whatever they are called; of a
     directory, with the names below it. Empty where the setting names no file of a disk."""
-    paths = [item.partition(":")[2] for item in value] if isinstance(value, list) else [value]
+    paths = [item.rpartition(":")[2] for item in value] if isinstance(value, list) else [value]
     named = [Path(path).expanduser() for path in paths if path and not in_bucket(path)]
     if not named or len(named) < len(paths) or not all(path.exists() for path in named):
         return ""

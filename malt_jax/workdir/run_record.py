@@ -34,18 +34,22 @@ def claim(
     config: Mapping[str, Any],
     bindings: Bindings,
     base: Callable[[], Mapping[str, str]] = dict,
+    completed: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
 ) -> None:
     """Writes `config.json` (settings, command, versions, machine), or compares with the one there.
 
     Changed settings that no output depends on yet are taken over; the old values stay in the
     file's `changes`. The same content at another path is no other value: `base` gives the hashes of
     the model that `config.model.path` names, by the keys that `config.json` has them under, and is
-    only asked where another path stands there. Raises ValueError with the keys, both values and the
+    only asked where another path stands there. `completed` gives a config of an earlier version the
+    settings that it lacks. Raises ValueError with the keys, both values and the
     directories that depend on them where there are such outputs; nothing is written then.
     """
     path, resolved = workdir / "config.json", json.loads(json.dumps(config))
     if path.exists():
-        _take_over(path, resolved, bindings, base)
+        record = read_json(path)
+        record["config"] = json.loads(json.dumps(completed(record["config"])))
+        _take_over(path, record, resolved, bindings, base)
         return
     device = jax.devices()[0]
     write_json(
@@ -65,13 +69,13 @@ def claim(
 
 def _take_over(
     path: Path,
+    record: dict[str, Any],
     resolved: dict[str, Any],
     bindings: Bindings,
     base: Callable[[], Mapping[str, str]],
 ) -> None:
     """Makes `resolved` the settings of a work directory that has others, if nothing speaks against
     it."""
-    record = read_json(path)
     old, new = flat(record["config"]), flat(resolved)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()

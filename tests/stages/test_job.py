@@ -141,8 +141,7 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
     config = good()
     for key, value in changes.items():
         change(config, key, value)
-from malt_jax import export, stages
-from malt_jax.recipe import parse
+    stages.run(parse(config), config, ["evaluate"])
     rows = pq.read_table(tmp_path / "run" / "eval" / "predictions.parquet").to_pylist()
     texts = {
         (system, role): [

@@ -216,6 +216,18 @@ def test_a_model_that_was_moved_is_known_by_the_hash_of_its_weights(tmp_path):
     assert asked == ["sha256:2", "sha256:1"]
 
 
+def test_a_setting_of_a_later_version_takes_its_default_in_an_old_directory(tmp_path):
+    """It read as a change from nothing, and every output refused it."""
+    old = good()
+    del old["sample"]["top_p"], old["roles"]["verifier"]["adapter"], old["kto"]
+    stages.claim(tmp_path, old)
+    put(tmp_path, *OUTPUTS)
+    stages.claim(tmp_path, good())
+    other = change(good(), "sample.top_p", 0.5)
+    with pytest.raises(ValueError, match=r"config.sample.top_p: 1.0 there, 0.5 now"):
+        stages.claim(tmp_path, other)
+
+
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
 
