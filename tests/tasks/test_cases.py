@@ -1,4 +1,4 @@
-"""Completions that a grader got wrong once, with the right verdict: files handed in, and own ones."""
+"""Completions that a grader got wrong once, with the right verdict: from files, and literals."""
 
 import json
 import os
@@ -9,9 +9,7 @@ import pytest
 from malt_jax import grading, tasks
 from malt_jax.grading import Sample
 
-CASES = Path(
-    os.environ.get("MALT_SHARED_CASES") or Path(__file__).parents[3] / "shared" / "cases"
-)
+CASES = Path(os.environ.get("MALT_SHARED_CASES") or Path(__file__).parents[3] / "shared" / "cases")
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "csqa", "math"])
