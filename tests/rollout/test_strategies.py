@@ -58,7 +58,7 @@ def test_trees_as_large_as_it_took(stored):
         (4, 1, [1, 0], "reader"),
     ]
     assert [r["answer"] for r in q1] == ["1", "2", "3", "2", "3"]
-    assert q1[-1]["prompt"].endswith("1+1: Final Answ<|end|><|assistant|>")  # cut to 12 tokens
+    assert q1[-1]["prompt"].endswith("1+1: Final Answer<|end|><|assistant|>")  # cut to 12 tokens
     assert [r["score"] for r in by_question["q2"]] == [1, 0, 0, 0, 0, 1]
 
 
