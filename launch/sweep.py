@@ -33,8 +33,8 @@ sys.path.insert(0, str(ROOT))
 
 from etils import epath  # noqa: E402
 
-from malt_jax.experiments.compare import MAIN  # noqa: E402
-from malt_jax.report import sweep_page  # noqa: E402
+from malt_jax.report import described, sweep_page  # noqa: E402
+from malt_jax.types import main_system  # noqa: E402
 
 TARGETS = ("here", "slurm", "tpu_vm", "gke")
 Point = dict[str, str]
@@ -171,7 +171,7 @@ def write(sweep: Sweep) -> None:
         (point, name, score["systems"][name])
         for point, score in found
         if score is not None
-        for name in [next(name for name in MAIN if name in score["systems"])]
+        for name in [main_system(list(described.by_name(score).values())).name]
     ]
     directory = ROOT / "runs" / sweep.name
     directory.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ MAX_LINES = 320
 
 # Top to bottom. A room is a module or a package directly under malt_jax.
 LAYERS = {
-    "doorway": {"main", "experiments", "stages"},
+    "doorway": {"main", "experiments", "stages", "recipe"},
     "story": {"evaluate", "report", "export", "plan", "tiny"},
     "engine": {"learn", "rollout"},
     "tools": {"sampler", "credit", "grading"},

@@ -3,7 +3,7 @@
     @dataclass(frozen=True)
     class SampleSettings:
         temperature: float = setting(
-            0.3, "trees and evaluation; 0 is greedy", at_least(0, "must not be negative (0 is greedy)")
+            0.3, "0 is greedy", at_least(0, "must not be negative (0 is greedy)")
         )
 
 A rule over several settings is a method `rules(self)` of the group that holds them.
@@ -33,6 +33,12 @@ def group(kind: type, doc: str) -> Any:
     return field(default_factory=kind, metadata={"doc": doc})
 
 
+def another_default(base: type, name: str, default: Any) -> Any:
+    """The field `name` of the dataclass `base` with another default, for one that extends it."""
+    (field_of_base,) = (item for item in dataclasses.fields(base) if item.name == name)
+    return field(default=default, metadata=field_of_base.metadata)
+
+
 def at_least(least: float, says: str = "") -> Rule:
     """A number no smaller than `least`."""
     return Rule(lambda value: value >= least, says or f"must be at least {least}")
@@ -49,8 +55,8 @@ def filled(says: str) -> Rule:
 
 
 def faults(settings: Any, key: str) -> Iterator[str]:
-    """What is wrong with a dataclass of settings and those below it, a line each, beginning with the
-    setting's key."""
+    """What is wrong with a dataclass of settings and those below it, a line each, beginning with
+    the setting's key."""
     for own in dataclasses.fields(settings):
         value, name = getattr(settings, own.name), f"{key}.{own.name}"
         for rule in own.metadata.get("rules", ()):

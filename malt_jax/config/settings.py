@@ -5,13 +5,12 @@ Every field is explained where its default lives: `configs/base.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, make_dataclass
+from typing import Any, Literal, get_type_hints
 
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.schema import faults
 from malt_jax.config.typed import build
-
-PHASES = ("sft", "dpo", "kto")
-SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
 
 
 @dataclass(frozen=True)
@@ -67,38 +66,6 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
-class PhaseSettings:
-    learning_rate: float
-    batch: int
-    accumulate: int
-    epochs: int
-    warmup: float
-    weight_decay: float
-    clip_norm: float
-    held_out: float
-    eval_every: int
-    patience: int
-    max_nonfinite: int
-    checkpoint_every: int
-    remat: Literal["keep_all", "keep_products", "keep_inputs"]
-
-
-@dataclass(frozen=True)
-class DpoSettings(PhaseSettings):
-    beta: float
-    loss: Literal["sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"]
-    label_smoothing: float
-    rpo_alpha: float
-
-
-@dataclass(frozen=True)
-class KtoSettings(PhaseSettings):
-    beta: float
-    desirable: float
-    undesirable: float
-
-
-@dataclass(frozen=True)
 class DebateSettings:
     agents: int
     rounds: int
@@ -109,6 +76,7 @@ class DebateSettings:
 @dataclass(frozen=True)
 class EvalSettings:
     systems: tuple[str, ...]
+    single_agent: str
     votes: int
     equal_compute: bool
     critiques: bool
@@ -136,17 +104,15 @@ class Settings:
     sample: SampleSettings
     credit: CreditSettings
     lora: LoraSettings
-    sft: PhaseSettings
-    dpo: DpoSettings
-    kto: KtoSettings
+    phases: Mapping[str, PhaseSettings]  # by name; in a config each is a group beside the others
     wandb: str
     eval: EvalSettings
     mesh: MeshSettings
 
-    def phase(self, name: str) -> PhaseSettings:
-        """The settings of a training phase, one of `PHASES`."""
-        phases: dict[str, PhaseSettings] = {"sft": self.sft, "dpo": self.dpo, "kto": self.kto}
-        return phases[name]
+    def as_config(self) -> dict[str, Any]:
+        """The plain nested dictionary that `parse` makes these settings of."""
+        config = asdict(self)
+        return config | config.pop("phases")
 
     @property
     def branching(self) -> tuple[int, ...]:
@@ -154,25 +120,29 @@ class Settings:
         return tuple(self.roles[name].branching for name in self.chain)
 
 
-def parse(config: Mapping[str, Any]) -> Settings:
-    """Checks a resolved config (a plain nested dictionary).
+def parse(config: Mapping[str, Any], phases: Mapping[str, type[PhaseSettings]]) -> Settings:
+    """Checks a resolved config (a plain nested dictionary). `phases` says of which type each
+    phase's group is; `malt_jax.recipe.parse` knows those of the package.
 
     Raises ValueError naming the key for an unknown or missing key, a value of the wrong type, or
     a value with which no run can succeed.
     """
-    settings = build(Settings, config, "config")
+    hints = get_type_hints(Settings)
+    del hints["phases"]
+    read = build(make_dataclass("Config", [*hints.items(), *phases.items()]), config, "config")
+    values = {name: getattr(read, name) for name in hints}
+    settings = Settings(**values, phases={name: getattr(read, name) for name in phases})
     for key, ok, rule in _rules(settings):
         if not ok:
             raise ValueError(f"config.{key}: {rule}")
+    for name, phase in settings.phases.items():
+        for fault in faults(phase, f"config.{name}"):
+            raise ValueError(fault)
     return settings
 
 
 _COUNTS = ("train_questions", "skip_questions", "eval_questions")
 _CAPS = ("max_positives_per_parent", "max_pairs_per_parent")
-_POSITIVE = (
-    *("learning_rate", "batch", "accumulate", "epochs", "clip_norm"),
-    *("eval_every", "max_nonfinite", "checkpoint_every"),
-)
 
 
 def _rules(s: Settings) -> list[tuple[str, bool, str]]:
@@ -199,27 +169,6 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ("lora.rank", s.lora.rank > 0, "must be positive"),
         ("lora.alpha", s.lora.alpha > 0, "must be positive"),
         ("lora.targets", bool(s.lora.targets), "empty; name at least one projection"),
-        ("dpo.beta", s.dpo.beta > 0, "must be positive"),
-        ("dpo.rpo_alpha", s.dpo.rpo_alpha >= 0, "must not be negative (0 is off)"),
-        (
-            "dpo.label_smoothing",
-            0 <= s.dpo.label_smoothing < 0.5,
-            "is the share of flipped labels, in [0, 0.5)",
-        ),
-        (
-            "dpo.label_smoothing",
-            s.dpo.label_smoothing == 0 or s.dpo.loss == "robust",
-            "only config.dpo.loss='robust' takes it; give 0 or that loss",
-        ),
-        ("kto.beta", s.kto.beta > 0, "must be positive"),
-        ("kto.desirable", s.kto.desirable > 0, "must be positive"),
-        ("kto.undesirable", s.kto.undesirable > 0, "must be positive"),
-        (
-            "kto.accumulate",
-            s.kto.accumulate == 1,
-            "must be 1: KTO's reference point is a mean over the whole optimiser step; raise "
-            "config.kto.batch instead",
-        ),
         ("eval.votes", s.eval.votes > 0, "must be positive"),
         ("eval.debate.agents", s.eval.debate.agents > 1, "a debate needs two"),
         ("eval.debate.rounds", s.eval.debate.rounds > 0, "must be positive"),
@@ -230,43 +179,23 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ),
         ("eval.debate.other", "{other}" in s.eval.debate.other, "does not show the {other}"),
         ("eval.resamples", s.eval.resamples > 0, "must be positive"),
-        ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
     ]
     for place in s.data.exclude:
         rules.append(("data.exclude", ":" in place, f"{place!r} is not of the form TASK:PATH"))
-    for system in s.eval.systems:
-        rules.append(
-            ("eval.systems", system in SYSTEMS, f"{system!r} is not one of {list(SYSTEMS)}")
-        )
     for name in s.chain:
         rules.append(("chain", name in s.roles, f"{name!r} is not described in config.roles"))
     for name, role in s.roles.items():
         key = f"roles.{name}"
         rules += [
-            (
-                key,
-                name not in ("merged", "sft"),
-                "a folder of export/ has that name; choose another",
-            ),
             (f"{key}.branching", role.branching > 0, "must be positive"),
             (f"{key}.max_new_tokens", role.max_new_tokens > 0, "must be positive"),
-            (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),
-            (f"{key}.train", role.train[:1] != ("dpo",), "dpo needs the sft policy before it"),
+            (f"{key}.train", set(role.train) <= set(s.phases), f"phases are {list(s.phases)}"),
             (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
         ]
     together = {"eval.votes": s.eval.votes, "eval.debate.agents": s.eval.debate.agents}
     together |= {f"roles.{name}.branching": role.branching for name, role in s.roles.items()}
     for key, n in together.items():
         rules.append(("sample.rows", s.sample.rows >= n, f"too few: config.{key} is {n}"))
-    for phase in PHASES:
-        p = s.phase(phase)
-        rules += [
-            *((f"{phase}.{key}", getattr(p, key) > 0, "must be positive") for key in _POSITIVE),
-            (f"{phase}.warmup", 0 <= p.warmup < 1, "is a fraction of the steps, in [0, 1)"),
-            (f"{phase}.weight_decay", p.weight_decay >= 0, "must not be negative"),
-            (f"{phase}.held_out", 0 <= p.held_out < 1, "is a share of questions, in [0, 1)"),
-            (f"{phase}.patience", p.patience >= 0, "must not be negative (0 is off)"),
-        ]
     for axis in ("data", "fsdp", "tensor"):
         size = getattr(s.mesh, axis)
         rules.append(

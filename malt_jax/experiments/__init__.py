@@ -6,8 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import report
-from malt_jax.config import settings
+from malt_jax import recipe, report
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
 from malt_jax.runtime import hosts
@@ -20,7 +19,7 @@ def run(config: Config) -> None:
 
     `config` is the resolved config. Every variant's settings are checked before the first is run,
     and whether its prompts leave room for a question; one that fails later does not keep the
-    others from running. Raises ValueError as `settings.parse`, `job.check` and `job.run` do, at
+    others from running. Raises ValueError as `recipe.parse`, `job.check` and `job.run` do, at
     the end for what variants raised.
     """
     main = copy.deepcopy(config)
@@ -28,11 +27,11 @@ def run(config: Config) -> None:
     if any(variant.group == "ablations" for variant in chosen):
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
-    parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
-    own = settings.parse(main)
-    for one in (own, *parsed.values()):
-        job.check(one)
-    job.run(own, main, job.STAGES)
+    parsed = {name: recipe.parse(resolved) for name, resolved in configs.items()}
+    of_main = recipe.parse(main)
+    for checked in (of_main, *parsed.values()):
+        job.check(checked)
+    job.run(of_main, main, job.STAGES)
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():

@@ -4,7 +4,7 @@ the grader with the answers that come out of it."""
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax import grading
+from malt_jax.grading import Sample
 from malt_jax.rollout import records
 from malt_jax.rollout.keys import node_keys
 from malt_jax.rollout.records import Row
@@ -67,31 +67,32 @@ def grow(
     for the end of a batch, and answers are graded as they come, beside the sampler.
     """
     task = strategy.team.task
-    grading: dict[str, list[tuple[list[Node], Future[list[Grade]]]]] = defaultdict(list)
-    pool = ThreadPoolExecutor(1)
+    verdicts: dict[str, list[tuple[list[Node], Future[list[Grade]]]]] = defaultdict(list)
 
     def hear(question: Question, nodes: Sequence[Node]) -> None:
         progress(len(nodes))
         answering = [node for node in nodes if node.answers]
         samples = [
-            Sample(node.text, question.answer, not node.completion.stopped, question.choices)
+            Sample(
+                node.text,
+                question.answer,
+                not node.completion.stopped,
+                question.choices,
+                question.text,
+            )
             for node in answering
         ]
         if samples:
-            graded = pool.submit(isolation.grade, task, samples)
-            grading[question.id].append((answering, graded))
+            verdicts[question.id].append((answering, grading.submit(task, samples)))
 
-    try:
-        for trees in in_order(questions, per_batch, expand(strategy, questions, hear, work)):
-            batch = []
-            for tree in trees:
-                grades: dict[Node, Grade] = {}
-                for nodes, graded in grading.pop(tree.question.id, ()):
-                    grades.update(zip(nodes, graded.result(), strict=True))
-                batch += records.rows(strategy.team, tree, grades)
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for trees in in_order(questions, per_batch, expand(strategy, questions, hear, work)):
+        batch = []
+        for tree in trees:
+            grades: dict[Node, Grade] = {}
+            for nodes, graded in verdicts.pop(tree.question.id, ()):
+                grades.update(zip(nodes, graded.result(), strict=True))
+            batch += records.rows(strategy.team, tree, grades)
+        yield batch
 
 
 def in_order(

@@ -4,6 +4,7 @@ A row holds facts alone. What it is worth (reward, value, label) follows from th
 derived by `credit` where it is used.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def _graded(grade: Grade) -> Row:
     return {
         "answer": grade.answer,
         "status": grade.status,
-        "score": _score(grade.status),
+        "score": None if math.isnan(grade.score) else grade.score,
         "via": grade.via,
     }
 

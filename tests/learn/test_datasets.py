@@ -54,31 +54,31 @@ def harvest(siblings, positives=9, pairs=9) -> Harvest:
 
 
 def pairs(found: Harvest):
-    return [(row["chosen"], row["rejected"]) for row in found.dpo]
+    return [(row["chosen"], row["rejected"]) for row in found.rows["dpo"]]
 
 
 def test_positives_and_pairs_of_one_parent():
     found = harvest([node("a", 1.0), node("b", 0.0), node("c", 2 / 3)])
-    assert [row["completion"] for row in found.sft] == ["a", "c"]
+    assert [row["completion"] for row in found.rows["sft"]] == ["a", "c"]
     assert pairs(found) == [("a", "b"), ("c", "b")]
     assert (found.positives, found.parents, found.contrasts) == (2, 1, 1)
 
 
 def test_no_contrast_no_pair():
-    assert not harvest([node("a", 1.0), node("b", 1.0)]).dpo
-    assert not harvest([node("a", 0.0), node("b", 0.5)]).dpo
-    assert not harvest([node("a", 0.0), node("b", 0.5)]).sft
+    assert not harvest([node("a", 1.0), node("b", 1.0)]).rows["dpo"]
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).rows["dpo"]
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).rows["sft"]
 
 
 def test_identical_texts_are_dropped():
     """Two equal refinements gave a pair of a text against itself."""
     found = harvest([node("a", 1.0), node("a", 1.0), node("b", 0.0)])
-    assert [row["completion"] for row in found.sft] == ["a"]
+    assert [row["completion"] for row in found.rows["sft"]] == ["a"]
     assert pairs(found) == [("a", "b")]
     assert found.dropped["repeated text"] == 1
     mixed = harvest([node("a", 1.0), node("a", 0.0), node("b", 0.0)])
-    assert not mixed.sft
-    assert not mixed.dpo
+    assert not mixed.rows["sft"]
+    assert not mixed.rows["dpo"]
     assert mixed.dropped["same text, both labels"] == 2
     assert harvest([node(" ", 1.0)]).dropped["empty"] == 1
 
@@ -87,7 +87,7 @@ def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
     """Neither contrast nor caps matter; a value of exactly a half is undesirable."""
     siblings = [node("a", 1.0), node("a", 1.0), node("b", 0.5), node("c", 0.0), node(" ", 0.0)]
     found = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
-    assert [(row["completion"], row["label"], row["value"]) for row in found.kto] == [
+    assert [(row["completion"], row["label"], row["value"]) for row in found.rows["kto"]] == [
         ("a", True, 1.0),
         ("b", False, 0.5),
         ("c", False, 0.0),
@@ -110,12 +110,12 @@ def test_no_node_is_lost_silently(families, most_positives, most_pairs):
         gather(found, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
     reasons = ("empty", "same text, both labels", "repeated text")
     dropped = sum(found.dropped[reason] for reason in reasons)
-    assert len(found.kto) + dropped == sum(map(len, families))
-    desirable = sum(row["label"] for row in found.kto)
-    assert len(found.sft) + found.dropped["positives over the cap"] == desirable
-    labels = Counter((row["prompt"], row["label"]) for row in found.kto)
+    assert len(found.rows["kto"]) + dropped == sum(map(len, families))
+    desirable = sum(row["label"] for row in found.rows["kto"])
+    assert len(found.rows["sft"]) + found.dropped["positives over the cap"] == desirable
+    labels = Counter((row["prompt"], row["label"]) for row in found.rows["kto"])
     possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
-    assert len(found.dpo) + found.dropped["pairs over the cap"] == possible
+    assert len(found.rows["dpo"]) + found.dropped["pairs over the cap"] == possible
 
 
 def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
@@ -143,7 +143,7 @@ def test_caps_keep_the_widest_gap_and_spread_the_chosen():
     assert pairs(harvest(siblings, pairs=2)) == [("a", "d"), ("b", "d")]
     assert pairs(harvest(siblings)) == [("a", "d"), ("b", "d"), ("a", "c"), ("b", "c")]
     capped = harvest(siblings, positives=1, pairs=1)
-    assert [row["completion"] for row in capped.sft] == ["a"]
+    assert [row["completion"] for row in capped.rows["sft"]] == ["a"]
     assert capped.dropped["positives over the cap"] == 1
     assert capped.dropped["pairs over the cap"] == 3
 

@@ -8,7 +8,7 @@ import small
 from recipes import change, good
 
 from malt_jax import credit, tasks
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import driver, records, reuse, roles
 from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.rollout.team import Team
@@ -32,7 +32,7 @@ def config(workdir: Path, **changes) -> dict:
 
 def grown(given: dict) -> list[dict]:
     """The rows of the trees that these settings grow."""
-    parsed = settings.parse(given)
+    parsed = parse(given)
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), 12, tokenizer.stop_ids, tokenizer.pad_id
@@ -64,7 +64,7 @@ def source(tmp_path_factory) -> Path:
 def reused(source: Path, workdir: Path, **changes) -> list[dict]:
     """The rows with what they are worth under the settings of the run that reuses them."""
     given = config(workdir, trees=str(source), **changes)
-    parsed = settings.parse(given)
+    parsed = parse(given)
     reuse.run(workdir, parsed, given, "sha256:x")
     return credit.assign(list(shards.read(workdir / "trees")), parsed.credit, parsed.seed)
 
@@ -138,7 +138,7 @@ def test_what_needs_other_samples_is_refused_by_name(source, tmp_path, changes, 
 
 def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     given = config(tmp_path, trees=str(source))
-    parsed = settings.parse(given)
+    parsed = parse(given)
     with pytest.raises(ValueError, match=r"the base model: sha256:x there, sha256:y now"):
         reuse.run(tmp_path, parsed, given, "sha256:y")
     with pytest.raises(ValueError, match=r"nowhere holds no run; run its --stage=collect first"):

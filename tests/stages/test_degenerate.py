@@ -17,6 +17,7 @@ from malt_jax import report
 from malt_jax.config import settings
 from malt_jax.evaluate import audit, evaluation, scoring
 from malt_jax.learn import datasets
+from malt_jax.recipe import parse
 from malt_jax.stages import collect, job, preflight
 from malt_jax.types import Question
 from malt_jax.workdir import shards
@@ -29,7 +30,7 @@ RIGHT, WRONG = "Final Answer: 0", "Final Answer: 1"
 
 @pytest.fixture(scope="module")
 def one() -> job.Job:
-    return job.Job(settings.parse(change(good(), "model.path", str(TINY))), collects=False)
+    return job.Job(parse(change(good(), "model.path", str(TINY))), collects=False)
 
 
 def stages(
@@ -40,7 +41,7 @@ def stages(
     shape = {"eval.systems": ("sa", "sa_mv", "malt", "malt_mv"), "eval.resamples": 50}
     for key, value in (shape | changes).items():
         change(config, key.replace("__", "."), value)
-    parsed = settings.parse(config)
+    parsed = parse(config)
     chain = job.Job(parsed, collects=False).chain
     team = telling(
         replace(one.team, roles=chain), lambda name, path: say(name, len(path) - 1, path[-1])

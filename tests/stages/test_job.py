@@ -11,7 +11,7 @@ from jobs import a_job, write
 from recipes import change, good
 
 from malt_jax import export
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 from malt_jax.rollout.strategies import debate
 from malt_jax.stages import job
@@ -144,7 +144,7 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
     config = good()
     for key, value in changes.items():
         change(config, key, value)
-    job.run(settings.parse(config), config, ["evaluate"])
+    job.run(parse(config), config, ["evaluate"])
     rows = pq.read_table(tmp_path / "run" / "eval" / "predictions.parquet").to_pylist()
     texts = {
         (system, role): [
