@@ -46,8 +46,11 @@ def settings() -> str:
 
 def _reference_of_base() -> str:
     lines = (ROOT / "configs" / "base.py").read_text().splitlines()
-    noted = {m[1]: m[2] for m in (re.match(r' +(?:c\.[\w.]*?)?"?(\w+)"?(?::| =) .*?  # (.*)', x)
-                                  for x in lines) if m}
+    noted = {
+        m[1]: m[2]
+        for m in (re.match(r' +(?:c\.[\w.]*?)?"?(\w+)"?(?::| =) .*?  # (.*)', x) for x in lines)
+        if m
+    }
     config = importlib.import_module("configs.base").get_config().to_dict()
     rows = []
 
