@@ -1,7 +1,8 @@
 """The nouns that every room of the house shares: a question and the verdict on one answer to it."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 Status = Literal["correct", "wrong", "unparseable", "truncated", "unknown"]
 
@@ -28,16 +29,26 @@ class Grade:
     """The verdict on one completion.
 
     `answer` is the extracted answer in a canonical form, so that equal answers are equal strings
-    and a majority vote can count them; it is empty if nothing was found. `via` names the rule
-    that found it ("final_answer", "boxed", "hashes", "fallback"), or is empty. "unknown" says that
+    and a majority vote can count them; it is empty if there is none. `via` names the rule that
+    read it ("final_answer", "boxed", "hashes", "fallback", or "grader" for a task's own grader), or
+    is empty. `score` is the reward in [0, 1], NaN where there is no verdict; by default it follows
+    from `status`: 1.0 for a correct answer, else 0.0 (MALT, section 4.1). "unknown" says that
     grading did not end within its limits: no vote, no reward, and in a tree a missing leaf.
+
+    Raises:
+        ValueError: for a score outside [0, 1].
     """
 
     status: Status
     answer: str = ""
     via: str = ""
+    score: float = cast(float, None)
 
-    @property
-    def reward(self) -> float:
-        """1.0 for a correct answer, else 0.0 (MALT, section 4.1)."""
-        return float(self.status == "correct")
+    def __post_init__(self) -> None:
+        score = self.score
+        if score is None:
+            score = {"correct": 1.0, "unknown": math.nan}.get(self.status, 0.0)
+        if score < 0 or score > 1:
+            raise ValueError(f"score {score}: make it one in [0, 1], or NaN for no verdict")
+        # One NaN for all: grades without a verdict are equal.
+        object.__setattr__(self, "score", math.nan if math.isnan(score) else float(score))

@@ -14,12 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import tasks
+from malt_jax import grading, tasks
 from malt_jax.config.settings import SYSTEMS, Settings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import Row
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax.grading import Sample
 from malt_jax.tasks import Task
 from malt_jax.types import Grade
 from malt_jax.workdir import shards, storage
@@ -53,19 +52,21 @@ def run(workdir: Path, settings: Settings) -> Row:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     right: dict[str, Counter[str]] = defaultdict(Counter)
     evaluation = workdir / "eval"
-    found_there = evaluation.iterdir() if evaluation.is_dir() else ()
-    own = [] if settings.trees else [workdir / "trees"]
-    directories = [*own, *sorted(path for path in found_there if path.is_dir())]
+    evaluated = evaluation.iterdir() if evaluation.is_dir() else ()
+    trees = [] if settings.trees else [workdir / "trees"]
+    directories = [*trees, *sorted(path for path in evaluated if path.is_dir())]
     with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
         for directory in directories:
             source = directory.relative_to(workdir).as_posix()
             for path in shards.paths(directory):  # one in memory at a time
-                found = audit(shards.read_one(path, COLUMNS), task, source)
-                add([row for row in found if differs(row)])
-                for role in dict.fromkeys(row["role"] for row in found):
-                    of_role = [row for row in found if row["role"] == role]
+                rows = audit(
+                    shards.read_one(path, (*COLUMNS, "via"), optional=("via",)), task, source
+                )
+                add([row for row in rows if differs(row)])
+                for role in dict.fromkeys(row["role"] for row in rows):
+                    of_role = [row for row in rows if row["role"] == role]
                     answers[f"{source} {role}"].update(count(of_role))
-                for system, more in rights(found, settings).items():
+                for system, more in rights(rows, settings).items():
                     right[system].update(more)
     counts: Row = {
         "answers": {name: dict(row) for name, row in answers.items()},
@@ -82,32 +83,46 @@ def run(workdir: Path, settings: Settings) -> Row:
 
 
 def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
-    """The graded ones of `rows` (of `shards.SCHEMA`), each with both readings of it, as rows of
-    SCHEMA."""
+    """The graded ones of `rows` (of `records.SCHEMA`), each with both readings of it, as rows of
+    SCHEMA. Rows that say by which rule their answer was read (`via`) are graded again only where
+    that was no mark; older ones do not, and are graded twice."""
     graded = [row for row in rows if row["status"]]
-    samples = [
-        Sample(
-            row["completion"],
-            row["reference"],
-            row["finish_reason"] == "length",
-            task.choices(row["question"]),
-        )
-        for row in graded
-    ]
+    samples = [_sample(row, task) for row in graded]
+    older = [i for i, row in enumerate(graded) if row.get("via") is None]
+    grades = [Grade(row["status"], row["answer"], row.get("via") or "") for row in graded]
+    for i, grade in _graded(task, samples, older):
+        grades[i] = grade
+    lenient = list(grades)
+    unmarked = [i for i, grade in enumerate(grades) if grade.via in ("", "fallback")]
+    for i, grade in _graded(task, samples, unmarked, leniently=True):
+        lenient[i] = grade
     # A mark that a finished completion has, a cut one has as well: strict reading needs no flag.
-    strict = [_marked(grade) for grade in isolation.grade(task, samples)]
-    lenient = isolation.grade(task, samples, leniently=True)
+    strict = [_marked(grade) for grade in grades]
     return [
         {
             **{name: row[name] for name in SCHEMA.names if name in row},
             "source": source,
-            "strict_answer": one.answer,
-            "strict_status": one.status,
-            "lenient_answer": other.answer,
-            "lenient_status": other.status,
+            "strict_answer": by_mark.answer,
+            "strict_status": by_mark.status,
+            "lenient_answer": anywhere.answer,
+            "lenient_status": anywhere.status,
         }
-        for row, one, other in zip(graded, strict, lenient, strict=True)
+        for row, by_mark, anywhere in zip(graded, strict, lenient, strict=True)
     ]
+
+
+def _sample(row: Row, task: Task) -> Sample:
+    question = row["question"]
+    cut = row["finish_reason"] == "length"
+    return Sample(row["completion"], row["reference"], cut, task.choices(question), question)
+
+
+def _graded(
+    task: Task, samples: Sequence[Sample], places: Sequence[int], *, leniently: bool = False
+) -> Iterator[tuple[int, Grade]]:
+    """The grades of the samples at `places`, each with its place."""
+    chosen = [samples[i] for i in places]
+    return zip(places, grading.grade(task, chosen, leniently=leniently), strict=True)
 
 
 def _marked(grade: Grade) -> Grade:

@@ -8,10 +8,9 @@ samples, and both teams draw with the same random numbers.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -20,13 +19,15 @@ from malt_jax.config.settings import SYSTEMS, Settings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import PREDICTIONS, Outcome, Passes, Row
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import critiques, debate, tree
+from malt_jax.rollout import driver
+from malt_jax.rollout.strategies.critiques import Shown, critiques
+from malt_jax.rollout.strategies.debate import debate
+from malt_jax.rollout.strategies.full_tree import passes as chain_passes
+from malt_jax.rollout.team import Team
+from malt_jax.rollout.tree import Strategy
 from malt_jax.runtime import hosts
-from malt_jax.sampler import Work
 from malt_jax.types import Question
 from malt_jax.workdir import shards, storage
-
-Rows = Iterable[list[Row]]
 
 TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
@@ -39,7 +40,7 @@ _SCORED = ("question_id", "role", "path", "answer", "status", "prompt_tokens", "
 def run(
     workdir: Path,
     settings: Settings,
-    team: tree.Team,
+    team: Team,
     adapters: Mapping[str, Adapter | None],
     questions: Sequence[Question],
 ) -> Row:
@@ -88,7 +89,7 @@ def run(
     return results
 
 
-def _teams(systems: Sequence[str], base: tree.Team, trained: tree.Team) -> dict[str, tree.Team]:
+def _teams(systems: Sequence[str], base: Team, trained: Team) -> dict[str, Team]:
     """The teams whose passes the systems need; the first role is enough for the single agent."""
     teams = {}
     if any(_team_of(name) == "base" for name in systems):
@@ -104,14 +105,9 @@ def _team_of(system: str) -> str:
 
 
 def _debate(
-    directory: Path, settings: Settings, team: tree.Team, questions: Sequence[Question]
+    directory: Path, settings: Settings, team: Team, questions: Sequence[Question]
 ) -> list[Outcome]:
-    how = settings.eval.debate
-
-    def grow(pending: Sequence[Question], *rest: Any) -> Rows:
-        return debate.grow(team, pending, how, *rest)
-
-    _store(directory, settings, team, questions, grow, how.agents * how.rounds, "debate")
+    _store(directory, settings, debate(team, settings.eval.debate), questions, "debate")
     rows = _by_question(directory, questions)
     return [scoring.debated(of_question) for of_question in rows.values()]
 
@@ -119,7 +115,7 @@ def _debate(
 def _critiques(
     directory: Path,
     settings: Settings,
-    team: tree.Team,
+    team: Team,
     questions: Sequence[Question],
     passes: Sequence[Passes],
 ) -> Row:
@@ -127,13 +123,11 @@ def _critiques(
     with none."""
     stored = dict(zip((q.id for q in questions), passes, strict=True))
     finals = {"own": {id: [nodes[-1] for nodes in one] for id, one in stored.items()}}
-    for shown in ("other", "none"):
-
-        def grow(pending: Sequence[Question], *how: Any, shown: Any = shown) -> Rows:
-            return critiques.grow(team, stored, pending, shown, *how)
-
-        place, k = directory / f"critique-{shown}", settings.eval.votes
-        _store(place, settings, team, questions, grow, k, f"critique {shown}")
+    replaced: tuple[Shown, ...] = ("other", "none")
+    for shown in replaced:
+        place = directory / f"critique-{shown}"
+        strategy = critiques(team, stored, shown)
+        _store(place, settings, strategy, questions, f"critique {shown}")
         finals[shown] = _by_question(place, questions)
     right = {
         shown: [scoring.voted(one)["status"] == "correct" for one in rows.values()]
@@ -145,7 +139,7 @@ def _critiques(
 def _alone(
     directory: Path,
     settings: Settings,
-    team: tree.Team,
+    team: Team,
     questions: Sequence[Question],
     passes: Sequence[Passes],
     found: Mapping[str, Sequence[Outcome]],
@@ -184,19 +178,12 @@ def _against_voting(
 def _sample(
     directory: Path,
     settings: Settings,
-    team: tree.Team,
+    team: Team,
     questions: Sequence[Question],
     name: str,
 ) -> list[Passes]:
     """k passes of a team for every question, in the order of the questions."""
-    votes = settings.eval.votes
-    roles = tuple(replace(r, branching=votes if i == 0 else 1) for i, r in enumerate(team.roles))
-    credit = replace(settings.credit, shuffle_rewards=False)
-
-    def grow(pending: Sequence[Question], per_shard: int, *feedback: Any) -> Rows:
-        return tree.grow(replace(team, roles=roles), pending, credit, per_shard, *feedback)
-
-    _store(directory, settings, team, questions, grow, votes * len(roles), name)
+    _store(directory, settings, chain_passes(team, settings.eval.votes), questions, name)
     columns = (*_SCORED, "completion") if settings.eval.critiques else _SCORED
     return _passes(directory, questions, columns)
 
@@ -204,29 +191,14 @@ def _sample(
 def _store(
     directory: Path,
     settings: Settings,
-    team: tree.Team,
+    strategy: Strategy,
     questions: Sequence[Question],
-    grow: Callable[..., Rows],
-    nodes_per_question: int,
     name: str,
 ) -> None:
-    """Commits what `grow` (pending questions, questions a shard, progress, work) samples."""
+    """Commits what the strategy samples."""
     # Less branching than a training tree: more questions make the same number of rows.
-    work, per_shard = Work(), settings.sample.questions_per_shard * 4
-
-    def grow_rows(pending: Sequence[Question], progress: Callable[[int], Any]) -> Rows:
-        return grow(pending, per_shard, progress, work)
-
-    shards.grow(
-        directory,
-        questions,
-        grow_rows,
-        per_shard=per_shard,
-        nodes_per_question=nodes_per_question,
-        title=f"evaluate {name}",
-        part=hosts.part(team.sampler.mesh),
-    )
-    logging.info("evaluate %s: %s", name, work.summary())
+    per_shard = settings.sample.questions_per_shard * 4
+    driver.store(directory, strategy, questions, per_shard, f"evaluate {name}")
 
 
 def _passes(directory: Path, questions: Sequence[Question], columns: Sequence[str]) -> list[Passes]:
@@ -236,7 +208,7 @@ def _passes(directory: Path, questions: Sequence[Question], columns: Sequence[st
 
 
 def _in_passes(rows: Sequence[Row]) -> Passes:
-    # A shard holds the chain depth by depth, so each pass is in order.
+    # A shard holds each tree depth by depth, so each pass is in order.
     passes: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         passes[row["path"][0]].append(row)

@@ -9,7 +9,7 @@ sampled, to the token.
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
+from malt_jax import credit
 from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.rollout import records
 from malt_jax.workdir import shards, storage
 
 _IDS = pa.list_(pa.int32())
@@ -57,6 +59,10 @@ KTO_SCHEMA = pa.schema(
     ]
 )
 Row = dict[str, Any]
+_NODE = (
+    *("role", "question_id", "node", "parent", "prompt", "completion", "score"),
+    *("prompt_token_ids", "completion_token_ids"),
+)
 
 
 @dataclass
@@ -74,8 +80,9 @@ class Harvest:
 
 
 def run(workdir: Path, settings: Settings) -> dict[str, Any]:
-    """Writes `datasets/ROLE/{sft,dpo,kto}.parquet` and `datasets/yield.json` from `trees/`;
-    returns the yield. A shard of trees is in memory at a time.
+    """Writes `datasets/ROLE/{sft,dpo,kto}.parquet`, `datasets/yield.json` and
+    `datasets/credit.json` (the settings that they follow from) from `trees/`; returns the yield. A
+    shard of trees is in memory at a time.
 
     Raises ValueError if there are no trees.
     """
@@ -88,12 +95,14 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         files = {role: _Files(directory / role, stack) for role in settings.chain}
         for path in paths:
             harvests = {role: Harvest() for role in settings.chain}
-            for (role, _, _), siblings in _families(shards.read_one(path)).items():
+            nodes = credit.assign(records.read(path, _NODE), settings.credit, settings.seed)
+            for (role, *_), siblings in _families(nodes).items():
                 gather(harvests[role], siblings, settings.credit)
             for role, harvest in harvests.items():
                 files[role].add(harvest)
                 found[role] = _added(found[role], summary(harvest))
     storage.write_json(directory / "yield.json", found)
+    storage.write_json(directory / "credit.json", _made_under(settings))
     for role, counts in found.items():
         logging.info(
             "%s: %d of %d positive, %d rows for SFT, %d pairs for DPO, %d rows for KTO",
@@ -107,6 +116,20 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         if why := lacks(counts):
             logging.warning("%s: %s", role, why)
     return found
+
+
+def check_fresh(workdir: Path, settings: Settings) -> None:
+    """Raises ValueError if the data sets in `workdir` were made under other credit settings."""
+    path = workdir / "datasets" / "credit.json"
+    if path.exists() and storage.read_json(path) != _made_under(settings):
+        raise ValueError(
+            f"{path.parent}: made under other settings than config.credit; run --stage=datasets "
+            "again, which takes seconds and no samples"
+        )
+
+
+def _made_under(settings: Settings) -> Row:
+    return {"credit": asdict(settings.credit), "seed": settings.seed}
 
 
 def lacks(counts: Row) -> str:
@@ -169,11 +192,12 @@ class _Files:
                 self.kto(batch.to_pylist())
 
 
-def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
-    """Siblings by (role, question, parent's path), in the order of the rows."""
-    families: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}
+def _families(rows: Sequence[Row]) -> dict[tuple[str, str, int, str], list[Row]]:
+    """Siblings by (role, question, parent, prompt), in the order of the rows. What a strategy asks
+    of a question itself, in other words at another time, has no parent to be told apart by."""
+    families: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
-        key = (row["role"], row["question_id"], tuple(row["path"][:-1]))
+        key = (row["role"], row["question_id"], row["parent"], row["prompt"])
         families.setdefault(key, []).append(row)
     return families
 

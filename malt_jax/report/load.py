@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from malt_jax.config.settings import CreditSettings
+from malt_jax.config.typed import build
 from malt_jax.report import freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import interval, parse_comparison
@@ -90,10 +92,11 @@ def load(workdir: Path) -> Run:
         raise ValueError(f"{workdir}: no such work directory; pass the one the earlier stages used")
     comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
+    settings = _read(workdir / "config.json", _settings)
     return Run(
-        settings=_read(workdir / "config.json", _settings),
+        settings=settings,
         data=_read(workdir / "data.json", _counts),
-        forest=load_forest(workdir / "trees"),
+        forest=load_forest(workdir / "trees", *_credit(settings)),
         yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
@@ -132,6 +135,18 @@ def _settings(data: Mapping[str, Any]) -> Settings:
         platform=data.get("platform", ""),
         changes=tuple(data.get("changes", ())),
     )
+
+
+_PAPER = CreditSettings(0.5, False, 3, 2)
+
+
+def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
+    """By what, and from which seed, the run's samples are valued: as in the paper where nothing is
+    known of the run."""
+    if settings is None or "credit" not in settings.config:
+        return _PAPER, 0
+    given = settings.config["credit"]
+    return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:

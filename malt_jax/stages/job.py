@@ -19,7 +19,9 @@ from malt_jax.evaluate import audit, evaluation
 from malt_jax.learn import datasets, warm_start
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import debate, reuse, roles, tree
+from malt_jax.rollout import reuse, roles
+from malt_jax.rollout.strategies import debate
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.stages import collect, train
@@ -90,8 +92,7 @@ class Job:
         the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
         data, seed = self.settings.data, self.settings.seed
         exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
-        for place in data.exclude:
-            name, _, path = place.partition(":")
+        for name, path in map(tasks.place, data.exclude):
             exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
             "train", data.train, data.train_questions, exclude, data.skip_questions
@@ -151,7 +152,7 @@ class Job:
         storage.write_json(path, there | {split: found})
 
     @cached_property
-    def team(self) -> tree.Team:
+    def team(self) -> Team:
         """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
         is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
@@ -181,7 +182,7 @@ class Job:
             first, how = self.chain[0], self.settings.eval.debate
             size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
             sampler.check(size + evaluated, first.max_new_tokens, 1)
-        return tree.Team(
+        return Team(
             sampler=sampler,
             tokenizer=tokenizer,
             roles=self.chain,
@@ -190,6 +191,7 @@ class Job:
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=self.settings.seed,
             stream="collect",
+            base=self.model.content_hash,
         )
 
     def adapters(self) -> dict[str, Adapter | None]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from malt_jax import export
 from malt_jax.config.settings import Settings
-from malt_jax.learn import examples, metrics
+from malt_jax.learn import datasets, examples, metrics
 from malt_jax.learn.loop import fit
 from malt_jax.models import Model, lora
 from malt_jax.models.identity import check_identity, identity
@@ -24,9 +24,10 @@ from malt_jax.workdir import storage
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     """Trains and exports every role's adapter that `export/` does not hold yet.
 
-    Raises ValueError before anything is trained for what `preflight.check` and `metrics.check`
-    find.
+    Raises ValueError before anything is trained for what `datasets.check_fresh`, `preflight.check`
+    and `metrics.check` refuse.
     """
+    datasets.check_fresh(workdir, settings)
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
     for role in settings.chain:

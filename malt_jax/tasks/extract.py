@@ -1,10 +1,8 @@
-"""Where an answer stands in a completion, and the verdict on it."""
+"""Where an answer stands in a completion, and how a task holds it to a reference."""
 
 import re
 from collections.abc import Callable
 from typing import NamedTuple
-
-from malt_jax.types import Grade
 
 _FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:\uff1a]", re.IGNORECASE)
 _BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
@@ -29,43 +27,6 @@ class Rules(NamedTuple):
     fallback: Callable[[str], str | None]
     anywhere: Callable[[str], str | None]
     agree: Callable[[str, str], bool]
-
-
-def judge(completion: str, rules: Rules, truncated: bool) -> Grade:
-    """Grades a completion.
-
-    The first mark that can be read counts. The fallback counts only where there is no mark at all
-    and the completion came to its own end.
-    """
-    answer, via = _first_readable(completion, rules)
-    if not answer and truncated:
-        return Grade("truncated")
-    if not answer and not marked(completion):
-        answer, via = rules.fallback(completion) or "", "fallback"
-    return _verdict(answer, via, rules)
-
-
-def judge_leniently(completion: str, rules: Rules) -> Grade:
-    """Grades by the first mark that can be read, else by whatever the completion holds anywhere,
-    cut short or not. For audits: no accuracy is reported by it."""
-    answer, via = _first_readable(completion, rules)
-    if not answer:
-        answer, via = rules.anywhere(completion) or "", "fallback"
-    return _verdict(answer, via, rules)
-
-
-def _first_readable(completion: str, rules: Rules) -> tuple[str, str]:
-    found = ((answer, via) for text, via in marked(completion) if (answer := rules.read(text)))
-    return next(found, ("", ""))
-
-
-def _verdict(answer: str, via: str, rules: Rules) -> Grade:
-    if not answer:
-        return Grade("unparseable")
-    try:
-        return Grade("correct" if rules.agree(answer, rules.truth) else "wrong", answer, via)
-    except Undecided:
-        return Grade("unknown")
 
 
 def marked(text: str) -> list[tuple[str, str]]:

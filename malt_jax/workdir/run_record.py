@@ -27,6 +27,10 @@ _PACKAGES = (
     "numpy",
 )
 
+FORMAT = 2
+"""Of the files in a work directory. Format 1, which a record without one has, stored the values and
+labels of samples with them; its samples are read as those of format 2."""
+
 
 # The outputs that a key shapes, directly or through one another: while one of them exists, another
 # value would contradict it and is refused. The first pattern that fits counts. {role} is the key's
@@ -35,7 +39,6 @@ _PACKAGES = (
 _OF_THE_TRAINED_TEAM = ("eval/malt", "eval/critique-other", "eval/critique-none")
 _FROM_TREES = ("trees", "datasets", "checkpoints", "export", "eval")
 _FROM_TRAINING = ("checkpoints", "export", *_OF_THE_TRAINED_TEAM)
-_FROM_DATASETS = ("datasets", *_FROM_TRAINING)
 _FROM_A_ROLES_TRAINING = (
     "checkpoints/{role}",
     *("export/{role}", "export/sft/{role}", "export/merged/{role}"),
@@ -63,7 +66,7 @@ _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sft.*", _FROM_A_PHASE),
     ("dpo.*", _FROM_A_PHASE),
     ("kto.*", _FROM_A_PHASE),
-    ("credit.max_*", _FROM_DATASETS),
+    ("credit.*", _FROM_TRAINING),  # data sets are made anew, and training refuses old ones
     ("*", _FROM_TREES),  # sampling, prompts, data, seed, model, labels
 )
 
@@ -83,6 +86,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     write_json(
         path,
         {
+            "format": FORMAT,
             "config": resolved,
             "command": command(),
             "versions": versions(),

@@ -13,7 +13,8 @@ from malt_jax import tasks
 from malt_jax.config import settings
 from malt_jax.evaluate import evaluation, scoring
 from malt_jax.models import lora
-from malt_jax.rollout import roles, tree
+from malt_jax.rollout import roles
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.types import Question
@@ -46,7 +47,7 @@ def stage(tmp_path_factory):
         model.config, model.params, mesh.make(), 16, tokenizer.stop_ids, tokenizer.pad_id
     )
     chain, task = roles.chain(parsed), tasks.get("arithmetic")
-    team = tree.Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
+    team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
     adapter = jax.tree.map(
         lambda x: x + 0.2 * jax.random.normal(jax.random.key(1), x.shape),
         lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0),

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.learn.datasets import Harvest, gather
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 
-def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q") -> dict:
+def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q", **more) -> dict:
     return {
         "question_id": question,
         "question": "1+1",
@@ -29,12 +31,19 @@ def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q") 
         "finish_reason": "stop",
         "answer": "",
         "status": "",
+        "score": value,
         "reward": None,
         "value": value,
         "label": value > 0.5,
         "prompt_token_ids": [1, 2, 3],
         "completion_token_ids": [ord(c) for c in text],
-    }
+    } | more
+
+
+def write(workdir: Path, rows: list[dict]) -> None:
+    """The rows as trees whose roots they are, unless they name a parent."""
+    placed = [{"node": i, "parent": -1} | row for i, row in enumerate(rows)]
+    shards.write(workdir / "trees" / "shard-00000.parquet", placed, records.SCHEMA)
 
 
 def harvest(siblings, positives=9, pairs=9) -> Harvest:
@@ -117,7 +126,7 @@ def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
         for i in range(2)
         for j in range(3 - (question == "r"))
     ]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     summary = datasets.run(tmp_path, Chain())
     kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
     assert {row["completion"] for row in kto} == {row["completion"] for row in rows}
@@ -141,6 +150,7 @@ def test_caps_keep_the_widest_gap_and_spread_the_chosen():
 class Chain:
     chain = ("generator", "refiner")
     credit = CreditSettings(0.5, False, 3, 2)
+    seed = 0
 
 
 def test_pairs_never_cross_parents(tmp_path):
@@ -155,7 +165,7 @@ def test_pairs_never_cross_parents(tmp_path):
         node("g", 0.5, (0,), "generator"),
         node("h", 2 / 3, (1,), "generator"),
     ]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     summary = datasets.run(tmp_path, Chain())
     dpo = shards.read_one(tmp_path / "datasets" / "refiner" / "dpo.parquet")
     assert [(row["chosen"], row["rejected"]) for row in dpo] == [("e", "f")]
@@ -180,13 +190,13 @@ def test_the_files_load_with_hugging_face_datasets(tmp_path):
     from datasets import load_dataset
 
     rows = [node("a", 1.0, (0, 0)), node("b", 0.0, (0, 1))]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     datasets.run(tmp_path, Chain())
     for name, columns in (
         ("datasets/refiner/sft.parquet", {"prompt", "completion", "value"}),
         ("datasets/refiner/dpo.parquet", {"prompt", "chosen", "rejected"}),
         ("datasets/refiner/kto.parquet", {"prompt", "completion", "label", "value"}),
-        ("trees/shard-00000.parquet", {"question_id", "path", "value"}),
+        ("trees/shard-00000.parquet", {"question_id", "path", "score"}),
     ):
         table = load_dataset("parquet", data_files=str(tmp_path / name), cache_dir=str(tmp_path))
         assert columns <= set(table["train"].column_names)

@@ -12,7 +12,8 @@ from recipes import change, good
 
 from malt_jax import export
 from malt_jax.config import settings
-from malt_jax.rollout import debate, roles
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
 from malt_jax.stages import job
 from malt_jax.types import Question
 from malt_jax.workdir import run_record
