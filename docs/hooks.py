@@ -70,24 +70,65 @@ def _reference_of_base() -> str:
 def schemas() -> dict[str, pa.Schema]:
     """Every Parquet file of a work directory by the name that `docs/reference/disk.md` uses."""
     from malt_jax.evaluate import audit, scoring
-    from malt_jax.learn import datasets
-    from malt_jax.workdir import shards
+    from malt_jax.learn.phases import PHASES
+    from malt_jax.rollout import records
 
     return {
-        "trees": shards.SCHEMA,
-        "sft": datasets.SFT_SCHEMA,
-        "dpo": datasets.DPO_SCHEMA,
-        "kto": datasets.KTO_SCHEMA,
+        "trees": records.SCHEMA,
+        **{name: phase.schema for name, phase in PHASES.items()},
         "outcomes": scoring.SCHEMA,
         "predictions": scoring.PREDICTIONS,
         "audit": audit.SCHEMA,
     }
 
 
+MEANINGS = {
+    "answer": "the answer in its canonical form, as the run graded it; a vote counts these",
+    "behaviour_logprobs": "of each completion token, in nats, under the distribution that was "
+    "sampled: temperature, top-k, top-p",
+    "chosen": "the positive completion",
+    "chosen_token_ids": "its tokens",
+    "completion": "what the role wrote",
+    "completion_token_ids": "its tokens",
+    "completion_tokens": "how many tokens were written",
+    "finish_reason": "`stop`, or `length` where the completion ran to its limit",
+    "label": "whether the value is above the threshold",
+    "lenient_answer": "the answer by lenient reading",
+    "lenient_status": "the verdict on it",
+    "logprob": "of the whole completion, in nats, under the model itself",
+    "logprobs": "of each completion token, in nats, under the model itself",
+    "node": "the node's index in its question's tree: by depth, then by path",
+    "parent": "the index of its parent; -1 at a root",
+    "path": "child indices from the root; the random key follows from it",
+    "policy": "a hash of the base and the adapter that drew the sample",
+    "prompt": "what the model was given, chat template included",
+    "prompt_token_ids": "its tokens",
+    "prompt_tokens": "how many tokens were read",
+    "question": "the question's text",
+    "question_id": "the question's id, unique in its split",
+    "reference": "the reference answer",
+    "rejected": "the negative completion",
+    "rejected_token_ids": "its tokens",
+    "role": "the role's name",
+    "round": "the round of learning; 0 is the base",
+    "sample": "the pass, from 0",
+    "score": "the grade in [0, 1]; null where there is no verdict",
+    "source": "the directory: `trees`, `eval/base`, `eval/malt`, ...",
+    "status": "`correct`, `wrong`, `unparseable`, `truncated`, `unknown`; empty where no answer "
+    "was asked for",
+    "strict_answer": "the answer by strict reading: marked answers alone",
+    "strict_status": "the verdict on it",
+    "system": "the system's name",
+    "value": "the node's value, which its label follows from",
+    "values": "the values of chosen and rejected",
+    "via": "the rule that read the answer: `final_answer`, `boxed`, `hashes`, `fallback`, `grader`",
+}
+
+
 def schema(columns: pa.Schema) -> str:
-    """A table of a schema's columns and their Arrow types."""
-    rows = (f"| `{field.name}` | `{_arrow_type(field.type)}` |" for field in columns)
-    return "\n".join(["| column | type |", "|---|---|", *rows])
+    """A table of a schema's columns. Raises KeyError for a column that `MEANINGS` lacks."""
+    rows = (f"| `{c.name}` | `{_arrow_type(c.type)}` | {MEANINGS[c.name]} |" for c in columns)
+    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
 
 
 def _arrow_type(kind: pa.DataType) -> str:
@@ -109,6 +150,7 @@ def examples(directory: str) -> str:
     """A table of a directory's programs with the first sentence of each one's docstring."""
     rows = []
     for path in sorted((ROOT / directory).glob("*.py")):
-        text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
-        rows.append(f"| `{directory}/{path.name}` | {re.split(r'(?<=[.:]) ', text)[0]} |")
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        summary = re.split(r"(?<=\.)\s", " ".join(text.partition("\n\n")[0].split()))[0]
+        rows.append(f"| `{directory}/{path.name}` | {summary} |")
     return "\n".join(["| file | content |", "|---|---|", *rows])
