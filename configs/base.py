@@ -143,6 +143,8 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict(
         {
             "systems": ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
+            # The role that is the single agent, of config.roles; "": the first of config.chain.
+            "single_agent": "",
             "votes": 3,  # k samples of the single agent, or k passes of the team
             # As many more votes of the single agent as the costliest team's tokens pay for.
             "equal_compute": True,

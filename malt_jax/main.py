@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from malt_jax import experiments, plan
 from malt_jax.config import settings
+from malt_jax.evaluate import systems
 from malt_jax.runtime import hosts, process
 from malt_jax.stages import job
 from malt_jax.workdir import lock, storage
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> None:
         parsed = settings.parse(config)
         if _TOPOLOGY.value:
             _touch_no_accelerator()
-            print(plan.run(parsed, _TOPOLOGY.value))
+            teams = {system.team for system in systems.chosen(parsed)}
+            print(plan.run(parsed, _TOPOLOGY.value, len(teams)))
             return
         hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         jax.devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts

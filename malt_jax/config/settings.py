@@ -11,7 +11,6 @@ from typing import Any, Literal
 from malt_jax.config.typed import build
 
 PHASES = ("sft", "dpo", "kto")
-SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ class DebateSettings:
 @dataclass(frozen=True)
 class EvalSettings:
     systems: tuple[str, ...]
+    single_agent: str
     votes: int
     equal_compute: bool
     critiques: bool
@@ -230,14 +230,9 @@ def _rules(s: Settings) -> list[tuple[str, bool, str]]:
         ),
         ("eval.debate.other", "{other}" in s.eval.debate.other, "does not show the {other}"),
         ("eval.resamples", s.eval.resamples > 0, "must be positive"),
-        ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
     ]
     for place in s.data.exclude:
         rules.append(("data.exclude", ":" in place, f"{place!r} is not of the form TASK:PATH"))
-    for system in s.eval.systems:
-        rules.append(
-            ("eval.systems", system in SYSTEMS, f"{system!r} is not one of {list(SYSTEMS)}")
-        )
     for name in s.chain:
         rules.append(("chain", name in s.roles, f"{name!r} is not described in config.roles"))
     for name, role in s.roles.items():

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from malt_jax import export, models, report, tasks
 from malt_jax.config.settings import ModelSettings, Settings
-from malt_jax.evaluate import audit, evaluation
+from malt_jax.evaluate import audit, evaluation, systems
 from malt_jax.learn import datasets, warm_start
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
@@ -26,7 +26,7 @@ from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.stages import collect, train
 from malt_jax.text.tokenizer import Tokenizer
-from malt_jax.types import Question
+from malt_jax.types import Question, System
 from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import read_json
 
@@ -63,6 +63,18 @@ class Job:
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:
         return roles.chain(self.settings)
+
+    @cached_property
+    def systems(self) -> list[System]:
+        return systems.chosen(self.settings)
+
+    @cached_property
+    def single_agent(self) -> roles.Role:
+        return systems.single_role(self.settings)
+
+    @property
+    def debates(self) -> bool:
+        return any(system.kind == "debate" for system in self.systems)
 
     @cached_property
     def model(self) -> models.Model:
@@ -104,11 +116,12 @@ class Job:
     def rooms(self) -> dict[str, int]:
         """The most tokens that a question of each split may have if all prompts that show it are
         to fit the context. Raises ValueError naming the settings that leave it none."""
-        model, hint, first = self.model, self.task.answer_hint, self.chain[0]
+        model, hint, single = self.model, self.task.answer_hint, self.single_agent
         limits = hint, model.config.context, model.tokenizer
-        room = least = roles.question_budget(self.chain, *limits)
-        if "debate" in self.settings.eval.systems:
-            least = min(room, debate.question_budget(first, self.settings.eval.debate, *limits))
+        room = roles.question_budget(self.chain, *limits)
+        least = min(room, roles.question_budget((single,), *limits))
+        if self.debates:
+            least = min(least, debate.question_budget(single, self.settings.eval.debate, *limits))
         return {"train": room, "eval": least}
 
     def _load(
@@ -158,10 +171,7 @@ class Job:
         tokenizer, sample = self.model.tokenizer, self.settings.sample
         devices = self.sampling_mesh
         apart = hosts.part(devices).count
-        most = max(*self.settings.branching, self.settings.eval.votes)
-        debated = "debate" in self.settings.eval.systems
-        if debated:
-            most = max(most, self.settings.eval.debate.agents)
+        most = max(*self.settings.branching, systems.most_votes(self.settings))
         sampler = Sampler(
             self.model.config,
             mesh.view(devices, self.model.params),
@@ -175,13 +185,15 @@ class Job:
         longest = evaluated = _longest(tokenizer, self.held_out)
         if self.collects:
             longest = max(longest, _longest(tokenizer, self.training))
-        sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
+        single, hint = self.single_agent, self.task.answer_hint
+        sizes = roles.prompt_sizes(self.chain, hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
-        if debated:
-            first, how = self.chain[0], self.settings.eval.debate
-            size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
-            sampler.check(size + evaluated, first.max_new_tokens, 1)
+        size = roles.prompt_sizes((single,), hint, tokenizer)[single.name]
+        sampler.check(size + evaluated, single.max_new_tokens, most)
+        if self.debates:
+            size = debate.prompt_size(single, self.settings.eval.debate, hint, tokenizer)
+            sampler.check(size + evaluated, single.max_new_tokens, 1)
         return Team(
             sampler=sampler,
             tokenizer=tokenizer,
@@ -202,7 +214,7 @@ class Job:
         none, and if one was made for another base.
         """
         found: dict[str, Adapter | None] = {}
-        if not any(name.startswith("malt") for name in self.settings.eval.systems):
+        if not any(system.trained for system in self.systems):
             return found
         for role in self.settings.chain:
             path = storage.at(self.settings.roles[role].adapter)
@@ -241,8 +253,10 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError if the prompts leave no room for a question in the model's context."""
-    _ = Job(settings, collects=False).rooms
+    """Raises ValueError if the prompts leave no room for a question in the model's context, or if
+    there is no system of a name in `config.eval.systems`."""
+    job = Job(settings, collects=False)
+    _ = job.systems, job.rooms
 
 
 def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
@@ -252,7 +266,8 @@ def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) ->
     work directory holds another config's results.
     """
     job = Job(settings, "collect" in stages and not settings.trees)
-    _ = job.chain, job.task  # what is wrong with these must show before anything is written
+    # What is wrong with these must show before anything is written.
+    _ = job.chain, job.task, job.systems, job.single_agent
     _claim(job.directory, config)
     for stage in stages:
         started = time.perf_counter()

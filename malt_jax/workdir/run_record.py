@@ -57,6 +57,7 @@ _BOUND_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sample.kv_gib", ()),
     ("eval.equal_compute", ()),  # these two only add
     ("eval.critiques", ()),
+    ("eval.single_agent", ()),  # each role's passes have a directory of their own
     ("eval.*", ("eval",)),
     ("wandb", ()),
     ("*.max_nonfinite", ()),

@@ -2,25 +2,29 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import planted_graders
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recipes import change, good
 
 from malt_jax import tasks
+from malt_jax.config import settings
+from malt_jax.config.settings import Settings
 from malt_jax.evaluate import audit
 from malt_jax.grading import verdict
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
-SETTINGS = SimpleNamespace(
-    data=SimpleNamespace(task="gsm8k"),
-    trees="",
-    eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
-    chain=("generator", "refiner"),
-)
+
+def audited() -> Settings:
+    config = change(change(good(), "data.task", "gsm8k"), "chain", ("generator", "refiner"))
+    change(config, "eval.systems", ("sa", "sa_mv", "ma", "malt_mv"))
+    return settings.parse(config)
+
+
+SETTINGS = audited()
 MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
@@ -174,7 +178,7 @@ def test_trees_of_another_run_are_not_graded_again(tmp_path):
     """A sweep of five variants graded the main run's samples six times."""
     for name in ("trees", "eval/malt"):
         shards.write(tmp_path / name / "shard-00000.parquet", BASE, records.SCHEMA)
-    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+    reusing = replace(SETTINGS, trees="runs/main")
     assert set(audit.run(tmp_path, reusing)["answers"]) == {
         "eval/malt generator",
         "eval/malt refiner",
