@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hooks
 import pytest
@@ -14,6 +15,9 @@ import yaml
 from test_architecture import LAYERS
 
 from configs.base import get_config
+from malt_jax import recipe
+from malt_jax.evaluate import systems
+from malt_jax.rollout import roles
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -117,6 +121,16 @@ def test_what_a_page_names_exists(page: Path) -> None:
     assert not unknown_settings(text)
     assert not unknown_recipes(text)
     assert not list(missing_paths(text))
+
+
+def test_the_recipe_of_the_roles_guide_is_a_run() -> None:
+    text = (ROOT / "docs" / "guides" / "roles.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    recipe_of_guide: dict[str, Any] = {}
+    exec(code, recipe_of_guide)
+    settings = recipe.parse(recipe_of_guide["get_config"]().to_dict())
+    assert [role.sees[-1] for role in roles.chain(settings)] == ["question", "planner", "generator"]
+    assert systems.single_role(settings).sees == ("hint", "question")
 
 
 def test_planted_faults_are_noticed() -> None:
