@@ -38,10 +38,10 @@ def made(mark: str) -> str:
 def settings() -> str:
     """Every setting: key, type, default, meaning, rule."""
     try:
-        from malt_jax import recipe
+        from malt_jax.recipe import reference
     except ImportError:
         return _reference_of_base()
-    return recipe.reference()
+    return reference()
 
 
 def _reference_of_base() -> str:
