@@ -105,6 +105,24 @@ def test_a_refusal_names_keys_values_directories_and_the_way_out(tmp_path):
     assert "mesh" not in str(caught.value)
 
 
+def test_other_credit_never_costs_a_sample(tmp_path):
+    """Samples hold no worth: of a trained team the training goes, and of another run nothing."""
+    stages.claim(tmp_path, good())
+    put(tmp_path, "trees", "datasets", "eval/base")
+    changed = change(change(good(), "credit.threshold", 0.7), "credit.shuffle_rewards", True)
+    stages.claim(tmp_path, changed)
+    put(tmp_path, "checkpoints/verifier", "eval/malt")
+    with pytest.raises(ValueError, match=r"config\.credit\.threshold: 0\.7 there") as caught:
+        stages.claim(tmp_path, good())
+    assert "trees" not in str(caught.value).replace(str(tmp_path), "")
+    assert "eval/base" not in str(caught.value)
+
+
+def test_the_record_says_how_the_directory_is_to_be_read(tmp_path):
+    stages.claim(tmp_path, good())
+    assert record(tmp_path)["format"] == run_record.FORMAT == 2
+
+
 def test_what_was_taken_over_is_remembered_with_its_date(tmp_path):
     stages.claim(tmp_path, good())
     put(tmp_path, "trees")
