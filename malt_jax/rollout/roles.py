@@ -26,15 +26,20 @@ ALWAYS_SHOWN = ("question", "hint")
 def chain(settings: Settings) -> tuple[Role, ...]:
     """The roles in order. Raises ValueError if a prompt names something that its role cannot see,
     and for a role that is named as what every prompt may show."""
+    return in_order({name: settings.roles[name] for name in settings.chain})
+
+
+def in_order(settings: Mapping[str, RoleSettings]) -> tuple[Role, ...]:
+    """Roles that work one after another, by name. Raises ValueError as `chain` does."""
     known = list(ALWAYS_SHOWN)
     roles = []
-    for name in settings.chain:
+    for name, of_role in settings.items():
         if name in ALWAYS_SHOWN:
             raise ValueError(
                 f"config.chain: {{{name}}} in a prompt is the {name} itself; give the role "
                 f"{name!r} another name"
             )
-        role = _role(name, settings.roles[name], known)
+        role = _role(name, of_role, known)
         roles.append(role)
         known.append(name)
     return tuple(roles)
