@@ -1,7 +1,6 @@
 """What leaves the house: a role's adapter as a PEFT directory with its model card, the same merged
 into the base's weights, and adapters that come in from elsewhere."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
