@@ -1,6 +1,8 @@
-"""The nouns that every room of the house shares: a question and the verdict on one answer to it."""
+"""The nouns that every room of the house shares: a question, the verdict on one answer to it, and a
+system that answers questions."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -22,6 +24,48 @@ class Question:
     answer: str
     choices: tuple[tuple[str, str], ...] = ()
     solution: str = ""
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to answer a question that is evaluated beside others.
+
+    `name` is its key in files and `title` its name in tables. `team` says whose adapters are used:
+    none ("base") or the trained ones. A "team" asks `roles` one after another, and the last one
+    answers; a "single" agent is one role that sees the question alone; a "debate" is several of
+    that role, who read each other's answers. `votes` answers are drawn and the majority counts.
+    `decoding` is "sampled" as `config.sample` says, or "greedy".
+    """
+
+    name: str
+    title: str
+    team: Literal["base", "trained"]
+    kind: Literal["single", "team", "debate"]
+    roles: tuple[str, ...]
+    votes: int = 1
+    decoding: Literal["sampled", "greedy"] = "sampled"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it uses trained adapters; every other system is a baseline."""
+        return self.team == "trained"
+
+    @property
+    def voted(self) -> bool:
+        """Whether its answer is a majority's."""
+        return self.votes > 1
+
+    @property
+    def rank(self) -> tuple[bool, int, int, bool]:
+        """Sort key of main systems: trained before untrained, whole teams before single agents,
+        more votes before fewer, sampled before greedy."""
+        kind = ("debate", "single", "team").index(self.kind)
+        return self.trained, kind, self.votes, self.decoding == "sampled"
+
+
+def main_system(systems: Sequence[System]) -> System:
+    """The system that tables compare the others with: the highest `rank`, the last among equals."""
+    return max(reversed(systems), key=lambda system: system.rank)
 
 
 @dataclass(frozen=True)

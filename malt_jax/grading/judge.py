@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from malt_jax.tasks.extract import Rules, Undecided, marked
+from malt_jax.tasks.extract import Rules, Undecided, first_question, marked
 from malt_jax.tasks.task import Choices, Task
 from malt_jax.types import Grade, Question
 
@@ -48,17 +48,19 @@ def by_rules(rules: Rules, sample: Sample, *, leniently: bool = False) -> Grade:
 
     The first mark that can be read counts. The fallback counts only where there is no mark at all
     and the completion came to its own end. `leniently`, for audits, whatever the completion holds
-    anywhere counts where no mark can be read, cut short or not.
+    anywhere counts where no mark can be read, cut short or not. Another question that a completion
+    asks and answers after its own is none of it.
     """
-    marks = marked(sample.completion)
+    completion = first_question(sample.completion)
+    marks = marked(completion)
     readings = ((answer, via) for text, via in marks if (answer := rules.read(text)))
     answer, via = next(readings, ("", ""))
     if not answer and leniently:
-        answer, via = rules.anywhere(sample.completion) or "", "fallback"
+        answer, via = rules.anywhere(completion) or "", "fallback"
     elif not answer and sample.truncated:
         return Grade("truncated")
     elif not answer and not marks:
-        answer, via = rules.fallback(sample.completion) or "", "fallback"
+        answer, via = rules.fallback(completion) or "", "fallback"
     if not answer:
         return Grade("unparseable")
     try:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from malt_jax.config.settings import CreditSettings
 from malt_jax.config.typed import build
-from malt_jax.report import freshness
+from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
-from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Settings, System
+from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
 
 T = TypeVar("T")
@@ -150,9 +150,11 @@ def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
 
 
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:
-    systems = tuple(
-        System(
+    systems = described.by_name(data)
+    scores = tuple(
+        Score(
             name=name,
+            system=systems[name],
             ci95=interval(row["ci95"]),
             prompt_tokens=row["tokens"]["prompt"],
             completion_tokens=row["tokens"]["completion"],
@@ -172,7 +174,7 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
-    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], systems, paired, flows)
+    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows)
 
 
 def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:

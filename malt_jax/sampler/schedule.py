@@ -136,7 +136,7 @@ class Shard:
             self.shared.give(group.pages)
             self.reserved -= group.reserved
             self.groups.remove(group)
-        logps, behaviour = (np.array(each, np.float32) for each in (row.logps, row.behaviour))
+        logps, behaviour = np.array([row.logps, row.behaviour], np.float32)
         completion = Completion(row.tokens, logps, behaviour, stopped)
         return group.request, row.child, completion
 

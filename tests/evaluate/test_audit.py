@@ -2,33 +2,34 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import planted_graders
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recipes import change, good
 
-from malt_jax import tasks
+from malt_jax import recipe, tasks
+from malt_jax.config.settings import Settings
 from malt_jax.evaluate import audit
 from malt_jax.grading import verdict
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
-SETTINGS = SimpleNamespace(
-    data=SimpleNamespace(task="gsm8k"),
-    trees="",
-    eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
-    chain=("generator", "refiner"),
-)
+
+def audited() -> Settings:
+    config = change(change(good(), "data.task", "gsm8k"), "chain", ("generator", "refiner"))
+    change(config, "eval.systems", ("sa", "sa_mv", "ma", "malt_mv"))
+    return recipe.parse(config)
+
+
+SETTINGS = audited()
 MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
 def row(question: str, path: tuple[int, ...], completion: str, finish: str = "stop") -> dict:
-    """A row of shards.SCHEMA as a run would have written it."""
-    grade = verdict(tasks.get("gsm8k"), completion, "2", truncated=finish == "length")
     """A row of records.SCHEMA as a run would have written it."""
-    grade = tasks.get("gsm8k").grade(completion, "2", truncated=finish == "length")
+    grade = verdict(tasks.get("gsm8k"), completion, "2", truncated=finish == "length")
     return {
         **dict.fromkeys(records.SCHEMA.names),
         "question_id": question,
@@ -161,7 +162,7 @@ def test_only_answers_without_a_mark_are_graded_again(tmp_path):
 
 def test_the_rule_is_read_where_a_file_has_it(tmp_path):
     """Both kinds of file beside each other in one directory."""
-    older = pa.schema([field for field in shards.SCHEMA if field.name != "via"])
+    older = pa.schema([field for field in records.SCHEMA if field.name != "via"])
     newer = older.append(pa.field("via", pa.string()))
     shards.write(tmp_path / "eval" / "base" / "shard-00000.parquet", BASE[:6], older)
     shards.write(tmp_path / "eval" / "base" / "shard-00001.parquet", with_via(BASE[6:]), newer)
@@ -174,7 +175,7 @@ def test_trees_of_another_run_are_not_graded_again(tmp_path):
     """A sweep of five variants graded the main run's samples six times."""
     for name in ("trees", "eval/malt"):
         shards.write(tmp_path / name / "shard-00000.parquet", BASE, records.SCHEMA)
-    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+    reusing = replace(SETTINGS, trees="runs/main")
     assert set(audit.run(tmp_path, reusing)["answers"]) == {
         "eval/malt generator",
         "eval/malt refiner",

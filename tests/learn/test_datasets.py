@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -200,3 +201,43 @@ def test_the_files_load_with_hugging_face_datasets(tmp_path):
     ):
         table = load_dataset("parquet", data_files=str(tmp_path / name), cache_dir=str(tmp_path))
         assert columns <= set(table["train"].column_names)
+
+
+def under(**changes) -> Chain:
+    """The same chain under other credit settings."""
+    chain = Chain()
+    chain.credit = replace(Chain.credit, **changes)
+    return chain
+
+
+def test_another_threshold_and_the_control_need_no_new_sample(tmp_path):
+    """What samples are worth follows from their grades whenever data sets are made."""
+    rows = [node(f"{i}", i / 8, (i,)) for i in range(9)]
+    write(tmp_path, rows)
+    (shard,) = (tmp_path / "trees").glob("shard-*")
+    before = shard.stat().st_mtime_ns
+
+    def positives(chain: Chain) -> list[str]:
+        datasets.run(tmp_path, chain)
+        kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
+        return [row["completion"] for row in kto if row["label"]]
+
+    assert positives(Chain()) == ["5", "6", "7", "8"]
+    assert positives(under(threshold=0.7)) == ["6", "7", "8"]
+    mixed = positives(under(shuffle_rewards=True))
+    assert len(mixed) == 4
+    assert mixed != ["5", "6", "7", "8"]
+    assert positives(Chain()) == ["5", "6", "7", "8"]
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_data_sets_of_other_settings_are_not_trained_on(tmp_path):
+    write(tmp_path, [node("a", 1.0), node("b", 0.0)])
+    datasets.check_fresh(tmp_path, Chain())  # of a warm start, or none yet
+    datasets.run(tmp_path, Chain())
+    datasets.check_fresh(tmp_path, Chain())
+    for other in (under(threshold=0.7), under(max_pairs_per_parent=1), under(shuffle_rewards=True)):
+        with pytest.raises(ValueError, match=r"datasets: made under other .* --stage=datasets"):
+            datasets.check_fresh(tmp_path, other)
+        datasets.run(tmp_path, other)
+        datasets.check_fresh(tmp_path, other)

@@ -57,10 +57,10 @@ def passes(team: Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
     directory = tmp_path_factory.mktemp("eval")
     passing = replace(team, stream="evaluate")
     driver.store(directory, chain_passes(passing, 2), QUESTIONS, 2, "test")
-    found = {question.id: [[], []] for question in QUESTIONS}
+    stored = {question.id: [[], []] for question in QUESTIONS}
     for row in shards.read(directory):
-        found[row["question_id"]][row["path"][0]].append(row)
-    return found
+        stored[row["question_id"]][row["path"][0]].append(row)
+    return stored
 
 
 def again(team, passes, shown, questions=QUESTIONS, per_batch=2) -> list[dict]:
@@ -73,15 +73,15 @@ def again(team, passes, shown, questions=QUESTIONS, per_batch=2) -> list[dict]:
 def test_the_own_critique_gives_the_stored_answer_bit_for_bit(team, passes):
     """Tokens, log-probability, verdict and path, though the pass ran beside other roles."""
     stored = [nodes[-1] for q in QUESTIONS for nodes in passes[q.id]]
-    found = again(team, passes, "own")
-    assert len(found) == 10
-    for drawn, other in zip(found, stored, strict=True):
+    answers = again(team, passes, "own")
+    assert len(answers) == 10
+    for drawn, other in zip(answers, stored, strict=True):
         assert drawn["parent"] == -1
         assert {**drawn, **dict.fromkeys(PLACE)} == {**other, **dict.fromkeys(PLACE)}
     # A team of another seed, or without its adapter, is another team.
     wrong = [replace(team, seed=8), replace(team, adapters={})]
-    for one in wrong:
-        texts = [row["completion"] for row in again(one, passes, "own", QUESTIONS[:2])]
+    for other_team in wrong:
+        texts = [row["completion"] for row in again(other_team, passes, "own", QUESTIONS[:2])]
         assert texts != [row["completion"] for row in stored[:4]]
 
 
@@ -105,20 +105,22 @@ def strange(passes: dict, rows: list[dict]) -> list[tuple[str, int]]:
 def test_the_other_critique_is_never_of_the_own_question(team, passes):
     critics = {nodes[1]["completion"] for q in QUESTIONS for nodes in passes[q.id]}
     assert len(critics) > 6  # else one would pass for another
-    found = again(team, passes, "other")
-    assert not strange(passes, found)
-    assert [row["path"] for row in found] == [[0, 0, 0], [1, 0, 0]] * 5
+    answers = again(team, passes, "other")
+    assert not strange(passes, answers)
+    assert [row["path"] for row in answers] == [[0, 0, 0], [1, 0, 0]] * 5
     assert len(strange(passes, again(team, passes, "own"))) > 6  # the planted fault
     stored = [nodes[-1]["completion"] for q in QUESTIONS for nodes in passes[q.id]]
-    assert [row["completion"] for row in found] != stored
+    assert [row["completion"] for row in answers] != stored
 
 
 def test_what_differs_the_critique_alone_has_done(team, passes):
     """Where all critics said the same, the other's critique changes no bit: the random numbers and
     the rest of the prompt are the pass's own."""
     same = {
-        name: [[first, {**critic, "completion": "so it is"}, last] for first, critic, last in one]
-        for name, one in passes.items()
+        name: [
+            [first, {**critic, "completion": "so it is"}, last] for first, critic, last in stored
+        ]
+        for name, stored in passes.items()
     }
     assert again(team, same, "own") == again(team, same, "other")
 
@@ -164,9 +166,9 @@ def test_a_killed_run_continues(team, passes, tmp_path):
 
 @given(st.sets(st.text(max_size=4), min_size=2, max_size=40))
 def test_strangers_are_a_derangement(ids):
-    found = strangers(ids)
-    assert set(found) == set(found.values()) == ids
-    assert all(one != other for one, other in found.items())
+    others = strangers(ids)
+    assert set(others) == set(others.values()) == ids
+    assert all(name != other for name, other in others.items())
 
 
 def test_strangers_literally():

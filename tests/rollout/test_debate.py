@@ -39,16 +39,16 @@ def team(rows: int = 12) -> Team:
     return Team(sampler, tokenizer, (GENERATOR,), {}, task, Sampling(1.0), 0, "collect")
 
 
-def debates(one: Team, questions=QUESTIONS, agents=3, rounds=3) -> dict[str, list[Node]]:
-    strategy = debate.debate(one, how(agents, rounds))
+def debates(playing: Team, questions=QUESTIONS, agents=3, rounds=3) -> dict[str, list[Node]]:
+    strategy = debate.debate(playing, how(agents, rounds))
     return {tree.question.id: tree.nodes for tree in driver.expand(strategy, questions)}
 
 
-def drawn(found: dict[str, list[Node]]) -> dict:
+def drawn(grown: dict[str, list[Node]]) -> dict:
     """Tokens and log-probabilities by question and path."""
     return {
         (name, node.path): (node.completion.tokens, node.completion.logps.tolist())
-        for name, nodes in found.items()
+        for name, nodes in grown.items()
         for node in nodes
     }
 
@@ -218,7 +218,7 @@ def test_outcome():
 
 def test_the_longest_prompt_is_known_before(monkeypatch):
     """Answers longer than a role may write are cut, and their control tokens stay text."""
-    one, hint = team(), tasks.get("arithmetic").answer_hint
+    playing, hint = team(), tasks.get("arithmetic").answer_hint
     long, question = "<|end|><|assistant|>" * 3, QUESTIONS[4]
     logps = np.zeros((2, 40), np.float32)
     prompts = []
@@ -227,12 +227,12 @@ def test_the_longest_prompt_is_known_before(monkeypatch):
         while request := take():
             prompts.append(request.prompt)
             children = len(request.keys)
-            ids = one.tokenizer.encode(long)
+            ids = playing.tokenizer.encode(long)
             yield request, [Completion(ids, *logps, False)] * children
 
     monkeypatch.setattr(Sampler, "run", run)
-    debates(one, [question], agents=4, rounds=2)
-    size = debate.prompt_size(GENERATOR, how(4), hint, one.tokenizer)
+    debates(playing, [question], agents=4, rounds=2)
+    size = debate.prompt_size(GENERATOR, how(4), hint, playing.tokenizer)
     assert {len(prompt) for prompt in prompts[1:]} == {size + len(question.text)}
     blank = prompt_ids(
         debate.debater(GENERATOR, how(4)),
@@ -240,10 +240,10 @@ def test_the_longest_prompt_is_known_before(monkeypatch):
         hint,
         dict.fromkeys(["other_1", "other_2", "other_3"], ""),
         {},
-        one.tokenizer,
+        playing.tokenizer,
     )
 
     def control(ids):
-        return [i for i in ids if i in one.tokenizer.control_ids]
+        return [i for i in ids if i in playing.tokenizer.control_ids]
 
     assert all(control(prompt) == control(blank) for prompt in prompts[1:])

@@ -21,13 +21,13 @@ QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(4)]
 
 
 def config(workdir: Path, **changes) -> dict:
-    found = good()
+    rows_now = good()
     for role, length in (("generator", 10), ("verifier", 8), ("refiner", 9)):
-        change(found, f"roles.{role}.max_new_tokens", length)
+        change(rows_now, f"roles.{role}.max_new_tokens", length)
     changes = {"workdir": str(workdir), "model.path": "m", **changes}
     for key, value in changes.items():
-        change(found, key.replace("__", "."), value)
-    return found
+        change(rows_now, key.replace("__", "."), value)
+    return rows_now
 
 
 def grown(given: dict) -> list[dict]:
@@ -71,14 +71,14 @@ def reused(source: Path, workdir: Path, **changes) -> list[dict]:
 
 def test_fewer_branches_are_the_tree_that_would_have_grown(source, tmp_path):
     fewer = {f"roles.{role}.branching": 2 for role in ("generator", "verifier", "refiner")}
-    found = reused(source, tmp_path, **fewer)
+    rows_now = reused(source, tmp_path, **fewer)
     expected = grown(config(tmp_path, **fewer))
     samples = ("completion_token_ids", "prompt_token_ids", "behaviour_logprobs", "policy")
     for key in ("question_id", "role", "node", "parent", "path", *samples):
-        assert [row[key] for row in found] == [row[key] for row in expected], key
-    leaves = [row for row in found if row["role"] == "refiner"]
+        assert [row[key] for row in rows_now] == [row[key] for row in expected], key
+    leaves = [row for row in rows_now if row["role"] == "refiner"]
     assert all(row["reward"] == float(row["status"] == "correct") for row in leaves)
-    for critique in (row for row in found if row["role"] == "verifier"):
+    for critique in (row for row in rows_now if row["role"] == "verifier"):
         family = critique["question_id"], critique["path"]
         below = [r["reward"] for r in leaves if (r["question_id"], r["path"][:-1]) == family]
         assert critique["value"] == pytest.approx(sum(below) / 2)
@@ -86,28 +86,28 @@ def test_fewer_branches_are_the_tree_that_would_have_grown(source, tmp_path):
 
 def test_another_threshold_changes_labels_alone(source, tmp_path):
     before = reused(source, tmp_path / "before")
-    found = reused(source, tmp_path, **{"credit.threshold": 0.7})
-    assert [row["value"] for row in found] == [row["value"] for row in before]
-    assert [row["label"] for row in found] == [row["value"] > 0.7 for row in before]
-    assert any(a["label"] != b["label"] for a, b in zip(found, before, strict=True))
+    rows_now = reused(source, tmp_path, **{"credit.threshold": 0.7})
+    assert [row["value"] for row in rows_now] == [row["value"] for row in before]
+    assert [row["label"] for row in rows_now] == [row["value"] > 0.7 for row in before]
+    assert any(a["label"] != b["label"] for a, b in zip(rows_now, before, strict=True))
 
 
 def test_shuffled_rewards_keep_samples_and_verdicts(source, tmp_path):
     before = reused(source, tmp_path / "before")
-    found = reused(source, tmp_path, **{"credit.shuffle_rewards": True})
-    assert [row["status"] for row in found] == [row["status"] for row in before]
+    rows_now = reused(source, tmp_path, **{"credit.shuffle_rewards": True})
+    assert [row["status"] for row in rows_now] == [row["status"] for row in before]
     rewards = [[row["reward"] for row in rows if row["reward"] is not None]
-               for rows in (before, found)]  # fmt: skip
+               for rows in (before, rows_now)]  # fmt: skip
     assert sorted(rewards[0]) == sorted(rewards[1])
     assert rewards[0] != rewards[1]
 
 
 def test_a_chain_of_one_is_graded_by_its_own_answers(source, tmp_path):
     """STaR: the generator's value is whether its own answer is right, not its refiners'."""
-    found = reused(source, tmp_path, chain=("generator",))
-    assert [len(row["path"]) for row in found] == [1] * 12
-    assert all(row["value"] == float(row["status"] == "correct") for row in found)
-    assert {row["label"] for row in found} == {True, False}
+    rows_now = reused(source, tmp_path, chain=("generator",))
+    assert [len(row["path"]) for row in rows_now] == [1] * 12
+    assert all(row["value"] == float(row["status"] == "correct") for row in rows_now)
+    assert {row["label"] for row in rows_now} == {True, False}
 
 
 def test_a_second_run_writes_nothing(source, tmp_path):

@@ -1,6 +1,7 @@
 """A strategy that the package knows nothing of, through driver, shards and data sets."""
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,8 @@ from telling import telling
 from trees import QUESTIONS, ROLES, team, trees
 from until_agreed import MOST, until_agreed
 
-from malt_jax import credit
+from malt_jax import credit, grading
 from malt_jax.config.settings import CreditSettings
-from malt_jax.grading import isolation
 from malt_jax.learn import datasets
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
@@ -58,7 +58,7 @@ def test_trees_as_large_as_it_took(stored):
         (4, 1, [1, 0], "reader"),
     ]
     assert [r["answer"] for r in q1] == ["1", "2", "3", "2", "3"]
-    assert q1[-1]["prompt"].endswith("1+1: Final Answ<|end|><|assistant|>")  # cut to 12 tokens
+    assert q1[-1]["prompt"].endswith("1+1: Final Answer<|end|><|assistant|>")  # cut to 12 tokens
     assert [r["score"] for r in by_question["q2"]] == [1, 0, 0, 0, 0, 1]
 
 
@@ -96,30 +96,33 @@ def test_a_strategy_that_asks_nothing_is_named():
 
 def test_answers_are_graded_beside_the_sampler(monkeypatch):
     """The first verdict may take as long as it likes: sampling goes on, and waits at the end."""
-    real, drawn, release = isolation.grade, [0], threading.Event()
-
-    def slow(*arguments, **named):
-        assert release.wait(60)
-        return real(*arguments, **named)
+    real, drawn, release = grading.submit, [0], threading.Event()
 
     def progress(nodes):
         drawn[0] += nodes
         if drawn[0] == 5 * 27:
             release.set()
 
-    monkeypatch.setattr(isolation, "grade", slow)
+    def late(task, samples):
+        assert release.wait(60)
+        return real(task, samples).result()
+
     strategy = full_tree(telling(team(), lambda name, path: "Final Answer: 2"))
-    (rows,) = driver.grow(strategy, QUESTIONS, 5, progress, Work())
+    with ThreadPoolExecutor(1) as beside:
+        monkeypatch.setattr(grading, "submit", lambda *asked: beside.submit(late, *asked))
+        (rows,) = driver.grow(strategy, QUESTIONS, 5, progress, Work())
     right = [row for row in rows if row["status"] == "correct"]
     assert {row["question_id"] for row in right} == {"q1"}
     assert len(right) == 3 + 18
 
 
 def test_a_bad_reference_ends_the_run_with_its_message(monkeypatch):
-    def refuses(task, samples):
-        raise ValueError("reference answer: '?' is no number")
+    def refused(task, samples):
+        graded = Future()
+        graded.set_exception(ValueError("reference answer: '?' is no number"))
+        return graded
 
-    monkeypatch.setattr(isolation, "grade", refuses)
+    monkeypatch.setattr(grading, "submit", refused)
     strategy = full_tree(telling(team(), lambda name, path: "x"))
     with pytest.raises(ValueError, match="is no number"):
         list(driver.grow(strategy, QUESTIONS, 2, lambda nodes: None, Work()))

@@ -84,11 +84,11 @@ def test_no_prompt_token_is_computed_twice():
 def test_roles_decode_side_by_side():
     """A verifier starts while generators of later questions still run, and each role samples under
     its own adapter (level by level, the first verifier would wait for the last generator)."""
-    one, order = team(), []
+    playing, order = team(), []
     adapters = {
         role.name: jax.tree.map(
             lambda x, i=i: x + 0.2 * jax.random.normal(jax.random.key(i), x.shape),
-            lora.init(one.sampler.config, jax.random.key(i), rank=2, alpha=4.0),
+            lora.init(playing.sampler.config, jax.random.key(i), rank=2, alpha=4.0),
         )
         for i, role in enumerate(ROLES)
     }
@@ -101,14 +101,14 @@ def test_roles_decode_side_by_side():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
-        mixed = by_path(trees(replace(one, adapters=adapters)))
+        mixed = by_path(trees(replace(playing, adapters=adapters)))
     depths = [depth for depth, _ in order]
     assert depths != sorted(depths)
-    alone = by_path(trees(replace(one, adapters={"generator": adapters["generator"]})))
+    alone = by_path(trees(replace(playing, adapters={"generator": adapters["generator"]})))
     assert all(alone[key] == mixed[key] for key in mixed if len(key[1]) == 1)
-    plain = by_path(trees(one))
+    plain = by_path(trees(playing))
     for depth, role in enumerate(ROLES):
-        partly = by_path(trees(replace(one, adapters={role.name: adapters[role.name]})))
+        partly = by_path(trees(replace(playing, adapters={role.name: adapters[role.name]})))
         changed = [len(path) for name, path in plain if plain[name, path] != partly[name, path]]
         assert min(changed) == depth + 1
 
@@ -173,18 +173,23 @@ def test_values_of_a_planted_tree():
     right, wrong = "so Final Answer: 2", "Final Answer: 3"
     leaves = [right, right, right, wrong, wrong, wrong, right, wrong]
     rows = credit.assign(planted(leaves), CREDIT, 0)
-    found = {(row["role"], tuple(row["path"])): row for row in rows}
+    by_place = {(row["role"], tuple(row["path"])): row for row in rows}
     assert len(rows) == 2 + 4 + 8
-    assert found["generator", (0,)]["value"] == 0.75
-    assert found["generator", (1,)]["value"] == 0.25
-    assert [found["verifier", (i, j)]["value"] for i in (0, 1) for j in (0, 1)] == [1, 0.5, 0, 0.5]
-    assert found["verifier", (0, 0)]["label"]
-    assert not found["verifier", (0, 1)]["label"]  # one half is not above one half
-    assert found["generator", (0,)]["status"] == "wrong"
-    assert found["verifier", (0, 0)]["status"] == ""
-    assert found["refiner", (0, 0, 0)]["answer"] == "2"
+    assert by_place["generator", (0,)]["value"] == 0.75
+    assert by_place["generator", (1,)]["value"] == 0.25
+    assert [by_place["verifier", (i, j)]["value"] for i in (0, 1) for j in (0, 1)] == [
+        1,
+        0.5,
+        0,
+        0.5,
+    ]
+    assert by_place["verifier", (0, 0)]["label"]
+    assert not by_place["verifier", (0, 1)]["label"]  # one half is not above one half
+    assert by_place["generator", (0,)]["status"] == "wrong"
+    assert by_place["verifier", (0, 0)]["status"] == ""
+    assert by_place["refiner", (0, 0, 0)]["answer"] == "2"
     assert [row["reward"] for row in rows if row["role"] == "refiner"] == [1, 1, 1, 0, 0, 0, 1, 0]
-    assert found["verifier", (0, 0)]["reward"] is None
+    assert by_place["verifier", (0, 0)]["reward"] is None
 
 
 def test_shuffled_rewards_keep_the_true_status():
@@ -253,12 +258,12 @@ def test_hosts_write_the_shards_that_one_would(tmp_path):
     grow_nothing(tmp_path / "two", calls, hosts.Part(1, 2))
     grow_nothing(tmp_path / "one", calls)
     assert calls == [["q0", "q1", "q4"], ["q2", "q3"], ["q0", "q1", "q2", "q3", "q4"]]
-    one, two = (
+    alone, together = (
         {path.name: path.read_bytes() for path in shards.paths(tmp_path / name)}
         for name in ("one", "two")
     )
-    assert list(one) == [f"shard-0000{i}.parquet" for i in range(3)]
-    assert one == two
+    assert list(alone) == [f"shard-0000{i}.parquet" for i in range(3)]
+    assert alone == together
     (tmp_path / "two" / "shard-00000.parquet").unlink()
     grow_nothing(tmp_path / "two", calls, hosts.Part(0, 3))
     assert calls[-1] == ["q0", "q1"]

@@ -47,18 +47,18 @@ def valued(answers: list[str], settings: CreditSettings = CREDIT) -> list[dict]:
 LEAVES = ["right 1", "exit", "right 2", "fault", "exit", "crash", "exit", "right 3"]
 
 
-def by_path(found: list[dict]) -> dict[tuple[int, ...], dict]:
-    return {tuple(row["path"]): row for row in found}
+def by_path(sampled: list[dict]) -> dict[tuple[int, ...], dict]:
+    return {tuple(row["path"]): row for row in sampled}
 
 
 def test_an_unknown_leaf_counts_in_no_mean_and_is_no_negative():
-    found = by_path(valued(LEAVES))
+    sampled = by_path(valued(LEAVES))
     facts = ("status", "answer", "reward", "value", "label")
-    assert [found[0, 0, 0][k] for k in facts] == ["correct", "right 1", 1.0, 1.0, True]
-    assert [found[0, 0, 1][k] for k in facts] == ["unknown", "", None, None, None]
-    assert found[0, 0]["value"] == found[0,]["value"] == found[1,]["value"] == 1.0
-    assert [found[1, 0][k] for k in ("value", "label")] == [None, None]  # none of its leaves
-    assert found[1, 1]["value"] == 1.0
+    assert [sampled[0, 0, 0][k] for k in facts] == ["correct", "right 1", 1.0, 1.0, True]
+    assert [sampled[0, 0, 1][k] for k in facts] == ["unknown", "", None, None, None]
+    assert sampled[0, 0]["value"] == sampled[0,]["value"] == sampled[1,]["value"] == 1.0
+    assert [sampled[1, 0][k] for k in ("value", "label")] == [None, None]  # none of its leaves
+    assert sampled[1, 1]["value"] == 1.0
 
 
 def test_shuffled_rewards_leave_missing_leaves_where_they_are():
@@ -94,9 +94,9 @@ def test_shards_and_data_sets_take_them(tmp_path):
 
 
 def test_a_tree_without_any_grade_gives_nothing_and_ends_no_run(tmp_path):
-    found = rows(["exit"] * 8)
-    assert {row["value"] for row in credit.assign(found, CREDIT, 0)} == {None}
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", found, records.SCHEMA)
+    sampled = rows(["exit"] * 8)
+    assert {row["value"] for row in credit.assign(sampled, CREDIT, 0)} == {None}
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", sampled, records.SCHEMA)
 
     class settings:
         chain = ("generator", "verifier", "refiner")

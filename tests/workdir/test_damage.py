@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from malt_jax.learn.phases import PHASES
-from malt_jax.workdir import run_record, shards, storage
+from malt_jax.workdir import shards, storage
 
 ROWS = [
     {
@@ -82,7 +82,7 @@ def test_a_kill_between_the_two_files_leaves_no_file(tmp_path: Path, monkeypatch
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_record.storage, "_note_digest", killed)
+    monkeypatch.setattr(storage, "_note_digest", killed)
     with pytest.raises(KeyboardInterrupt), storage.written_whole(path, checked=True) as stream:
         stream.write(b"x")
     assert not path.exists()
