@@ -1,15 +1,14 @@
-"""What the paper reports, read from `third_party/`, which an installed package may lack."""
+"""What the paper reports, read from `third_party/`."""
 
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import malt_jax
+from malt_jax.config.places import shipped
 
 TASK = "TASK"
-_FILE = Path(malt_jax.__file__).parents[1] / "third_party" / "malt_paper_results.json"
+_FILE = shipped("third_party") / "malt_paper_results.json"
 
 
 def accuracy(config: dict[str, Any], row: str, ablation: Sequence[str] = ()) -> float | None:

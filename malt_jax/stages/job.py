@@ -1,10 +1,9 @@
-"""The story in order: what the stages need, and the stages themselves, in one work directory."""
+"""What the stages of a job share: the model, the questions, the team, each made when asked for."""
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,20 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
-from malt_jax import export, models, report, tasks
+from malt_jax import export, models, tasks
 from malt_jax.config.settings import ModelSettings, Settings
-from malt_jax.evaluate import audit, evaluation, systems
-from malt_jax.learn import datasets, warm_start
+from malt_jax.evaluate import systems
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import reuse, roles
+from malt_jax.rollout import roles
 from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
-from malt_jax.stages import collect, train
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
 from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import read_json
-
-STAGES = ("collect", "datasets", "train", "evaluate", "report")
-ON_REQUEST = ("solutions", "merge")
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,8 @@ class Job:
 
     settings: Settings
     collects: bool  # whether a stage of this job draws trees
+    config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
+    topology: str = ""  # the accelerators to plan for
 
     @property
     def directory(self) -> Path:
@@ -155,14 +151,14 @@ class Job:
             )
 
     def _write_account(self, path: Path, split: str, account: tasks.LoadReport) -> None:
-        there = read_json(path) if path.exists() else {}
-        found = dataclasses.asdict(account)
-        if quarantined := found.pop("quarantined"):
+        splits = read_json(path) if path.exists() else {}
+        counts = dataclasses.asdict(account)
+        if quarantined := counts.pop("quarantined"):
             file = self.directory / "quarantine" / f"{split}.json"
             names = ("place", "reason", "begins")
             storage.write_json(file, [dict(zip(names, row, strict=True)) for row in quarantined])
             logging.warning("%s: %d malformed rows are listed there", file, len(quarantined))
-        storage.write_json(path, there | {split: found})
+        storage.write_json(path, splits | {split: counts})
 
     @cached_property
     def team(self) -> Team:
@@ -213,9 +209,9 @@ class Job:
         None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
         none, and if one was made for another base.
         """
-        found: dict[str, Adapter | None] = {}
+        adapters: dict[str, Adapter | None] = {}
         if not any(system.trained for system in self.systems):
-            return found
+            return adapters
         for role in self.settings.chain:
             path = storage.at(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:
@@ -225,8 +221,14 @@ class Job:
             if path != Path():
                 adapter = export.load(path, self.model)
                 shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
-                found[role] = jax.tree.map(mesh.put, adapter, shardings)
-        return found
+                adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
+        return adapters
+
+    def base_hashes(self) -> dict[str, str]:
+        """The hashes that `config.json` notes of the model. None of several hosts, for which the
+        first alone may not load it."""
+        facts = {} if hosts.several() else identity(self.model)
+        return {name: value for name, value in facts.items() if name.endswith("_hash")}
 
     def claim_base(self) -> None:
         """Notes the model's identity in `config.json`. Raises ValueError, and notes nothing, if
@@ -250,76 +252,3 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
     return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError if the prompts leave no room for a question in the model's context, or if
-    there is no system of a name in `config.eval.systems`."""
-    job = Job(settings, collects=False)
-    _ = job.systems, job.rooms
-
-
-def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
-    """Runs the stages in the work directory, where each goes on from what it already holds.
-
-    `config` is the resolved config as given, kept beside the results. Raises ValueError if the
-    work directory holds another config's results.
-    """
-    job = Job(settings, "collect" in stages and not settings.trees)
-    # What is wrong with these must show before anything is written.
-    _ = job.chain, job.task, job.systems, job.single_agent
-    _claim(job.directory, config)
-    for stage in stages:
-        started = time.perf_counter()
-        logging.info("stage %s", stage)
-        _run_stage(stage, job, config)
-        logging.info("stage %s took %.0f s", stage, time.perf_counter() - started)
-
-
-def _claim(directory: Path, config: Mapping[str, Any]) -> None:
-    """`rundir.claim` by the first host. Raises ValueError if the others have another directory of
-    this name."""
-    hosts.by_first(lambda: run_record.claim(directory, config))
-    path = directory / "config.json"
-    if not hosts.same(path.read_bytes() if path.exists() else b""):
-        raise ValueError(
-            f"config.workdir: {directory} is not one directory for all hosts; name one on a file "
-            "system that they share, or in a bucket"
-        )
-
-
-def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
-    directory, settings = job.directory, job.settings
-    match stage:
-        case "collect":
-            job.claim_base()
-            if settings.trees:
-                base = job.model.content_hash
-                hosts.by_first(lambda: reuse.run(directory, settings, config, base))
-            else:
-                collect.run(directory, settings, job.team, job.training)
-        case "datasets":
-            hosts.by_first(lambda: datasets.run(directory, settings))
-        case "train":
-            job.claim_base()
-            train.run(directory, settings, job.model, job.mesh)
-        case "evaluate":
-            job.claim_base()
-            evaluation.run(directory, settings, job.team, job.adapters(), job.held_out)
-            hosts.by_first(lambda: audit.run(directory, settings))
-            hosts.by_first(lambda: export.refresh(directory, settings))
-        case "solutions":
-            asked, tokenizer = job.training, job.model.tokenizer
-            taught = [role for role in settings.chain if settings.roles[role].train]
-            what = directory, job.chain, taught, job.task, tokenizer, asked
-            hosts.by_first(partial(warm_start.run, *what))
-        case "merge":
-            if hosts.several():
-                raise ValueError("--stage=merge is work for one host: give it there, --processes=1")
-            export.merge(directory, settings, job.model)
-        case "report":
-            hosts.by_first(lambda: _report(directory))
-
-
-def _report(directory: Path) -> None:
-    logging.info("open %s", storage.absolute(report.write(directory)).as_uri())

@@ -19,7 +19,10 @@ from malt_jax.models.lora import Adapter
 from malt_jax.runtime import hosts
 from malt_jax.runtime import mesh as meshes
 from malt_jax.stages import preflight
+from malt_jax.stages.job import Job
+from malt_jax.stages.stage import Stage, known
 from malt_jax.workdir import storage
+from malt_jax.workdir.outputs import Output
 
 
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
@@ -75,3 +78,30 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         if phase.exported and name != names[-1]:
             export.write(workdir, settings, model, role, adapter, name)
     return adapter
+
+
+def _foresee(job: Job) -> None:
+    known(job)
+    metrics.check(job.settings.wandb)
+
+
+def _stage(job: Job) -> None:
+    job.claim_base()
+    run(job.directory, job.settings, job.model, job.mesh)
+
+
+STAGE = Stage(
+    "train",
+    "train an adapter for every role, phase by phase, and export it",
+    _stage,
+    (
+        Output(
+            "checkpoints/{role}/{phase}",
+            ("lora.*", "{phase}.*", "credit.*", "roles.{role}.train", "roles.{role}.adapter"),
+            ("datasets", "checkpoints/{role}/{earlier}"),
+        ),
+        Output("export/{role}", needs=("checkpoints/{role}/*",)),
+        Output("export/{phase}/{role}", needs=("checkpoints/{role}/{phase}",)),
+    ),
+    foresees=_foresee,
+)

@@ -1,4 +1,4 @@
-"""Completions that a grader got wrong once, with the right verdict: files handed in, and own ones."""
+"""Completions that a grader got wrong once, with the right verdict: from files, and literals."""
 
 import json
 import os

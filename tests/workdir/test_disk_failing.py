@@ -23,9 +23,9 @@ from malt_jax import report
 from malt_jax.evaluate import audit, evaluation
 from malt_jax.learn import datasets, metrics
 from malt_jax.recipe import parse
-from malt_jax.stages import collect, job, train
+from malt_jax.stages import claim, collect, job, train
 from malt_jax.types import Question
-from malt_jax.workdir import checkpoints, lock, run_record, storage
+from malt_jax.workdir import checkpoints, lock, storage
 
 QUESTIONS = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(4)]
 CHANGES = {
@@ -128,7 +128,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
     def through(workdir: Path) -> None:
         with lock.sole(workdir):
-            run_record.claim(workdir, config)
+            claim(workdir, config)
             collect.run(workdir, parsed, team, QUESTIONS)
             datasets.run(workdir, parsed)
             train.run(workdir, parsed, one.model, one.mesh)

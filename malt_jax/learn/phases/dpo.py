@@ -193,6 +193,7 @@ PHASE = Phase(
     lacks=lacks,
     completions=completions_of("chosen", "rejected"),
     branches=2,
+    siblings=2,
     extra=extra,
     loss=loss,
     expected=expected,

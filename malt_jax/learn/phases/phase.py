@@ -135,6 +135,8 @@ class Phase(Generic[SettingsT]):
     """Whether an optimiser step may be split into micro-batches."""
     after: tuple[str, ...] = ()
     """Phases of which a role must have gone through one before; none: it may be the first."""
+    siblings: int = 1
+    """The fewest samples of a parent of which a row can be made."""
     exported: bool = False
     """Whether what it leaves to a later phase is exported too, to `export/NAME/ROLE`."""
     writing: Callable[[Path, pa.Schema], AbstractContextManager[Callable[[list[Row]], None]]] = (
