@@ -20,7 +20,7 @@ _TEXT = (
 # A unit, but no letter that is a factor: 3\mathrm{i}, 2\text{x}.
 _UNIT_TEXT = (
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*"
-    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|pi|[xyz]{2})\s*\})[^{}]*\}"
+    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|\\?pi|[xyz]{2})\s*\})[^{}]*\}"
 )
 _GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)"
 _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -33,6 +33,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"^\s*(?:\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])|≈|=)\s*"), ""),
     (re.compile(r"^\{([^{}]*)\}$"), r"\1"),
+    (re.compile(r"(?<=\d)(?:st|nd|rd|th)$"), ""),
+    (re.compile(r"(?:,?\s*\\text\s*\{\s*and\s*\}|(?<=\w)\s+and\s)\s*(?=[A-Z])"), ", "),
     (re.compile(r"(?<=\d)\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
