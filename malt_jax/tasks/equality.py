@@ -102,7 +102,7 @@ def _equal(a: str, b: str) -> bool:
 
 def _says(sides: Sequence[str], truth: str) -> bool:
     """Whether an equation answers with `truth`, which is none: as the last side of "a+b = 7", as
-    every side of "1/2 = 0.5", and as what "2x + 4y = 3" is when it is solved for a letter."""
+    every side of "1/2 = 0.5", and as what "2x + 4y = 3" is when it is solved for y."""
     first, *_, last = sides
     named = [bool(_letters(side) or _NAMES.search(side)) for side in sides]
     if not any(named):
@@ -117,11 +117,11 @@ def _says(sides: Sequence[str], truth: str) -> bool:
 
 
 def _solves(value: str, sides: Sequence[str]) -> bool:
-    """Whether an equation says that the one letter which `value` lacks is `value`."""
+    """Whether an equation of a line or a plane, solved for y or z, has the other side `value`."""
     if len(sides) != 2 or not _letters(value):
         return False
     others = set().union(*map(_letters, sides)) - _letters(value)
-    if len(others) != 1 or not all(map(_is_expression, (*sides, value))):
+    if others not in ({"y"}, {"z"}) or not all(map(_is_expression, (*sides, value))):
         return False
     return symbolic.proportional((sides[0], sides[1]), (others.pop(), value), False)
 
