@@ -7,6 +7,8 @@ chains and sentences before a value of MATH, degrees, boxes, letters that look l
 
 # (completion, reference), each right.
 GSM8K = [
+    ("Final Answer: He can skip 4 classes because 10 - 4 = 6", "4"),
+    ("Final Answer: She needed 132 spoons of sugar to make 16 muffins.", "132"),
     ("Final Answer: In 3 weeks he saved $45.", "45"),
     ("Final Answer: Each of the 3 boys gets 5 apples.", "5"),
     ("Final Answer: For 4 tickets he pays $60.", "60"),
