@@ -38,8 +38,8 @@ from etils import epath  # noqa: E402
 
 from malt_jax import stages  # noqa: E402
 from malt_jax.config import files, overrides  # noqa: E402
-from malt_jax.experiments.compare import MAIN  # noqa: E402
-from malt_jax.report import sweep_page  # noqa: E402
+from malt_jax.report import described, sweep_page  # noqa: E402
+from malt_jax.types import main_system  # noqa: E402
 from malt_jax.workdir.run_record import flat  # noqa: E402
 
 _LONGEST_NAME = 63  # of a job of Kubernetes, a label of Google Cloud
@@ -243,7 +243,7 @@ def write(sweep: Sweep) -> None:
         (point, name, evaluation["systems"][name])
         for point, evaluation in evaluations
         if evaluation is not None
-        for name in [next(name for name in MAIN if name in evaluation["systems"])]
+        for name in [main_system(list(described.by_name(evaluation).values())).name]
     ]
     directory = ROOT / "runs" / sweep.name
     directory.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ setting's documentation says where it does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from malt_jax.config import prompts
 from malt_jax.config.phase import PhaseSettings
@@ -21,8 +21,6 @@ from malt_jax.config.schema import (
     positive,
     setting,
 )
-
-SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
 
 _COUNT = at_least(0, "must be 0 or a count")
 
@@ -186,7 +184,9 @@ class EvalSettings:
     systems: tuple[str, ...] = setting(
         ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
         "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
-        filled(f"empty; choose from {list(SYSTEMS)}"),
+    )
+    single_agent: str = setting(
+        "", "the role that is the single agent; empty: the first of config.chain"
     )
     votes: int = setting(
         3,
@@ -203,11 +203,6 @@ class EvalSettings:
     )
     debate: DebateSettings = group(DebateSettings, "the debate's own settings")
     resamples: int = setting(10_000, "of the bootstrap that gives intervals", positive())
-
-    def rules(self) -> Checks:
-        """Systems exist."""
-        unknown = [name for name in self.systems if name not in SYSTEMS]
-        return [("systems", False, f"{name!r} is not one of {list(SYSTEMS)}") for name in unknown]
 
 
 @dataclass(frozen=True)
@@ -271,6 +266,11 @@ class Settings:
     )
     eval: EvalSettings = group(EvalSettings, "what is compared")
     mesh: MeshSettings = group(MeshSettings, "the layout of the devices")
+
+    def as_config(self) -> dict[str, Any]:
+        """The plain nested dictionary that these settings are made of."""
+        config = asdict(self)
+        return config | config.pop("phases")
 
     @property
     def branching(self) -> tuple[int, ...]:

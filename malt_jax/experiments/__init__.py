@@ -27,10 +27,10 @@ def run(config: Config) -> None:
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
     parsed = {name: recipe.parse(resolved) for name, resolved in configs.items()}
-    own = recipe.parse(main)
-    for one in (own, *parsed.values()):
-        stages.check(one)
-    stages.run(own, main, stages.in_order())
+    of_main = recipe.parse(main)
+    for checked in (of_main, *parsed.values()):
+        stages.check(checked)
+    stages.run(of_main, main, stages.in_order())
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():

@@ -9,17 +9,24 @@ sampled, to the token.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from malt_jax import credit
 from malt_jax.config.settings import CreditSettings, Settings
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Row
+from malt_jax.rollout import records
 from malt_jax.workdir import shards, storage
+
+_NODE = (
+    *("role", "question_id", "node", "parent", "prompt", "completion", "score"),
+    *("prompt_token_ids", "completion_token_ids"),
+)
 
 
 @dataclass
@@ -35,8 +42,9 @@ class Harvest:
 
 
 def run(workdir: Path, settings: Settings) -> dict[str, Any]:
-    """Writes `datasets/ROLE/PHASE.parquet` of every phase and `datasets/yield.json` from `trees/`;
-    returns the yield. A shard of trees is in memory at a time.
+    """Writes `datasets/ROLE/PHASE.parquet` of every phase, `datasets/yield.json` and
+    `datasets/credit.json` (the settings that they follow from) from `trees/`; returns the yield. A
+    shard of trees is in memory at a time.
 
     Raises ValueError if there are no trees.
     """
@@ -44,26 +52,41 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     if not paths:
         raise ValueError(f"{workdir / 'trees'}: no shards; run --stage=collect first")
     directory = workdir / "datasets"
+    columns = (*_NODE, *{name for phase in PHASES.values() for name in phase.reads})
     totals = {role: summary(Harvest()) for role in settings.chain}
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
             harvests = {role: Harvest() for role in settings.chain}
-            for (role, _, _), siblings in _families(shards.read_one(path)).items():
+            nodes = credit.assign(records.read(path, columns), settings.credit, settings.seed)
+            for (role, *_), siblings in _families(nodes).items():
                 gather(harvests[role], siblings, settings.credit)
             for role, harvest in harvests.items():
                 for phase, rows in harvest.rows.items():
                     writers[role][phase](rows)
                 totals[role] = _added(totals[role], summary(harvest))
     storage.write_json(directory / "yield.json", totals)
+    storage.write_json(directory / "credit.json", _made_under(settings))
     for role, counts in totals.items():
-        made = ", ".join(
-            f"{counts[phase.counted]} rows for {name}" for name, phase in PHASES.items()
-        )
+        made = ", ".join(f"{counts[phase.counted]} rows for {key}" for key, phase in PHASES.items())
         logging.info("%s: %d of %d positive, %s", role, counts["positives"], counts["nodes"], made)
         if why := lacks(counts):
             logging.warning("%s: %s", role, why)
     return totals
+
+
+def check_fresh(workdir: Path, settings: Settings) -> None:
+    """Raises ValueError if the data sets in `workdir` were made under other credit settings."""
+    path = workdir / "datasets" / "credit.json"
+    if path.exists() and storage.read_json(path) != _made_under(settings):
+        raise ValueError(
+            f"{path.parent}: made under other settings than config.credit; run --stage=datasets "
+            "again, which takes seconds and no samples"
+        )
+
+
+def _made_under(settings: Settings) -> Row:
+    return {"credit": asdict(settings.credit), "seed": settings.seed}
 
 
 def lacks(counts: Mapping[str, Any]) -> str:
@@ -89,11 +112,12 @@ def _writers(directory: Path, stack: ExitStack) -> dict[str, Callable[[list[Row]
     }
 
 
-def _families(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
-    """Siblings by (role, question, parent's path), in the order of the rows."""
-    families: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}
+def _families(rows: Sequence[Row]) -> dict[tuple[str, str, int, str], list[Row]]:
+    """Siblings by (role, question, parent, prompt), in the order of the rows. What a strategy asks
+    of a question itself, in other words at another time, has no parent to be told apart by."""
+    families: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
-        key = (row["role"], row["question_id"], tuple(row["path"][:-1]))
+        key = (row["role"], row["question_id"], row["parent"], row["prompt"])
         families.setdefault(key, []).append(row)
     return families
 

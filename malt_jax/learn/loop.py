@@ -1,7 +1,6 @@
 """The loop of one phase of one role: optimiser steps, held-out evaluations, checkpoints, and what
 becomes of steps that are not finite."""
 
-import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,20 +18,20 @@ from tqdm import tqdm
 
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.settings import Settings
-from malt_jax.learn import flops, metrics, optim, steps, validation
+from malt_jax.learn import metrics, steps, validation
 from malt_jax.learn.examples import Data
+from malt_jax.learn.figures import Values, step_figures
 from malt_jax.learn.packing import Plan, plan
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
-from malt_jax.runtime import hosts, peaks, process
+from malt_jax.runtime import hosts, process
 from malt_jax.workdir import checkpoints, storage
 
 _KEPT = 2  # checkpoints
 # A checkpoint at least so often, whatever `checkpoint_every` says: a step may take longer than a
 # signal leaves for it (`process.GRACE_SECONDS`), and would take all those before it along.
 _OVERDUE_SECONDS = 180.0
-Values = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def fit(
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
-            config=dataclasses.asdict(settings),
+            config=settings.as_config(),
         ) as write:
             run = _Training(
                 directory,
@@ -127,13 +126,14 @@ def fit(
             if not done and phase.evaluates_start:
                 _evaluate(run, 0, state["adapter"])
             updates = _steps(run, partial(step, model.params), inputs, done, state)
-            last = _kept(run, _figures(run, model, mesh), updates)
+            row = step_figures(chosen, order, training.examples, model, mesh)
+            last = _kept(run, row, updates)
     return _best(run, last["adapter"] if last else state["adapter"])
 
 
 def _kept(
     run: _Training,
-    figures: Callable[[int, Values, float], Values],
+    row: Callable[[int, Values, float, int], Values],
     updates: Iterator[tuple[int, steps.State, Values, float]],
 ) -> steps.State | None:
     """Writes down what the steps of a phase did, evaluates and saves where that is due. Returns the
@@ -143,7 +143,7 @@ def _kept(
         last, overdue = now == len(run.order), time.monotonic() - saved_at > _OVERDUE_SECONDS
         due = now % chosen.checkpoint_every == 0 or hosts.any_says(overdue)
         # A checkpoint of this step relies on its row when a run is resumed.
-        run.write(figures(now, values, seconds), due or last)
+        run.write(row(now, values, seconds, len(run.nonfinite)), due or last)
         if not values["finite"]:
             _not_finite(run, now, values)
         if now % chosen.eval_every == 0 or last:
@@ -184,46 +184,6 @@ def _steps(
             bar.update()
 
 
-def _figures(run: _Training, model: Model, mesh: Mesh) -> Callable[[int, Values, float], Values]:
-    """A function from a step, its metrics and its seconds to the row that is logged.
-
-    `tokens` are prompts and completions, a prompt that completions share counted once; `padding`
-    is the share of the rows' places that hold none; `flops_per_second` and `peak_share`, its share
-    of what the devices could do, are of `flops.training_flops`.
-    """
-    settings, order, examples = run.settings, run.order, run.data.examples
-    rate = optim.schedule(settings.learning_rate, len(order), settings.warmup)
-    most = peaks.peak(list(mesh.devices.flat), model.params["embed"].dtype)
-    places = order.order.shape[1] * order.order.shape[2] * order.length
-
-    def row(step: int, values: Values, seconds: float) -> Values:
-        present = _present(order, step)
-        work = flops.training_flops(
-            model.config, examples.prompts[present], examples.completions[present]
-        )
-        lost, tokens = len(run.nonfinite), values["computed"]
-        figures = {name: value for name, value in values.items() if name != "computed"} | {
-            "step": step,
-            # Of a step that is not finite the optimiser, and so its schedule, knows nothing.
-            "lr": float(rate(step - 1 - lost)),
-            "nonfinite": lost + (not values["finite"]),
-            "tokens": tokens,
-            "padding": 1 - tokens / places,
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "flops_per_second": work / seconds,
-        }
-        return figures | ({} if most is None else {"peak_share": work / seconds / most})
-
-    return row
-
-
-def _present(order: Plan, step: int) -> np.ndarray:
-    """The examples of a step (1 is the first) as they stand in its rows."""
-    places = order.order[step - 1]
-    return places[places >= 0]
-
-
 def _not_finite(run: _Training, step: int, values: Values) -> None:
     """Writes out the examples of a step that was left out. Raises FloatingPointError at the last
     one that the settings allow."""
@@ -245,7 +205,7 @@ def _not_finite(run: _Training, step: int, values: Values) -> None:
 
 
 def _write_batch(run: _Training, step: int) -> None:
-    part = run.data.part(present := _present(run.order, step))
+    part = run.data.part(present := run.order.present(step - 1))
     with storage.written_whole(_batch_file(run, step)) as file:
         np.savez(
             file,

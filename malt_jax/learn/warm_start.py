@@ -6,8 +6,8 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax import grading
+from malt_jax.grading import Sample
 from malt_jax.learn import datasets
 from malt_jax.learn.phases import sft
 from malt_jax.rollout.roles import Role, prompt_ids
@@ -85,7 +85,7 @@ def _usable(
     room = min(role.max_new_tokens for role in chain)
     samples = [Sample(q.solution, q.answer, False, q.choices) for q in questions]
     usable = []
-    for question, grade in zip(questions, isolation.grade(task, samples), strict=True):
+    for question, grade in zip(questions, grading.grade(task, samples), strict=True):
         if not question.solution:
             harvest.dropped["no solution"] += 1
         elif grade.status != "correct":

@@ -66,14 +66,14 @@ def phases(settings: Settings) -> dict[str, PhaseSettings]:
     return {name: chosen for name, chosen in settings.phases.items() if name in used}
 
 
-def work(settings: Settings) -> Work:
-    """The whole job. Raises ValueError where nobody can know the number of questions."""
+def work(settings: Settings, teams: int = 2) -> Work:
+    """The whole job; `teams` counts the teams that are evaluated. Raises ValueError where nobody
+    can know the number of questions."""
     train, held_out = questions(settings)
     chain = roles.chain(settings)
     nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
     new = [role.max_new_tokens for role in chain]
     passes = settings.eval.votes
-    teams = len({"malt" if s.startswith("malt") else "base" for s in settings.eval.systems})
     chain_tokens = sum(new)
     voting = passes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
     steps: dict[str, int] = {}

@@ -200,6 +200,7 @@ class Session:
                 n = drawn.counts[e, r]
                 row.tokens += drawn.tokens[e, r, :n].tolist()
                 row.logps += drawn.logps[e, r, :n].tolist()
+                row.behaviour += drawn.behaviour[e, r, :n].tolist()
                 if not np.isfinite(drawn.logps[e, r, :n]).all():
                     raise FloatingPointError(
                         "sampling: the model's logits are not finite; look at the adapters' "

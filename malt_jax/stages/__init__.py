@@ -35,11 +35,11 @@ STAGES: dict[str, Stage] = {
 }
 """By name, in the order of a job."""
 
-# The settings that say where and how the work is done, and shape no output; the last two of eval
-# only add to what is there.
+# The settings that say where and how the work is done, and shape no output. Those of eval only add
+# to what is there: each single agent's samples have a directory of their own.
 _FREE = (
     *("workdir", "suite", "mesh.*", "sample.rows", "sample.kv_gib", "wandb", "*.max_nonfinite"),
-    *("eval.equal_compute", "eval.critiques"),
+    *("eval.equal_compute", "eval.critiques", "eval.single_agent"),
 )
 
 
@@ -70,8 +70,10 @@ def bindings(stages: Sequence[Stage] = ()) -> Bindings:
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError if the prompts leave no room for a question in the model's context."""
-    _ = Job(settings, collects=False).rooms
+    """Raises ValueError if the prompts leave no room for a question in the model's context, or if
+    there is no system of a name in `config.eval.systems`."""
+    job = Job(settings, collects=False)
+    _ = job.systems, job.rooms
 
 
 def foresee(settings: Settings, names: Sequence[str]) -> None:

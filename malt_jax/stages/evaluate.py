@@ -8,7 +8,7 @@ from malt_jax.stages.job import Job
 from malt_jax.stages.stage import SAMPLES, Stage
 from malt_jax.workdir.outputs import Output
 
-_KEYS = (*SAMPLES, "credit.threshold", "credit.shuffle_rewards", "eval.*")
+_KEYS = (*SAMPLES, "eval.*")
 _TRAINED_KEYS = (*_KEYS, "roles.*.train", "roles.*.adapter")
 
 
@@ -24,7 +24,7 @@ STAGE = Stage(
     "ask the held-out questions and score every system",
     _stage,
     (
-        *(Output(f"eval/{name}", _KEYS) for name in ("base", "single-*", "debate")),
+        *(Output(f"eval/{name}", _KEYS) for name in ("base", "single-*", "debate*")),
         *(
             Output(f"eval/{name}", _TRAINED_KEYS, ("export/*",))
             for name in ("malt", "critique-other", "critique-none")

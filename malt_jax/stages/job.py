@@ -14,13 +14,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from malt_jax import export, models, tasks
 from malt_jax.config.settings import ModelSettings, Settings
+from malt_jax.evaluate import systems
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import debate, roles, tree
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.text.tokenizer import Tokenizer
-from malt_jax.types import Question
+from malt_jax.types import Question, System
 from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import read_json
 
@@ -58,6 +61,18 @@ class Job:
         return roles.chain(self.settings)
 
     @cached_property
+    def systems(self) -> list[System]:
+        return systems.chosen(self.settings)
+
+    @cached_property
+    def single_agent(self) -> roles.Role:
+        return systems.single_role(self.settings)
+
+    @property
+    def debates(self) -> bool:
+        return any(system.kind == "debate" for system in self.systems)
+
+    @cached_property
     def model(self) -> models.Model:
         return _model(self.settings.model, self.mesh)
 
@@ -85,8 +100,7 @@ class Job:
         the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
         data, seed = self.settings.data, self.settings.seed
         exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
-        for place in data.exclude:
-            name, _, path = place.partition(":")
+        for name, path in map(tasks.place, data.exclude):
             exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
             "train", data.train, data.train_questions, exclude, data.skip_questions
@@ -98,11 +112,12 @@ class Job:
     def rooms(self) -> dict[str, int]:
         """The most tokens that a question of each split may have if all prompts that show it are
         to fit the context. Raises ValueError naming the settings that leave it none."""
-        model, hint, first = self.model, self.task.answer_hint, self.chain[0]
+        model, hint, single = self.model, self.task.answer_hint, self.single_agent
         limits = hint, model.config.context, model.tokenizer
-        room = least = roles.question_budget(self.chain, *limits)
-        if "debate" in self.settings.eval.systems:
-            least = min(room, debate.question_budget(first, self.settings.eval.debate, *limits))
+        room = roles.question_budget(self.chain, *limits)
+        least = min(room, roles.question_budget((single,), *limits))
+        if self.debates:
+            least = min(least, debate.question_budget(single, self.settings.eval.debate, *limits))
         return {"train": room, "eval": least}
 
     def _load(
@@ -146,16 +161,13 @@ class Job:
         storage.write_json(path, splits | {split: counts})
 
     @cached_property
-    def team(self) -> tree.Team:
+    def team(self) -> Team:
         """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
         is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
         devices = self.sampling_mesh
         apart = hosts.part(devices).count
-        most = max(*self.settings.branching, self.settings.eval.votes)
-        debated = "debate" in self.settings.eval.systems
-        if debated:
-            most = max(most, self.settings.eval.debate.agents)
+        most = max(*self.settings.branching, systems.most_votes(self.settings))
         sampler = Sampler(
             self.model.config,
             mesh.view(devices, self.model.params),
@@ -169,14 +181,16 @@ class Job:
         longest = evaluated = _longest(tokenizer, self.held_out)
         if self.collects:
             longest = max(longest, _longest(tokenizer, self.training))
-        sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
+        single, hint = self.single_agent, self.task.answer_hint
+        sizes = roles.prompt_sizes(self.chain, hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
-        if debated:
-            first, how = self.chain[0], self.settings.eval.debate
-            size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
-            sampler.check(size + evaluated, first.max_new_tokens, 1)
-        return tree.Team(
+        size = roles.prompt_sizes((single,), hint, tokenizer)[single.name]
+        sampler.check(size + evaluated, single.max_new_tokens, most)
+        if self.debates:
+            size = debate.prompt_size(single, self.settings.eval.debate, hint, tokenizer)
+            sampler.check(size + evaluated, single.max_new_tokens, 1)
+        return Team(
             sampler=sampler,
             tokenizer=tokenizer,
             roles=self.chain,
@@ -185,6 +199,7 @@ class Job:
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=self.settings.seed,
             stream="collect",
+            base=self.model.content_hash,
         )
 
     def adapters(self) -> dict[str, Adapter | None]:
@@ -195,7 +210,7 @@ class Job:
         none, and if one was made for another base.
         """
         adapters: dict[str, Adapter | None] = {}
-        if not any(name.startswith("malt") for name in self.settings.eval.systems):
+        if not any(system.trained for system in self.systems):
             return adapters
         for role in self.settings.chain:
             path = storage.at(self.settings.roles[role].adapter)

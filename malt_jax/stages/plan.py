@@ -12,7 +12,8 @@ def _stage(job: Job) -> None:
     they cannot be read back."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
-    print(plan.run(job.settings, job.topology))
+    teams = {system.team for system in job.systems}
+    print(plan.run(job.settings, job.topology, len(teams)))
 
 
 STAGE = Stage(

@@ -15,9 +15,9 @@ SAMPLES = (
 
 
 def known(job: Job) -> None:
-    """Raises ValueError for a task that does not exist, and for prompts that show what no role
-    before them wrote."""
-    _ = job.chain, job.task
+    """Raises ValueError for a task or a system that does not exist, and for prompts that show what
+    no role before them wrote."""
+    _ = job.chain, job.task, job.systems, job.single_agent
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from malt_jax import export
 from malt_jax.config.settings import Settings
-from malt_jax.learn import examples, metrics
+from malt_jax.learn import datasets, examples, metrics
 from malt_jax.learn.loop import fit
 from malt_jax.learn.phases import PHASES
 from malt_jax.models import Model, lora
@@ -28,9 +28,10 @@ from malt_jax.workdir.outputs import Output
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     """Trains and exports every role's adapter that `export/` does not hold yet.
 
-    Raises ValueError before anything is trained for what `preflight.check` and `metrics.check`
-    find.
+    Raises ValueError before anything is trained for what `datasets.check_fresh`, `preflight.check`
+    and `metrics.check` refuse.
     """
+    datasets.check_fresh(workdir, settings)
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
     for role in settings.chain:
@@ -96,7 +97,7 @@ STAGE = Stage(
     (
         Output(
             "checkpoints/{role}/{phase}",
-            ("lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+            ("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
         Output("export/{role}", needs=("checkpoints/{role}/*",)),

@@ -29,6 +29,13 @@ _MARKED = re.compile(_MARK.format(r"(\w+)"))
 _PLACEHOLDER = re.compile(r"\{\{(?P<literal>[^\W\d]\w*)\}\}|\{(?P<field>[^\W\d]\w*)\}")
 
 
+def placeholders(template: str) -> tuple[str, ...]:
+    """The fields that a prompt template shows, in their order, each once. `{{name}}` is none: it
+    stands for a literal `{name}`."""
+    matches = _PLACEHOLDER.finditer(template)
+    return tuple(dict.fromkeys(match["field"] for match in matches if match["field"]))
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A tokenizer and the chat conventions of its model. Make one with `from_directory` or `build`.

@@ -28,6 +28,10 @@ _PACKAGES = (
     "numpy",
 )
 
+FORMAT = 2
+"""Of the files in a work directory. Format 1, which a record without one has, stored the values and
+labels of samples with them; its samples are read as those of format 2."""
+
 
 def claim(
     workdir: Path,
@@ -55,6 +59,7 @@ def claim(
     write_json(
         path,
         {
+            "format": FORMAT,
             "config": resolved,
             "command": command(),
             "versions": versions(),

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.gsm8k import get_config
 from malt_jax.config import settings
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import llama, lora
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
@@ -113,9 +114,9 @@ def main() -> None:
     devices = topology.devices(asked.topology)
     mesh = meshes.make(1, len(devices), 1, devices)
     config = replace(LLAMA_8B, num_layers=asked.layers)
-    phase = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
+    chosen = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
     packed = Packed(asked.length, asked.length // 2, len(devices), 1)
-    ours = programs.train(jnp.bfloat16, LORA, mesh, phase, packed)(config)
+    ours = programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
     found = {
         "malt_jax": programs.compiled(ours, packed.predictions // 128),
         "plain": programs.compiled(plain(config, mesh, asked.length, optax.adamw(1e-4))),

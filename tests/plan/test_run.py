@@ -139,7 +139,7 @@ def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     deep, one = replace(CONFIG, num_layers=7), mesh.make()
     build = {
         "decode": programs.decode(jnp.float32, LORA, one, PASS),
-        "train": programs.train(jnp.float32, LORA, one, phase("sft"), Packed(128, 128, 1, 1)),
+        "train": programs.train(jnp.float32, LORA, one, *phase("sft"), Packed(128, 128, 1, 1)),
     }[kind]
     line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
     assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)

@@ -7,9 +7,11 @@ import pytest
 import small
 from recipes import change, good
 
-from malt_jax import tasks
+from malt_jax import credit, tasks
 from malt_jax.recipe import parse
-from malt_jax.rollout import reuse, roles, tree
+from malt_jax.rollout import driver, records, reuse, roles
+from malt_jax.rollout.strategies.full_tree import full_tree
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
@@ -37,8 +39,8 @@ def grown(given: dict) -> list[dict]:
     )
     task = tasks.get("arithmetic")
     chain = roles.chain(parsed)
-    team = tree.Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
-    (rows,) = tree.grow(team, QUESTIONS, parsed.credit, 4, lambda nodes: None, Work())
+    team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
+    (rows,) = driver.grow(full_tree(team), QUESTIONS, 4, lambda nodes: None, Work())
     return rows
 
 
@@ -51,13 +53,8 @@ def source(tmp_path_factory) -> Path:
     for i, row in enumerate(rows):
         if row["status"]:
             row["status"] = "correct" if i % 3 else "wrong"
-    by_depth = [[row for row in rows if len(row["path"]) == depth] for depth in (1, 2, 3)]
-    parsed = parse(given)
-    shards.write(
-        path / "trees" / "shard-00000.parquet",
-        tree.value(by_depth, (3, 3, 3), parsed.credit, parsed.seed),
-        shards.SCHEMA,
-    )
+            row["score"] = float(i % 3 > 0)
+    shards.write(path / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
     record = {"config": json.loads(json.dumps(given)), "base_hash": "sha256:x"}
     (path / "config.json").write_text(json.dumps(record))
     (path / "data.json").write_text(json.dumps({"train": {"kept": len(QUESTIONS)}}))
@@ -65,16 +62,19 @@ def source(tmp_path_factory) -> Path:
 
 
 def reused(source: Path, workdir: Path, **changes) -> list[dict]:
+    """The rows with what they are worth under the settings of the run that reuses them."""
     given = config(workdir, trees=str(source), **changes)
-    reuse.run(workdir, parse(given), given, "sha256:x")
-    return list(shards.read(workdir / "trees"))
+    parsed = parse(given)
+    reuse.run(workdir, parsed, given, "sha256:x")
+    return credit.assign(list(shards.read(workdir / "trees")), parsed.credit, parsed.seed)
 
 
 def test_fewer_branches_are_the_tree_that_would_have_grown(source, tmp_path):
     fewer = {f"roles.{role}.branching": 2 for role in ("generator", "verifier", "refiner")}
     found = reused(source, tmp_path, **fewer)
     expected = grown(config(tmp_path, **fewer))
-    for key in ("question_id", "role", "path", "completion_token_ids", "prompt_token_ids"):
+    samples = ("completion_token_ids", "prompt_token_ids", "behaviour_logprobs", "policy")
+    for key in ("question_id", "role", "node", "parent", "path", *samples):
         assert [row[key] for row in found] == [row[key] for row in expected], key
     leaves = [row for row in found if row["role"] == "refiner"]
     assert all(row["reward"] == float(row["status"] == "correct") for row in leaves)
@@ -85,7 +85,7 @@ def test_fewer_branches_are_the_tree_that_would_have_grown(source, tmp_path):
 
 
 def test_another_threshold_changes_labels_alone(source, tmp_path):
-    before = list(shards.read(source / "trees"))
+    before = reused(source, tmp_path / "before")
     found = reused(source, tmp_path, **{"credit.threshold": 0.7})
     assert [row["value"] for row in found] == [row["value"] for row in before]
     assert [row["label"] for row in found] == [row["value"] > 0.7 for row in before]
@@ -93,7 +93,7 @@ def test_another_threshold_changes_labels_alone(source, tmp_path):
 
 
 def test_shuffled_rewards_keep_samples_and_verdicts(source, tmp_path):
-    before = list(shards.read(source / "trees"))
+    before = reused(source, tmp_path / "before")
     found = reused(source, tmp_path, **{"credit.shuffle_rewards": True})
     assert [row["status"] for row in found] == [row["status"] for row in before]
     rewards = [[row["reward"] for row in rows if row["reward"] is not None]
@@ -151,7 +151,7 @@ def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     with pytest.raises(ValueError, match=r"holds 4 of 5 trees"):
         reused(other, tmp_path)
     rows = [row for row in shards.read(source / "trees") if row["path"] != [1, 2, 0]]
-    shards.write(other / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    shards.write(other / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
     (other / "data.json").write_text(json.dumps({"train": {"kept": 4}}))
     with pytest.raises(ValueError, match=r"shard-00000.parquet: the tree of q0 is not whole"):
         reused(other, tmp_path)

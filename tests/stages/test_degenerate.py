@@ -2,17 +2,15 @@
 is told: each goes through or stops, and says why."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 from jobs import a_job
 from jobs import write as write_questions
 from recipes import change, good
+from telling import telling
 from whole import TINY
 
 from malt_jax import report
@@ -20,7 +18,6 @@ from malt_jax.config import settings
 from malt_jax.evaluate import audit, evaluation, scoring
 from malt_jax.learn import datasets
 from malt_jax.recipe import parse
-from malt_jax.sampler import Completion
 from malt_jax.stages import collect, job, preflight
 from malt_jax.types import Question
 from malt_jax.workdir import shards
@@ -29,22 +26,6 @@ Say = Callable[[str, int, int], str]
 """(question id, depth, child) -> a completion."""
 QUESTIONS = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(3)]
 RIGHT, WRONG = "Final Answer: 0", "Final Answer: 1"
-
-
-def telling(team: Any, say: Say) -> Any:
-    """The team with a sampler that says what `say` does, at once."""
-
-    def completed(text: str) -> Completion:
-        tokens = [*team.tokenizer.encode(text), team.tokenizer.end_id]
-        return Completion(tokens, np.zeros(len(tokens), np.float32), True)
-
-    def run(take: Callable, *_, **__) -> Iterator[tuple]:
-        while (request := take()) is not None:
-            tree, path, _ = request.tag
-            texts = [say(tree.question.id, len(path), c) for c in range(len(request.keys))]
-            yield request, [completed(text) for text in texts]
-
-    return replace(team, sampler=SimpleNamespace(mesh=team.sampler.mesh, run=run))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +42,10 @@ def stages(
     for key, value in (shape | changes).items():
         change(config, key.replace("__", "."), value)
     parsed = parse(config)
-    team = telling(replace(one.team, roles=job.Job(parsed, collects=False).chain), say)
+    chain = job.Job(parsed, collects=False).chain
+    team = telling(
+        replace(one.team, roles=chain), lambda name, path: say(name, len(path) - 1, path[-1])
+    )
     collect.run(workdir, parsed, team, questions)
     datasets.run(workdir, parsed)
     evaluation.run(workdir, parsed, team, {}, questions)

@@ -12,7 +12,8 @@ from recipes import change, good
 
 from malt_jax import export, stages
 from malt_jax.recipe import parse
-from malt_jax.rollout import debate, roles
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
 from malt_jax.types import Question
 
 

@@ -13,7 +13,8 @@ from configs.base import get_config
 from malt_jax.config import settings
 from malt_jax.models import gguf
 from malt_jax.recipe import parse
-from malt_jax.rollout import debate, roles
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
 

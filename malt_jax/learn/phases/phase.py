@@ -119,6 +119,9 @@ class Phase(Generic[SettingsT]):
     """Rows that a plan counts with."""
     arrays: Callable[[Sequence[Row]], dict[str, np.ndarray]] = field(default=lambda rows: {})
     """What `extra` needs of each example, with a leading axis N."""
+    reads: tuple[str, ...] = ()
+    """Columns of a node that `rows` reads beside its role, prompt, completion, their token ids and
+    what the sample is worth (`value`, `label`)."""
     needs_reference: bool = False
     """Whether the loss compares with the policy that the phase starts from: its log-probabilities
     are then computed once, and `StepData.arrays` has them."""
