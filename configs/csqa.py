@@ -11,11 +11,11 @@ Result: the paper reports 81.50 for malt_mv, 74.50 for sa, 75.75 for sa_mv and 7
 
 from ml_collections import ConfigDict
 
-from configs.gsm8k import get_config as gsm8k
+from malt_jax.recipe import load
 
 
 def get_config() -> ConfigDict:
-    c = gsm8k()
+    c = load("gsm8k")
     c.workdir = "runs/csqa"
     c.data.task = "csqa"
     return c

@@ -15,7 +15,7 @@ Result: the paper reports 90.50 for malt_mv, 84.25 for sa, 86.75 for sa_mv and 8
 
 from ml_collections import ConfigDict
 
-from configs.base import get_config as base
+from malt_jax.recipe import base
 
 
 def get_config() -> ConfigDict:

@@ -11,11 +11,11 @@ Result: the paper reports 57.25 for malt_mv, 49.50 for sa, 52.50 for sa_mv and 5
 
 from ml_collections import ConfigDict
 
-from configs.gsm8k import get_config as gsm8k
+from malt_jax.recipe import load
 
 
 def get_config() -> ConfigDict:
-    c = gsm8k()
+    c = load("gsm8k")
     c.workdir = "runs/math"
     c.data.task = "math"
     c.roles.generator.max_new_tokens = 640  # ours: MATH's solutions run to several hundred tokens

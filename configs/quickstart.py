@@ -13,7 +13,7 @@ Control: --config.suite=control trains on shuffled rewards: malt_mv 44.2%.
 
 from ml_collections import ConfigDict
 
-from configs.base import get_config as base
+from malt_jax.recipe import base
 
 
 def get_config() -> ConfigDict:

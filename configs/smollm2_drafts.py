@@ -14,11 +14,11 @@ Result: see smollm2_mawps.py. Without it the refiner keeps two of three right an
 
 from ml_collections import ConfigDict
 
-from configs.smollm2_warm import get_config as warm
+from malt_jax.recipe import load
 
 
 def get_config() -> ConfigDict:
-    c = warm()
+    c = load("smollm2_warm")
     c.workdir = "runs/smollm2_drafts"
     c.model.path = "runs/smollm2_warm/export/merged/generator"
     c.data.skip_questions = c.data.train_questions

@@ -13,7 +13,7 @@ Result: the base model alone solves about 4% (48 questions, temperature 0.3, as 
 
 from ml_collections import ConfigDict
 
-from configs.base import get_config as base
+from malt_jax.recipe import base
 
 
 def get_config() -> ConfigDict:

@@ -19,13 +19,11 @@ Result: malt_mv 60.3%, ma_mv 52.2%, sa_mv 54.0%, STaR's votes 52.0% (one agent) 
 
 from ml_collections import ConfigDict
 
-from configs.base import get_config as base
-from configs.smollm2_drafts import get_config as drafts
-from configs.smollm2_warm import get_config as warm
+from malt_jax.recipe import base, load
 
 
 def get_config() -> ConfigDict:
-    c, before = warm(), drafts()
+    c, before = load("smollm2_warm"), load("smollm2_drafts")
     c.workdir = "runs/smollm2_mawps"
     c.model.path = f"{before.workdir}/export/merged/generator"
     c.data.skip_questions = before.data.skip_questions

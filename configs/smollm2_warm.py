@@ -15,7 +15,7 @@ Result: see smollm2_mawps.py.
 
 from ml_collections import ConfigDict
 
-from configs.base import get_config as base
+from malt_jax.recipe import base
 
 # The question first: the two roles' prompts share it and the answer, and the sampler computes what
 # prompts share once.

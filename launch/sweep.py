@@ -8,12 +8,15 @@
     python launch/sweep.py ... --table                  # of what has been evaluated so far
 
 A value is VALUE,VALUE,... or, with --random=N, also log:LOW:HIGH or linear:LOW:HIGH, from which
-each job draws. Whatever stands after -- goes to every job. Jobs lie in runs/NAME/POINT (in
-$BUCKET/NAME-POINT for tpu_vm and gke, where NAME is also a part of the job's own name); a point
-that is evaluated is not run again. The table and plots are in runs/NAME/sweep.html and sweep.md.
+each job draws; a comma in brackets or quotes is part of a value. Where no swept setting shapes the
+trees, jobs here learn from those of the first. Whatever stands after -- goes to every job. Jobs lie
+in runs/NAME/POINT (in $BUCKET/NAME-POINT for tpu_vm and gke, where NAME is also a part of the job's
+own name); a point that is evaluated is not run again. The table and plots are in
+runs/NAME/sweep.html and sweep.md.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -33,9 +36,14 @@ sys.path.insert(0, str(ROOT))
 
 from etils import epath  # noqa: E402
 
-from malt_jax.experiments.compare import MAIN  # noqa: E402
-from malt_jax.report import sweep_page  # noqa: E402
+from malt_jax import stages  # noqa: E402
+from malt_jax.config import files, overrides  # noqa: E402
+from malt_jax.report import described, sweep_page  # noqa: E402
+from malt_jax.types import main_system  # noqa: E402
+from malt_jax.workdir.run_record import flat  # noqa: E402
 
+_LONGEST_NAME = 63  # of a job of Kubernetes, a label of Google Cloud
+_PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # a value that a name can hold as it is
 TARGETS = ("here", "slurm", "tpu_vm", "gke")
 Point = dict[str, str]
 """A value a key, as the command line takes it."""
@@ -52,9 +60,26 @@ class Sweep:
     points: tuple[Point, ...]
 
     def label(self, point: Point) -> str:
-        """A name for a point that directories and job names can bear."""
-        parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in point.items()]
-        return re.sub(r"[^a-z0-9-]+", "-", "-".join(parts).lower()).strip("-")
+        """A name for a point that directories and job names can bear. What such a name has no room
+        or no letters for is told apart by a digest at its end."""
+        last = [key.rpartition(".")[2] for key in point]
+        keys = last if len(set(last)) == len(last) else list(point)
+        text = "-".join(f"{key}-{value}" for key, value in zip(keys, point.values(), strict=True))
+        label = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")
+        room = _LONGEST_NAME - len(self.name) - 1
+        if len(label) <= room and all(_PLAIN.fullmatch(value) for value in point.values()):
+            return label
+        digest = hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{label[: room - len(digest) - 1].strip('-')}-{digest}"
+
+    def trees(self, point: Point) -> str:
+        """The work directory whose trees a point's job learns from, where all jobs run one after
+        the other and no swept setting shapes the trees; empty for the first, which collects."""
+        first = self.points[0]
+        roles = files.load(self.config).to_dict()["roles"]
+        outputs = [output for key in first for output in stages.bindings().of(key, roles)]
+        shared = self.target == "here" and point != first and "trees" not in outputs
+        return self.workdir(first) if shared else ""
 
     def workdir(self, point: Point) -> str:
         """Where a point's results lie."""
@@ -96,6 +121,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Sweep]:
     options = parser.parse_args(argv)
     if not re.fullmatch(r"[a-z][a-z0-9-]*", options.name):
         parser.error(f"--name={options.name}: lower case letters, digits and - only")
+    if options.random < 0:
+        parser.error(f"--random={options.random}: a number of points, or 0 for all combinations")
     try:
         points = sample(options.sets, options.random, options.seed)
     except ValueError as error:
@@ -107,11 +134,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Sweep]:
 def sample(sets: Sequence[str], count: int, seed: int) -> list[Point]:
     """Every combination of the values, or `count` random ones. Raises ValueError for values that
     are no list where a grid needs one."""
-    values = {}
-    for one in sets:
-        key, equals, text = one.partition("=")
+    values: dict[str, str] = {}
+    for assignment in sets:
+        key, equals, text = assignment.partition("=")
         if not equals or not text:
-            raise ValueError(f"--set {one}: give KEY=VALUE,VALUE,...")
+            raise ValueError(f"--set {assignment}: give KEY=VALUE,VALUE,...")
+        if key in values:
+            raise ValueError(f"--set {key}: given twice; give all its values in one list")
         values[key] = text
     if count:
         rng = random.Random(seed)
@@ -119,8 +148,28 @@ def sample(sets: Sequence[str], count: int, seed: int) -> list[Point]:
     for key, text in values.items():
         if _range(text):
             raise ValueError(f"--set {key}={text}: a range is for --random=N; list values")
-    lists = [text.split(",") for text in values.values()]
-    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*lists)]
+    lists = [_listed(text) for text in values.values()]
+    points = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*lists)]
+    return list({json.dumps(point): point for point in points}.values())
+
+
+def _listed(text: str) -> list[str]:
+    """The values between the commas that stand outside of brackets and quotes."""
+    values, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += character
+    return values
 
 
 def _range(text: str) -> re.Match[str] | None:
@@ -128,11 +177,11 @@ def _range(text: str) -> re.Match[str] | None:
 
 
 def _draw(rng: random.Random, text: str) -> str:
-    found = _range(text)
-    if not found:
-        return rng.choice(text.split(","))
-    low, high = float(found[2]), float(found[3])
-    if found[1] == "linear":
+    bounds = _range(text)
+    if not bounds:
+        return rng.choice(_listed(text))
+    low, high = float(bounds[2]), float(bounds[3])
+    if bounds[1] == "linear":
         return f"{rng.uniform(low, high):.3g}"
     return f"{math.exp(rng.uniform(math.log(low), math.log(high))):.3g}"
 
@@ -141,6 +190,8 @@ def command(sweep: Sweep, point: Point) -> list[str]:
     """The command that starts a point's job."""
     flags = [f"--config={sweep.config}", *sweep.flags]
     flags += [f"--config.{key}={value}" for key, value in point.items()]
+    if trees := sweep.trees(point):
+        flags.append(f"--config.trees={trees}")
     here = [*flags, f"--config.workdir={sweep.workdir(point)}"]
     job = f"{sweep.name}-{sweep.label(point)}"
     match sweep.target:
@@ -159,19 +210,40 @@ def evaluated(sweep: Sweep, point: Point) -> bool:
 
 
 def results(sweep: Sweep, point: Point) -> Mapping[str, Any] | None:
-    """A point's `eval/results.json`, if there is one."""
-    path = epath.Path(sweep.workdir(point)) / "eval" / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """A point's `eval/results.json`, if there is one. Raises ValueError if another point's lies
+    where this one's should."""
+    directory = epath.Path(ROOT) / sweep.workdir(point)
+    path, record = directory / "eval" / "results.json", directory / "config.json"
+    if not path.exists():
+        return None
+    if record.exists():
+        flags, _ = overrides.split([f"--config.{key}={value}" for key, value in point.items()])
+        config = json.loads(record.read_text())["config"]
+        wanted = flat(json.loads(json.dumps(overrides.applied(_as_recipe(config), flags, {}))))
+        for key in point:
+            if (value := flat(config).get(key)) != wanted[key]:
+                raise ValueError(
+                    f"{directory}: holds the results of config.{key}={value}, not {wanted[key]}; "
+                    "give the sweep another --name"
+                )
+    return json.loads(path.read_text())
+
+
+def _as_recipe(config: Any) -> Any:
+    """A recorded config with tuples, which JSON has as lists."""
+    if isinstance(config, dict):
+        return {name: _as_recipe(value) for name, value in config.items()}
+    return tuple(config) if isinstance(config, list) else config
 
 
 def write(sweep: Sweep) -> None:
     """The table and the plots of the points that were evaluated."""
-    found = [(point, results(sweep, point)) for point in sweep.points]
+    evaluations = [(point, results(sweep, point)) for point in sweep.points]
     rows = [
-        (point, name, score["systems"][name])
-        for point, score in found
-        if score is not None
-        for name in [next(name for name in MAIN if name in score["systems"])]
+        (point, name, evaluation["systems"][name])
+        for point, evaluation in evaluations
+        if evaluation is not None
+        for name in [main_system(list(described.by_name(evaluation).values())).name]
     ]
     directory = ROOT / "runs" / sweep.name
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,76 +1,144 @@
-"""The doorway: `python -m malt_jax.main --config=FILE [--stage=NAME] [--config.KEY=VALUE ...]`."""
+"""MALT: three LLM agents trained as a team, from questions to a report.
 
+    malt_jax --config=RECIPE [--stage=NAME] [--config.KEY=VALUE ...]
+
+RECIPE is a name (quickstart) or a Python file. `python -m malt_jax.main` is the same command.
+"""
+
+import argparse
+import importlib.metadata
 import logging as std_logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from malt_jax.config import files, overrides
+from malt_jax.config.names import choices
+from malt_jax.config.settings import RoleSettings
 
-from malt_jax import experiments, plan
-from malt_jax.config import settings
-from malt_jax.runtime import hosts, process
-from malt_jax.stages import job
-from malt_jax.workdir import lock, storage
+if TYPE_CHECKING:
+    from malt_jax.config.settings import Settings
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: configs/quickstart.py, say.")
-_STAGE = flags.DEFINE_enum(
-    "stage",
-    "all",
-    ["all", *job.STAGES, *job.ON_REQUEST, "plan"],
-    "One stage of the job, or all of them in order (but for merge and plan, which only run on "
-    "request).",
-)
-_TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "With --stage=plan: the accelerators to plan for, v5e:2x4, say."
-)
-_COMPARE = flags.DEFINE_multi_string(
-    "compare", [], "With --stage=report: work directories of other runs to compare this one with."
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    "",
-    "HOST:PORT of the first of several processes, where no cluster (Cloud TPU, GKE, SLURM) names "
-    "it. Each gets the same command and its own --process.",
-)
-_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
-_PROCESS = flags.DEFINE_integer(
-    "process", -1, "With --coordinator: the number of this one, from 0."
-)
+# What takes seconds to import is imported once the command line is known to be right.
 
 
-def main(argv: list[str]) -> None:
-    """Runs the job. A setting with which it cannot run ends it with a line that names the key."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    _quiet_libraries()
-    _keep_compiled_programs()
-    config = _CONFIG.value.to_dict()
-    stages = job.STAGES if _STAGE.value == "all" else (_STAGE.value,)
-    others = [storage.at(path) for path in _COMPARE.value]
-    if others and _STAGE.value != "report":
-        raise app.UsageError("--compare goes with --stage=report")
-    if bool(_TOPOLOGY.value) != (_STAGE.value == "plan"):
-        raise app.UsageError("--stage=plan and --topology go together: --topology=v5e:2x4, say")
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        self.exit(2, f"malt_jax: {message}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="malt_jax",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog=f"Recipes by name: {', '.join(files.names())}.",
+    )
+    add = parser.add_argument
+    add("--version", action="store_true", help="print the version and end")
+    add("--config", metavar="RECIPE", help="a recipe's name or file: quickstart, say")
+    add(
+        "--stage",
+        default="all",
+        metavar="NAME",
+        help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
+        "solutions, merge, plan; or FILE.py:NAME, a stage of your own",
+    )
+    add(
+        "--topology",
+        default="",
+        help="with --stage=plan: the accelerators to plan for, v5e:2x4, say",
+    )
+    add(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="WORKDIR",
+        help="with --stage=report: another run's work directory to compare this one with; may be "
+        "given several times",
+    )
+    add(
+        "--coordinator",
+        default="",
+        metavar="HOST:PORT",
+        help="the first of several processes, where no cluster (Cloud TPU, GKE, SLURM) names it; "
+        "each gets the same command and its own --process",
+    )
+    add("--processes", type=int, default=0, help="with --coordinator: how many there are")
+    add("--process", type=int, default=-1, help="with --coordinator: this one's number, from 0")
+    return parser
+
+
+def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The flags, and the resolved config. Raises ValueError for a recipe, a flag or a key that does
+    not exist, with the one that was probably meant."""
+    given, others = overrides.split(arguments)
+    parser = _parser()
+    flags, unknown = parser.parse_known_args(others)
+    if flags.version:
+        return flags, {}
+    for argument in unknown:
+        if not argument.startswith("-"):
+            parser.error(f"unexpected argument {argument!r}; settings are --config.KEY=VALUE")
+        name = argument.lstrip("-").partition("=")[0]
+        parser.error(f"no flag --{name}; {choices(name, vars(flags))}")
+    if not flags.config:
+        parser.error(f"--config: missing; name a recipe: {', '.join(files.names())}, or a file")
+    if flags.compare and flags.stage != "report":
+        parser.error("--compare goes with --stage=report")
+    if bool(flags.topology) != (flags.stage == "plan"):
+        parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
+    config = files.load(flags.config).to_dict()
+    return flags, overrides.applied(config, given, asdict(RoleSettings()))
+
+
+def main() -> None:
+    """Runs the job of this process's command line. What keeps it from running ends it with a line
+    that names the setting, flag or file."""
     try:
-        parsed = settings.parse(config)
-        if _TOPOLOGY.value:
-            _touch_no_accelerator()
-            print(plan.run(parsed, _TOPOLOGY.value))
+        flags, config = _command_line(sys.argv[1:])
+        if flags.version:
+            print(f"malt_jax {importlib.metadata.version('malt-jax')}")
             return
-        hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        jax.devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
-        with process.stoppable(), _sole(parsed.workdir):
-            if _STAGE.value == "report" and (parsed.suite or others):
-                experiments.report_on(config, others)
-            elif parsed.suite and _STAGE.value == "all":
-                experiments.run(config)
-            else:
-                job.run(parsed, config, stages)
+        _work(flags, config)
+    except ValueError as error:
+        raise SystemExit(f"malt_jax: {error}") from error
+    except KeyboardInterrupt:  # before the job began: it takes its own signals
+        raise SystemExit(130) from None
+
+
+def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
+    import jax
+
+    from malt_jax import recipe, stages
+    from malt_jax.runtime import hosts, process
+    from malt_jax.workdir import storage
+
+    _log_news()
+    _keep_compiled_programs()
+    names = stages.in_order() if flags.stage == "all" else (flags.stage,)
+    claims = any(stages.named(name).claims for name in names)
+    try:
+        parsed = recipe.parse(config)
+        stages.foresee(parsed, names)
+        if flags.topology:
+            stages.run(parsed, config, names, flags.topology)
+            return
+        hosts.start(flags.coordinator, flags.processes, flags.process)
+        _meet_devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
+        with process.stoppable(), _sole(parsed.workdir) if claims else nullcontext():
+            _run(flags, config, parsed, names)
     except process.Stopped as stopped:
+        from absl import logging
+
         logging.info("ended by request (%s); the same command goes on from here", stopped)
         sys.exit(process.AGAIN)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -82,31 +150,65 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"malt_jax: {hosts.described(error)}") from error
 
 
+def _run(
+    flags: argparse.Namespace, config: dict[str, Any], parsed: "Settings", names: Sequence[str]
+) -> None:
+    """The stages, or what goes round several runs of them: a suite, or a comparison."""
+    from malt_jax import experiments, stages
+    from malt_jax.workdir import storage
+
+    others = [storage.at(path) for path in flags.compare]
+    if flags.stage == "report" and (parsed.suite or others):
+        experiments.report_on(config, others)
+    elif parsed.suite and flags.stage == "all":
+        experiments.run(config)
+    else:
+        stages.run(parsed, config, names)
+
+
 def _sole(workdir: str) -> AbstractContextManager[None]:
-    """The work directory held against other runs, by the first host, where it lies on a disk. A
-    report only reads, and may be asked for at any time."""
+    """The work directory held against other runs, by the first host, where it lies on a disk."""
+    from malt_jax.runtime import hosts
+    from malt_jax.workdir import lock, storage
+
     path = storage.at(workdir)
-    if _STAGE.value == "report" or not hosts.first() or storage.in_bucket(path):
-        return nullcontext()
-    return lock.sole(path)
+    return nullcontext() if not hosts.first() or storage.in_bucket(path) else lock.sole(path)
+
+
+def _meet_devices() -> None:
+    """Starts the devices' runtime. Raises ValueError if the platform asked for has none here."""
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+        raise ValueError(
+            f"{asked}no device of it can be used here ({str(error).splitlines()[0]}); install "
+            "malt-jax[gpu] or malt-jax[tpu], or unset JAX_PLATFORMS"
+        ) from error
 
 
 def _keep_compiled_programs() -> None:
     """A second run starts warm. JAX_COMPILATION_CACHE_DIR names another place, or none if empty."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
         cache = Path.home() / ".cache" / "malt_jax" / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    except RuntimeError:  # a user without a home directory
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
-def _touch_no_accelerator() -> None:
-    """Whatever this machine has is left alone; and programs for others cannot be kept, for they
-    cannot be read back."""
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)
-
-
-def _quiet_libraries() -> None:
+def _log_news() -> None:
     """Our own progress is news; of the libraries, which share absl's logger, only warnings are."""
+    from absl import flags, logging
+
+    flags.FLAGS.mark_as_parsed()  # absl's: nothing on this command line is for them
+    logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     ours = str(Path(__file__).parent)
     handler = logging.get_absl_handler()
@@ -114,16 +216,5 @@ def _quiet_libraries() -> None:
     handler.addFilter(lambda r: r.pathname.startswith(ours) or r.levelno >= std_logging.WARNING)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Flags as absl reads them; what ml_collections says of an unknown key or file, in one line."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:
-        raise SystemExit(f"malt_jax: --config: unknown key {error}") from error
-    except OSError as error:
-        raise SystemExit(f"malt_jax: --config: {error}") from error
-
-
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=_parse)
+    main()

@@ -2,9 +2,7 @@
 
     @dataclass(frozen=True)
     class SampleSettings:
-        temperature: float = setting(
-            0.3, "trees and evaluation; 0 is greedy", at_least(0, "must not be negative (0 is greedy)")
-        )
+        temperature: float = setting(0.3, "of trees and evaluation; 0 is greedy", at_least(0))
 
 A rule over several settings is a method `rules(self)` of the group that holds them.
 """
@@ -13,6 +11,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
+
+Checks = list[tuple[str, bool, str]]
+"""Rules over several settings of a group: (setting, holds, what to do)."""
 
 
 class Rule(NamedTuple):
@@ -33,6 +34,18 @@ def group(kind: type, doc: str) -> Any:
     return field(default_factory=kind, metadata={"doc": doc})
 
 
+def beside(doc: str) -> Any:
+    """A field that holds dataclasses of settings by name, each of which is a group of its own
+    beside the field's other groups: `config.NAME`."""
+    return field(default_factory=dict, metadata={"doc": doc, "beside": True})
+
+
+def another_default(base: type, name: str, default: Any) -> Any:
+    """The field `name` of the dataclass `base` with another default, for one that extends it."""
+    (field_of_base,) = (item for item in dataclasses.fields(base) if item.name == name)
+    return field(default=default, metadata=field_of_base.metadata)
+
+
 def at_least(least: float, says: str = "") -> Rule:
     """A number no smaller than `least`."""
     return Rule(lambda value: value >= least, says or f"must be at least {least}")
@@ -49,14 +62,14 @@ def filled(says: str) -> Rule:
 
 
 def faults(settings: Any, key: str) -> Iterator[str]:
-    """What is wrong with a dataclass of settings and those below it, a line each, beginning with the
-    setting's key."""
-    for own in dataclasses.fields(settings):
-        value, name = getattr(settings, own.name), f"{key}.{own.name}"
-        for rule in own.metadata.get("rules", ()):
+    """What is wrong with a dataclass of settings and those below it, a line each, beginning with
+    the setting's key."""
+    for field_ in dataclasses.fields(settings):
+        value, name = getattr(settings, field_.name), f"{key}.{field_.name}"
+        for rule in field_.metadata.get("rules", ()):
             if not rule.holds(value):
                 yield f"{name}: {rule.says}"
-        for place, inner in _inside(value, name):
+        for place, inner in _inside(value, key if field_.metadata.get("beside") else name):
             yield from faults(inner, place)
     for name, holds, says in getattr(settings, "rules", tuple)():
         if not holds:

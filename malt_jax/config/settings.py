@@ -1,275 +1,279 @@
-"""The settings of a run: plain config data checked once, before anything is loaded, then passed
-as frozen dataclasses.
+"""The settings of a run: every one with its default, what it means and which values are refused.
 
-Every field is explained where its default lives: `configs/base.py`.
+A config is plain data, checked once before anything is loaded and then passed as these frozen
+dataclasses. The defaults are the paper's choices where it states them (arXiv 2412.01928); a
+setting's documentation says where it does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from malt_jax.config.typed import build
+from malt_jax.config import prompts
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.schema import (
+    Checks,
+    Rule,
+    at_least,
+    beside,
+    filled,
+    group,
+    positive,
+    setting,
+)
 
-PHASES = ("sft", "dpo", "kto")
-SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
+_COUNT = at_least(0, "must be 0 or a count")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    path: str
-    dtype: Literal["float32", "bfloat16"]
+    """`config.model.*`: the base model, which all roles share."""
+
+    path: str = setting(
+        "",
+        "a Hugging Face directory, a .gguf file or a hub id",
+        filled("empty; a directory, a .gguf file or a hub id"),
+    )
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "of the weights and of what is computed with them"
+    )
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    task: str
-    train: str
-    eval: str
-    exclude: tuple[str, ...]
-    train_questions: int
-    skip_questions: int
-    eval_questions: int
-    max_chars: int
+    """`config.data.*`: the questions."""
+
+    task: str = setting(
+        "", "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl"
+    )
+    train: str = setting("", "a file or a hub id; empty: the task's own hub id")
+    eval: str = setting("", "a file or a hub id; empty: the task's own hub id")
+    exclude: tuple[str, ...] = setting(
+        (), "more test sets, each TASK:PATH, that training must not overlap with"
+    )
+    train_questions: int = setting(0, "how many to train on; 0: all", _COUNT)
+    skip_questions: int = setting(
+        0, "training questions to pass over: those of a warm start, say", _COUNT
+    )
+    eval_questions: int = setting(0, "how many to evaluate on; 0: all", _COUNT)
+    max_chars: int = setting(4000, "longer questions are dropped and reported", positive())
+
+    def rules(self) -> Checks:
+        """Test sets are named with their task."""
+        wrong = [place for place in self.exclude if ":" not in place]
+        return [("exclude", False, f"{place!r} is not of the form TASK:PATH") for place in wrong]
 
 
 @dataclass(frozen=True)
 class RoleSettings:
-    prompt: str
-    branching: int
-    max_new_tokens: int
-    train: tuple[str, ...]
-    adapter: str
+    """`config.roles.ROLE.*`: one agent of the team."""
+
+    prompt: str = setting(
+        "",
+        "shows {question}, {hint} (what kind of answer is asked for) and what earlier roles of the "
+        "chain wrote, each by its name in braces",
+    )
+    branching: int = setting(3, "n: samples of each parent in a tree", positive())
+    max_new_tokens: int = setting(
+        300, "the most tokens of a sample; ours, the paper gives no lengths", positive()
+    )
+    train: tuple[str, ...] = setting(
+        ("sft", "dpo"), "phases in order; () leaves the role at the base model"
+    )
+    adapter: str = setting(
+        "", "a PEFT directory to train on from, or, if train is (), to evaluate; empty: none"
+    )
+
+    def rules(self) -> Checks:
+        """A phase is gone through once."""
+        once = len(set(self.train)) == len(self.train)
+        return [("train", once, "names a phase twice")]
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    temperature: float
-    top_k: int
-    top_p: float
-    rows: int
-    kv_gib: float
-    questions_per_shard: int
+    """`config.sample.*`: how samples are drawn."""
+
+    temperature: float = setting(
+        0.3,
+        "of trees and evaluation; 0 is greedy",
+        at_least(0, "must not be negative (0 is greedy)"),
+    )
+    top_k: int = setting(
+        0,
+        "the most likely tokens to draw from; 0: all",
+        at_least(0, "must not be negative (0 is off)"),
+    )
+    top_p: float = setting(
+        1.0,
+        "the share of probability to draw from; 1: all",
+        Rule(lambda share: 0 < share <= 1, "must be in (0, 1] (1 is off)"),
+    )
+    rows: int = setting(96, "sequences decoded at a time, over all devices")
+    kv_gib: float = setting(
+        0.0,
+        "the most memory of the KV cache on a device, in GiB; 0: 60% of what is free",
+        at_least(0, "must not be negative (0 takes what is free)"),
+    )
+    questions_per_shard: int = setting(
+        16, "trees committed at a time: what a kill can cost, and what hosts share out", positive()
+    )
 
 
 @dataclass(frozen=True)
 class CreditSettings:
-    threshold: float
-    shuffle_rewards: bool
-    max_positives_per_parent: int
-    max_pairs_per_parent: int
+    """`config.credit.*`: from rewards at the leaves to what is learned from."""
+
+    threshold: float = setting(
+        0.5,
+        "theta: a sample with a value strictly above it is positive",
+        Rule(lambda value: 0 <= value < 1, "must be in [0, 1): labels are value > it"),
+    )
+    shuffle_rewards: bool = setting(
+        False, "the negative control: rewards permuted among the samples of a shard"
+    )
+    max_positives_per_parent: int = setting(
+        3, "SFT rows of a parent; ours, the paper gives no caps", positive()
+    )
+    max_pairs_per_parent: int = setting(
+        2, "DPO pairs of a parent; ours, the paper gives no caps", positive()
+    )
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    rank: int
-    alpha: float
-    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...]
+    """`config.lora.*`: the shape of every role's adapter. The paper trains with LoRA, but gives
+    neither rank nor targets."""
 
-
-@dataclass(frozen=True)
-class PhaseSettings:
-    learning_rate: float
-    batch: int
-    accumulate: int
-    epochs: int
-    warmup: float
-    weight_decay: float
-    clip_norm: float
-    held_out: float
-    eval_every: int
-    patience: int
-    max_nonfinite: int
-    checkpoint_every: int
-    remat: Literal["keep_all", "keep_products", "keep_inputs"]
-
-
-@dataclass(frozen=True)
-class DpoSettings(PhaseSettings):
-    beta: float
-    loss: Literal["sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"]
-    label_smoothing: float
-    rpo_alpha: float
-
-
-@dataclass(frozen=True)
-class KtoSettings(PhaseSettings):
-    beta: float
-    desirable: float
-    undesirable: float
+    rank: int = setting(16, "of both factors; ours", positive())
+    alpha: float = setting(
+        32.0, "the adapter's product is scaled by alpha / rank; ours", positive()
+    )
+    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = setting(
+        ("q", "k", "v", "o", "gate", "up", "down"),
+        "projections that have an adapter, in every layer; ours",
+        filled("empty; name at least one projection"),
+    )
 
 
 @dataclass(frozen=True)
 class DebateSettings:
-    agents: int
-    rounds: int
-    prompt: str
-    other: str
+    """`config.eval.debate.*`: the baseline in which agents read one another's solutions."""
+
+    agents: int = setting(3, "solutions side by side", at_least(2, "a debate needs two"))
+    rounds: int = setting(3, "of writing, the first without others' solutions", positive())
+    prompt: str = setting(
+        prompts.DEBATER,
+        "of all rounds but the first: shows {question}, {hint} and {others}",
+        Rule(
+            lambda text: "{question}" in text and "{others}" in text,
+            "does not show the {question} and the {others}",
+        ),
+    )
+    other: str = setting(
+        "Solution of another agent:\n{other}",
+        "how each of {others} is shown: shows {other}",
+        Rule(lambda text: "{other}" in text, "does not show the {other}"),
+    )
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    systems: tuple[str, ...]
-    votes: int
-    equal_compute: bool
-    critiques: bool
-    debate: DebateSettings
-    resamples: int
+    """`config.eval.*`: what is compared on the held-out questions."""
+
+    systems: tuple[str, ...] = setting(
+        ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
+        "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
+        filled("empty; name at least one system"),
+    )
+    single_agent: str = setting(
+        "", "the role that is the single agent, of config.roles; empty: the first of config.chain"
+    )
+    votes: int = setting(
+        3,
+        "k: samples of the single agent, or passes of the team, that vote; the paper gives no rule "
+        "for ties, ours is the answer that appeared first",
+        positive(),
+    )
+    equal_compute: bool = setting(
+        True,
+        "as many more votes of the single agent as the costliest team's tokens pay for",
+    )
+    critiques: bool = setting(
+        False, "the last role again, with another question's critique or none"
+    )
+    debate: DebateSettings = group(DebateSettings, "the debate's own settings")
+    resamples: int = setting(10_000, "of the bootstrap that gives intervals", positive())
 
 
 @dataclass(frozen=True)
 class MeshSettings:
-    data: int
-    fsdp: int
-    tensor: int
+    """`config.mesh.*`: how the devices are laid out. Their product is the number of devices."""
+
+    data: int = setting(
+        0, "replicas of the weights; 0: as many as the devices that are left make", at_least(0)
+    )
+    fsdp: int = setting(1, "devices that share out each weight and gather it to use it", positive())
+    tensor: int = setting(1, "devices that share out each product", positive())
+
+
+def _team() -> dict[str, RoleSettings]:
+    return {
+        "generator": RoleSettings(prompts.GENERATOR, train=("sft",)),
+        "verifier": RoleSettings(prompts.VERIFIER, max_new_tokens=200),
+        "refiner": RoleSettings(prompts.REFINER),
+    }
 
 
 @dataclass(frozen=True)
 class Settings:
-    seed: int
-    workdir: str
-    suite: str
-    trees: str
-    model: ModelSettings
-    data: DataSettings
-    chain: tuple[str, ...]
-    roles: Mapping[str, RoleSettings]
-    sample: SampleSettings
-    credit: CreditSettings
-    lora: LoraSettings
-    sft: PhaseSettings
-    dpo: DpoSettings
-    kto: KtoSettings
-    wandb: str
-    eval: EvalSettings
-    mesh: MeshSettings
+    """`config.*`."""
 
-    def phase(self, name: str) -> PhaseSettings:
-        """The settings of a training phase, one of `PHASES`."""
-        phases: dict[str, PhaseSettings] = {"sft": self.sft, "dpo": self.dpo, "kto": self.kto}
-        return phases[name]
+    seed: int = setting(
+        0, "of questions, samples, adapters and resampling", at_least(0, "must not be negative")
+    )
+    workdir: str = setting(
+        "runs/base",
+        "the directory of all that a run leaves, on a disk or in a bucket (gs://...)",
+        filled("empty; name a directory for the results"),
+    )
+    suite: str = setting(
+        "",
+        "experiments around this run: paper_table1, ablations, sweeps, control, transfer, seeds, "
+        "or several of them with commas between; empty: none",
+    )
+    trees: str = setting(
+        "",
+        "another run's work directory to learn from instead of collecting trees: another "
+        "threshold, shuffled rewards, a smaller n and a shorter chain need no new samples; "
+        "empty: collect",
+    )
+    model: ModelSettings = group(ModelSettings, "the base model")
+    data: DataSettings = group(DataSettings, "the questions")
+    chain: tuple[str, ...] = setting(
+        ("generator", "verifier", "refiner"),
+        "the roles in order; each reads what those before it wrote",
+        filled("empty; name at least one role"),
+    )
+    roles: Mapping[str, RoleSettings] = field(
+        default_factory=_team, metadata={"doc": "the roles by name"}
+    )
+    sample: SampleSettings = group(SampleSettings, "how samples are drawn")
+    credit: CreditSettings = group(CreditSettings, "from rewards to what is learned from")
+    lora: LoraSettings = group(LoraSettings, "the shape of the adapters")
+    phases: Mapping[str, PhaseSettings] = beside("the training phases by name")
+    wandb: str = setting(
+        "", "a Weights & Biases project that training is logged to as well; empty: none"
+    )
+    eval: EvalSettings = group(EvalSettings, "what is compared")
+    mesh: MeshSettings = group(MeshSettings, "the layout of the devices")
+
+    def as_config(self) -> dict[str, Any]:
+        """The plain nested dictionary that `parse` makes these settings of."""
+        config = asdict(self)
+        return config | config.pop("phases")
 
     @property
     def branching(self) -> tuple[int, ...]:
         """Children a parent along the chain."""
         return tuple(self.roles[name].branching for name in self.chain)
-
-
-def parse(config: Mapping[str, Any]) -> Settings:
-    """Checks a resolved config (a plain nested dictionary).
-
-    Raises ValueError naming the key for an unknown or missing key, a value of the wrong type, or
-    a value with which no run can succeed.
-    """
-    settings = build(Settings, config, "config")
-    for key, ok, rule in _rules(settings):
-        if not ok:
-            raise ValueError(f"config.{key}: {rule}")
-    return settings
-
-
-_COUNTS = ("train_questions", "skip_questions", "eval_questions")
-_CAPS = ("max_positives_per_parent", "max_pairs_per_parent")
-_POSITIVE = (
-    *("learning_rate", "batch", "accumulate", "epochs", "clip_norm"),
-    *("eval_every", "max_nonfinite", "checkpoint_every"),
-)
-
-
-def _rules(s: Settings) -> list[tuple[str, bool, str]]:
-    """(key, holds, what to do) for every value that the types alone let through."""
-    rules = [
-        ("workdir", bool(s.workdir), "empty; name a directory for the results"),
-        ("model.path", bool(s.model.path), "empty; a directory, a .gguf file or a hub id"),
-        ("seed", s.seed >= 0, "must not be negative"),
-        *((f"data.{name}", getattr(s.data, name) >= 0, "must be 0 or a count") for name in _COUNTS),
-        ("data.max_chars", s.data.max_chars > 0, "must be positive"),
-        ("chain", bool(s.chain), "empty; name at least one role"),
-        ("chain", len(set(s.chain)) == len(s.chain), "names a role twice"),
-        ("sample.temperature", s.sample.temperature >= 0, "must not be negative (0 is greedy)"),
-        ("sample.top_k", s.sample.top_k >= 0, "must not be negative (0 is off)"),
-        ("sample.top_p", 0 < s.sample.top_p <= 1, "must be in (0, 1] (1 is off)"),
-        ("sample.kv_gib", s.sample.kv_gib >= 0, "must not be negative (0 takes what is free)"),
-        ("sample.questions_per_shard", s.sample.questions_per_shard > 0, "must be positive"),
-        (
-            "credit.threshold",
-            0 <= s.credit.threshold < 1,
-            "must be in [0, 1): labels are value > it",
-        ),
-        *((f"credit.{key}", getattr(s.credit, key) > 0, "must be positive") for key in _CAPS),
-        ("lora.rank", s.lora.rank > 0, "must be positive"),
-        ("lora.alpha", s.lora.alpha > 0, "must be positive"),
-        ("lora.targets", bool(s.lora.targets), "empty; name at least one projection"),
-        ("dpo.beta", s.dpo.beta > 0, "must be positive"),
-        ("dpo.rpo_alpha", s.dpo.rpo_alpha >= 0, "must not be negative (0 is off)"),
-        (
-            "dpo.label_smoothing",
-            0 <= s.dpo.label_smoothing < 0.5,
-            "is the share of flipped labels, in [0, 0.5)",
-        ),
-        (
-            "dpo.label_smoothing",
-            s.dpo.label_smoothing == 0 or s.dpo.loss == "robust",
-            "only config.dpo.loss='robust' takes it; give 0 or that loss",
-        ),
-        ("kto.beta", s.kto.beta > 0, "must be positive"),
-        ("kto.desirable", s.kto.desirable > 0, "must be positive"),
-        ("kto.undesirable", s.kto.undesirable > 0, "must be positive"),
-        (
-            "kto.accumulate",
-            s.kto.accumulate == 1,
-            "must be 1: KTO's reference point is a mean over the whole optimiser step; raise "
-            "config.kto.batch instead",
-        ),
-        ("eval.votes", s.eval.votes > 0, "must be positive"),
-        ("eval.debate.agents", s.eval.debate.agents > 1, "a debate needs two"),
-        ("eval.debate.rounds", s.eval.debate.rounds > 0, "must be positive"),
-        (
-            "eval.debate.prompt",
-            all(field in s.eval.debate.prompt for field in ("{question}", "{others}")),
-            "does not show the {question} and the {others}",
-        ),
-        ("eval.debate.other", "{other}" in s.eval.debate.other, "does not show the {other}"),
-        ("eval.resamples", s.eval.resamples > 0, "must be positive"),
-        ("eval.systems", bool(s.eval.systems), f"empty; choose from {list(SYSTEMS)}"),
-    ]
-    for place in s.data.exclude:
-        rules.append(("data.exclude", ":" in place, f"{place!r} is not of the form TASK:PATH"))
-    for system in s.eval.systems:
-        rules.append(
-            ("eval.systems", system in SYSTEMS, f"{system!r} is not one of {list(SYSTEMS)}")
-        )
-    for name in s.chain:
-        rules.append(("chain", name in s.roles, f"{name!r} is not described in config.roles"))
-    for name, role in s.roles.items():
-        key = f"roles.{name}"
-        rules += [
-            (
-                key,
-                name not in ("merged", "sft"),
-                "a folder of export/ has that name; choose another",
-            ),
-            (f"{key}.branching", role.branching > 0, "must be positive"),
-            (f"{key}.max_new_tokens", role.max_new_tokens > 0, "must be positive"),
-            (f"{key}.train", set(role.train) <= set(PHASES), f"phases are {list(PHASES)}"),
-            (f"{key}.train", role.train[:1] != ("dpo",), "dpo needs the sft policy before it"),
-            (f"{key}.train", len(set(role.train)) == len(role.train), "names a phase twice"),
-        ]
-    together = {"eval.votes": s.eval.votes, "eval.debate.agents": s.eval.debate.agents}
-    together |= {f"roles.{name}.branching": role.branching for name, role in s.roles.items()}
-    for key, n in together.items():
-        rules.append(("sample.rows", s.sample.rows >= n, f"too few: config.{key} is {n}"))
-    for phase in PHASES:
-        p = s.phase(phase)
-        rules += [
-            *((f"{phase}.{key}", getattr(p, key) > 0, "must be positive") for key in _POSITIVE),
-            (f"{phase}.warmup", 0 <= p.warmup < 1, "is a fraction of the steps, in [0, 1)"),
-            (f"{phase}.weight_decay", p.weight_decay >= 0, "must not be negative"),
-            (f"{phase}.held_out", 0 <= p.held_out < 1, "is a share of questions, in [0, 1)"),
-            (f"{phase}.patience", p.patience >= 0, "must not be negative (0 is off)"),
-        ]
-    for axis in ("data", "fsdp", "tensor"):
-        size = getattr(s.mesh, axis)
-        rules.append(
-            (f"mesh.{axis}", size > 0 or (axis == "data" and size == 0), "must be positive")
-        )
-    return rules

@@ -1,12 +1,13 @@
 """Plain data as the frozen dataclasses that their type hints describe."""
 
 import dataclasses
-import difflib
 import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from malt_jax.config.names import closest
 
 _LARGEST = 2**31 - 1  # of an int32, which devices count in
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # in no path and no prompt
@@ -43,8 +44,8 @@ def build(kind: Any, value: Any, key: str) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{key}: {_shown(value)} is not of type {kind.__name__}")
-    if kind is str and (found := _NO_TEXT.search(value)):
-        raise ValueError(f"{key}: holds the character U+{ord(found[0]):04X}; remove it")
+    if kind is str and (character := _NO_TEXT.search(value)):
+        raise ValueError(f"{key}: holds the character U+{ord(character[0]):04X}; remove it")
     return value
 
 
@@ -55,13 +56,13 @@ def _build_dataclass(kind: type, value: Any, key: str) -> Any:
     hints = typing.get_type_hints(kind)
     for name in value:
         if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean {key}.{close[0]}?" if close else f"known keys: {sorted(fields)}"
+            close = closest(str(name), fields)
+            hint = f"did you mean {key}.{close}?" if close else f"known keys: {sorted(fields)}"
             raise ValueError(f"{key}.{name}: unknown key; {hint}")
-    for name, field in fields.items():
-        if name not in value and field.default is dataclasses.MISSING:
+    for name in fields:
+        if name not in value:
             raise ValueError(
-                f"{key}.{name}: missing; start from configs/base.py, which has every key"
+                f"{key}.{name}: missing; start from malt_jax.recipe.base(), which has every key"
             )
     return kind(**{name: build(hints[name], item, f"{key}.{name}") for name, item in value.items()})
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 from absl import logging
 
-from malt_jax import tasks
-from malt_jax.config.settings import SYSTEMS, Settings
-from malt_jax.evaluate import scoring
+from malt_jax import grading, tasks
+from malt_jax.config.settings import Settings
+from malt_jax.evaluate import passes, scoring, systems
 from malt_jax.evaluate.scoring import Row
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax.grading import Sample
 from malt_jax.tasks import Task
 from malt_jax.types import Grade
 from malt_jax.workdir import shards, storage
@@ -53,20 +52,20 @@ def run(workdir: Path, settings: Settings) -> Row:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     right: dict[str, Counter[str]] = defaultdict(Counter)
     evaluation = workdir / "eval"
-    found_there = evaluation.iterdir() if evaluation.is_dir() else ()
-    own = [] if settings.trees else [workdir / "trees"]
-    directories = [*own, *sorted(path for path in found_there if path.is_dir())]
+    directories = [] if settings.trees else [workdir / "trees"]
+    directories += sorted({path.parent for path in storage.files(evaluation)} - {evaluation})
     with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
         for directory in directories:
             source = directory.relative_to(workdir).as_posix()
             for path in shards.paths(directory):  # one in memory at a time
-                found = audit(shards.read_one(path, COLUMNS), task, source)
-                add([row for row in found if differs(row)])
-                for role in dict.fromkeys(row["role"] for row in found):
-                    of_role = [row for row in found if row["role"] == role]
+                stored = shards.read_one(path, (*COLUMNS, "via"), optional=("via",))
+                rows = audit(stored, task, source)
+                add([row for row in rows if differs(row)])
+                for role in dict.fromkeys(row["role"] for row in rows):
+                    of_role = [row for row in rows if row["role"] == role]
                     answers[f"{source} {role}"].update(count(of_role))
-                for system, more in rights(found, settings).items():
-                    right[system].update(more)
+                for system, counted in rights(rows, settings).items():
+                    right[system].update(counted)
     counts: Row = {
         "answers": {name: dict(row) for name, row in answers.items()},
         "systems": accuracies(right),
@@ -82,32 +81,46 @@ def run(workdir: Path, settings: Settings) -> Row:
 
 
 def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
-    """The graded ones of `rows` (of `shards.SCHEMA`), each with both readings of it, as rows of
-    SCHEMA."""
+    """The graded ones of `rows` (of `records.SCHEMA`), each with both readings of it, as rows of
+    SCHEMA. Rows that say by which rule their answer was read (`via`) are graded again only where
+    that was no mark; older ones do not, and are graded twice."""
     graded = [row for row in rows if row["status"]]
-    samples = [
-        Sample(
-            row["completion"],
-            row["reference"],
-            row["finish_reason"] == "length",
-            task.choices(row["question"]),
-        )
-        for row in graded
-    ]
+    samples = [_sample(row, task) for row in graded]
+    older = [i for i, row in enumerate(graded) if row.get("via") is None]
+    grades = [Grade(row["status"], row["answer"], row.get("via") or "") for row in graded]
+    for i, grade in _graded(task, samples, older):
+        grades[i] = grade
+    lenient = list(grades)
+    unmarked = [i for i, grade in enumerate(grades) if grade.via in ("", "fallback")]
+    for i, grade in _graded(task, samples, unmarked, leniently=True):
+        lenient[i] = grade
     # A mark that a finished completion has, a cut one has as well: strict reading needs no flag.
-    strict = [_marked(grade) for grade in isolation.grade(task, samples)]
-    lenient = isolation.grade(task, samples, leniently=True)
+    strict = [_marked(grade) for grade in grades]
     return [
         {
             **{name: row[name] for name in SCHEMA.names if name in row},
             "source": source,
-            "strict_answer": one.answer,
-            "strict_status": one.status,
-            "lenient_answer": other.answer,
-            "lenient_status": other.status,
+            "strict_answer": by_mark.answer,
+            "strict_status": by_mark.status,
+            "lenient_answer": anywhere.answer,
+            "lenient_status": anywhere.status,
         }
-        for row, one, other in zip(graded, strict, lenient, strict=True)
+        for row, by_mark, anywhere in zip(graded, strict, lenient, strict=True)
     ]
+
+
+def _sample(row: Row, task: Task) -> Sample:
+    question = row["question"]
+    cut = row["finish_reason"] == "length"
+    return Sample(row["completion"], row["reference"], cut, task.choices(question), question)
+
+
+def _graded(
+    task: Task, samples: Sequence[Sample], places: Sequence[int], *, leniently: bool = False
+) -> Iterator[tuple[int, Grade]]:
+    """The grades of the samples at `places`, each with its place."""
+    chosen = [samples[i] for i in places]
+    return zip(places, grading.grade(task, chosen, leniently=leniently), strict=True)
 
 
 def _marked(grade: Grade) -> Grade:
@@ -136,25 +149,19 @@ def count(rows: Sequence[Row]) -> dict[str, int]:
 
 def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, int]]:
     """How many questions each system has, and has right by each reading; `rows` are those of some
-    questions of eval/base or of eval/malt.
-
-    A system's answer is the one of the first pass, or of the vote of all ("_mv"); its role is the
-    first ("sa") or the last.
-    """
-    sources = {"eval/base": ("sa", "ma"), "eval/malt": ("malt",)}
-    found = {}
-    for name in SYSTEMS:
-        team, vote = name.removesuffix("_mv"), name.endswith("_mv")
-        chosen = [row for row in rows if team in sources.get(row["source"], ())]
-        depth = 1 if team == "sa" else len(settings.chain)
-        finals = [row for row in chosen if len(row["path"]) == depth]
-        if name in settings.eval.systems and finals:
-            questions = list(_by_question(finals))
-            found[name] = {"n": len(questions)} | {
-                reading: sum(_is_right(passes, prefix, vote) for passes in questions)
+    questions of one directory of `eval/`. A debate is left out: its answers are counted by
+    role."""
+    counts = {}
+    for system in systems.chosen(settings):
+        source = f"eval/{passes.place(system, settings)}"
+        answers = [r for r in rows if r["source"] == source and r["role"] == system.roles[-1]]
+        if system.kind != "debate" and answers:
+            questions = list(_by_question(answers))
+            counts[system.name] = {"n": len(questions)} | {
+                reading: sum(_is_right(samples[: system.votes], prefix) for samples in questions)
                 for reading, prefix in _READINGS.items()
             }
-    return found
+    return counts
 
 
 def accuracies(right: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
@@ -169,13 +176,12 @@ _READINGS = {"strict": "strict_", "graded": "", "lenient": "lenient_"}
 
 
 def _by_question(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    questions: dict[str, list[Row]] = {}
+    questions: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        questions.setdefault(row["question_id"], []).append(row)
-    for passes in questions.values():
-        yield sorted(passes, key=lambda row: row["path"])
+        questions[row["question_id"]].append(row)
+    for samples in questions.values():
+        yield sorted(samples, key=lambda row: row["path"])
 
 
-def _is_right(passes: Sequence[Row], prefix: str, vote: bool) -> bool:
-    used = passes if vote else passes[:1]
-    return bool(scoring.voted(used, f"{prefix}answer")[f"{prefix}status"] == "correct")
+def _is_right(samples: Sequence[Row], prefix: str) -> bool:
+    return bool(scoring.voted(samples, f"{prefix}answer")[f"{prefix}status"] == "correct")

@@ -2,286 +2,179 @@
 majority vote.
 
 Each question gets k passes of a team: k samples of the first role, each carried through the
-chain. The single agent is the first role of the untrained team, so `sa` and `ma` share their
-samples, and both teams draw with the same random numbers.
+chain. Where the single agent is the chain's first role, `sa` and `ma` share their samples; both
+teams draw with the same random numbers.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
 
-from malt_jax.config.settings import SYSTEMS, Settings
-from malt_jax.evaluate import scoring
+from malt_jax.config.settings import Settings
+from malt_jax.evaluate import passes, scoring, systems
+from malt_jax.evaluate.passes import SCORED, Draw, Evaluated
 from malt_jax.evaluate.scoring import PREDICTIONS, Outcome, Passes, Row
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import critiques, debate, tree
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts
-from malt_jax.sampler import Work
-from malt_jax.types import Question
+from malt_jax.types import Question, System, main_system
 from malt_jax.workdir import shards, storage
-
-Rows = Iterable[list[Row]]
 
 TIE_RULE = (
     "the answer with the most votes; among equals the one that appeared first; "
     "an empty answer is no vote"
 )
-# What is scored. Texts, which are most of what is stored, are not held for all questions at once.
-_SCORED = ("question_id", "role", "path", "answer", "status", "prompt_tokens", "completion_tokens")
 
 
 def run(
     workdir: Path,
     settings: Settings,
-    team: tree.Team,
+    team: Team,
     adapters: Mapping[str, Adapter | None],
     questions: Sequence[Question],
 ) -> Row:
     """Samples what is missing, scores every system and writes `eval/results.json`,
     `eval/outcomes.parquet` and `eval/predictions.parquet`.
 
-    `team` is the untrained one; `adapters` make it the trained one. Returns the results.
+    `team` is the untrained one; `adapters` make it the trained one. Returns the results. Raises
+    ValueError as `systems.chosen` does.
     """
     started, directory = time.perf_counter(), workdir / "eval"
-    wanted = settings.eval.systems
-    systems = [name for name in SYSTEMS if name in wanted and name != "debate"]
-    evaluating = replace(team, stream="evaluate")
-    trained = replace(evaluating, adapters=adapters)
-    passes: dict[str, list[Passes]] = {}
-    for name, one in _teams(systems, evaluating, trained).items():
-        passes[name] = _sample(directory / name, settings, one, questions, name)
-    found = {
-        name: [scoring.outcome(name, one) for one in passes[_team_of(name)]] for name in systems
+    chosen = systems.chosen(settings)
+    evaluated = Evaluated(
+        directory, settings, replace(team, stream="evaluate"), adapters, questions
+    )
+    draws = passes.draws(chosen, settings)
+    drawn = {place: passes.sample(evaluated, draw) for place, draw in draws.items()}
+    outcomes = {system.name: _outcomes(evaluated, system, drawn) for system in chosen}
+    teams = {
+        draw.label: drawn[place]
+        for place, draw in draws.items()
+        if len(draw.roles) > 1 or draw.team == "trained"
     }
-    if "debate" in wanted:
-        found["debate"] = _debate(directory / "debate", settings, evaluating, questions)
-    chains = {
-        "malt" if name == "malt" else "ma": one
-        for name, one in passes.items()
-        if len(one[0][0]) > 1 or name == "malt"
-    }
-    finals = {name: _finals(one) for name, one in chains.items()}
-    if "base" in passes:
-        finals["sa"] = _alone(directory, settings, evaluating, questions, passes["base"], found)
-    curves = {name: scoring.curve(one) for name, one in finals.items()}
+    finals = {label: _finals(of_team) for label, of_team in teams.items()}
+    single = passes.place(systems.single_agent(settings), settings)
+    if single in drawn:
+        logging.info("the single agent is the %s", systems.single_role(settings).name)
+        finals["sa"] = _single_samples(evaluated, drawn[single], outcomes)
+    curves = {label: scoring.curve(of_label) for label, of_label in finals.items()}
     results: Row = {
         "split": {"n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
-        "systems": {name: scoring.score(one) for name, one in found.items()},
-        "paired": scoring.paired(found, settings.seed, settings.eval.resamples),
-        "flows": {name: scoring.flows(one) for name, one in chains.items() if len(one[0][0]) > 1},
-        "at_k": {name: scoring.at_k(one, curves[name]) for name, one in finals.items()},
+        "systems": {name: scoring.score(of_system) for name, of_system in outcomes.items()},
+        "described": {system.name: systems.described(system) for system in chosen},
+        "paired": scoring.paired(outcomes, settings.seed, settings.eval.resamples),
+        "flows": {
+            label: scoring.flows(of_team)
+            for label, of_team in teams.items()
+            if len(of_team[0][0]) > 1
+        },
+        "at_k": {label: scoring.at_k(rows, curves[label]) for label, rows in finals.items()},
     }
-    if "base" in passes:
-        results |= _against_voting(settings, finals["sa"], curves["sa"], found)
-    if "malt" in passes and settings.eval.critiques:
-        results["critiques"] = _critiques(directory, settings, trained, questions, passes["malt"])
+    if "sa" in finals:
+        results |= _against_voting(settings, finals["sa"], curves["sa"], outcomes, chosen)
+    if settings.eval.critiques and "malt" in draws and draws["malt"].roles == settings.chain:
+        results["critiques"] = _critiques(evaluated, drawn["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
-    hosts.by_first(lambda: _write(directory, results, list(passes), found, questions))
+    hosts.by_first(lambda: _write(directory, results, draws.values(), outcomes, questions))
     return results
 
 
-def _teams(systems: Sequence[str], base: tree.Team, trained: tree.Team) -> dict[str, tree.Team]:
-    """The teams whose passes the systems need; the first role is enough for the single agent."""
-    teams = {}
-    if any(_team_of(name) == "base" for name in systems):
-        whole_chain = any(name in ("ma", "ma_mv") for name in systems)
-        teams["base"] = replace(base, roles=base.roles if whole_chain else base.roles[:1])
-    if any(_team_of(name) == "malt" for name in systems):
-        teams["malt"] = trained
-    return teams
-
-
-def _team_of(system: str) -> str:
-    return "malt" if system.startswith("malt") else "base"
-
-
-def _debate(
-    directory: Path, settings: Settings, team: tree.Team, questions: Sequence[Question]
+def _outcomes(
+    evaluated: Evaluated, system: System, drawn: Mapping[str, Sequence[Passes]]
 ) -> list[Outcome]:
-    how = settings.eval.debate
-
-    def grow(pending: Sequence[Question], *rest: Any) -> Rows:
-        return debate.grow(team, pending, how, *rest)
-
-    _store(directory, settings, team, questions, grow, how.agents * how.rounds, "debate")
-    rows = _by_question(directory, questions)
-    return [scoring.debated(of_question) for of_question in rows.values()]
+    """What a system made of each question, in the order of the questions."""
+    if system.kind == "debate":
+        return [scoring.debated(rows) for rows in passes.debates(evaluated).values()]
+    stored = drawn[passes.place(system, evaluated.settings)]
+    return [scoring.outcome(system, of_question) for of_question in stored]
 
 
-def _critiques(
-    directory: Path,
-    settings: Settings,
-    team: tree.Team,
-    questions: Sequence[Question],
-    passes: Sequence[Passes],
-) -> Row:
+def _critiques(evaluated: Evaluated, stored: Sequence[Passes]) -> Row:
     """The vote of the trained team's last role with its own critiques, with another question's and
     with none."""
-    stored = dict(zip((q.id for q in questions), passes, strict=True))
-    finals = {"own": {id: [nodes[-1] for nodes in one] for id, one in stored.items()}}
+    right = {"own": [_voted_right(finals) for finals in _finals(stored)]}
     for shown in ("other", "none"):
-
-        def grow(pending: Sequence[Question], *how: Any, shown: Any = shown) -> Rows:
-            return critiques.grow(team, stored, pending, shown, *how)
-
-        place, k = directory / f"critique-{shown}", settings.eval.votes
-        _store(place, settings, team, questions, grow, k, f"critique {shown}")
-        finals[shown] = _by_question(place, questions)
-    right = {
-        shown: [scoring.voted(one)["status"] == "correct" for one in rows.values()]
-        for shown, rows in finals.items()
-    }
-    return {shown: scoring.share(sum(one), len(one)) for shown, one in right.items()}
+        rows = passes.recritiqued(evaluated, stored, shown)
+        right[shown] = [_voted_right(finals) for finals in rows.values()]
+    return {shown: scoring.share(sum(votes), len(votes)) for shown, votes in right.items()}
 
 
-def _alone(
-    directory: Path,
-    settings: Settings,
-    team: tree.Team,
-    questions: Sequence[Question],
-    passes: Sequence[Passes],
-    found: Mapping[str, Sequence[Outcome]],
+def _voted_right(finals: Sequence[Row]) -> bool:
+    return bool(scoring.voted(finals)["status"] == "correct")
+
+
+def _single_samples(
+    evaluated: Evaluated, stored: Sequence[Passes], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> list[list[Row]]:
     """The single agent's samples of each question: for equal compute, as many as the costliest
     system's tokens pay for, k at a time."""
-    finals = [[nodes[0] for nodes in one] for one in passes]
-    if settings.eval.equal_compute:
-        costs = [float(np.mean([o.tokens for o in one])) for one in found.values()]
+    finals = [[nodes[0] for nodes in of_question] for of_question in stored]
+    evaluation = evaluated.settings.eval
+    if evaluation.equal_compute:
+        costs = [float(np.mean([o.tokens for o in of_system])) for of_system in outcomes.values()]
         wanted = scoring.votes_for(finals, max(costs))
-        for i in range(1, -(-wanted // settings.eval.votes)):
-            more = replace(team, roles=team.roles[:1], stream=f"{team.stream} {i}")
-            drawn = _sample(directory / f"single-{i}", settings, more, questions, "single agent")
-            finals = [a + b for a, b in zip(finals, _finals(drawn), strict=True)]
+        for batch in range(1, -(-wanted // evaluation.votes)):
+            more = _finals(passes.more_of_single(evaluated, batch))
+            finals = [a + b for a, b in zip(finals, more, strict=True)]
     return finals
 
 
 def _against_voting(
     settings: Settings,
-    alone: Sequence[Sequence[Row]],
+    single: Sequence[Sequence[Row]],
     voted: scoring.Curve,
-    found: Mapping[str, Sequence[Outcome]],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    chosen: Sequence[System],
 ) -> Row:
     """The single agent's curve by number of votes, and the trained team (else the untrained)
     against it."""
     seed, resamples = settings.seed, settings.eval.resamples
-    results: Row = {"voting": scoring.voting(alone, voted, seed, resamples)}
-    main = next((name for name in ("malt_mv", "malt", "ma_mv", "ma") if name in found), None)
-    if main and settings.eval.equal_compute:
+    results: Row = {"voting": scoring.voting(single, voted, seed, resamples)}
+    rivals = [system for system in chosen if system.trained or system.kind == "team"]
+    if rivals and settings.eval.equal_compute:
+        name = main_system(rivals).name
         results["equal_compute"] = scoring.equal_compute(
-            main, found[main], alone, voted, seed, resamples
+            name, outcomes[name], single, voted, seed, resamples
         )
     return results
 
 
-def _sample(
-    directory: Path,
-    settings: Settings,
-    team: tree.Team,
-    questions: Sequence[Question],
-    name: str,
-) -> list[Passes]:
-    """k passes of a team for every question, in the order of the questions."""
-    votes = settings.eval.votes
-    roles = tuple(replace(r, branching=votes if i == 0 else 1) for i, r in enumerate(team.roles))
-    credit = replace(settings.credit, shuffle_rewards=False)
-
-    def grow(pending: Sequence[Question], per_shard: int, *feedback: Any) -> Rows:
-        return tree.grow(replace(team, roles=roles), pending, credit, per_shard, *feedback)
-
-    _store(directory, settings, team, questions, grow, votes * len(roles), name)
-    columns = (*_SCORED, "completion") if settings.eval.critiques else _SCORED
-    return _passes(directory, questions, columns)
-
-
-def _store(
-    directory: Path,
-    settings: Settings,
-    team: tree.Team,
-    questions: Sequence[Question],
-    grow: Callable[..., Rows],
-    nodes_per_question: int,
-    name: str,
-) -> None:
-    """Commits what `grow` (pending questions, questions a shard, progress, work) samples."""
-    # Less branching than a training tree: more questions make the same number of rows.
-    work, per_shard = Work(), settings.sample.questions_per_shard * 4
-
-    def grow_rows(pending: Sequence[Question], progress: Callable[[int], Any]) -> Rows:
-        return grow(pending, per_shard, progress, work)
-
-    shards.grow(
-        directory,
-        questions,
-        grow_rows,
-        per_shard=per_shard,
-        nodes_per_question=nodes_per_question,
-        title=f"evaluate {name}",
-        part=hosts.part(team.sampler.mesh),
-    )
-    logging.info("evaluate %s: %s", name, work.summary())
-
-
-def _passes(directory: Path, questions: Sequence[Question], columns: Sequence[str]) -> list[Passes]:
-    """The stored passes of each question, in the order of the questions."""
-    found = _by_question(directory, questions, columns)
-    return [_in_passes(rows) for rows in found.values()]
-
-
-def _in_passes(rows: Sequence[Row]) -> Passes:
-    # A shard holds the chain depth by depth, so each pass is in order.
-    passes: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        passes[row["path"][0]].append(row)
-    return [nodes for _, nodes in sorted(passes.items())]
-
-
-def _by_question(
-    directory: Path, questions: Sequence[Question], columns: Sequence[str] = _SCORED
-) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = {question.id: [] for question in questions}
-    for row in shards.read(directory, columns):
-        if row["question_id"] in rows:
-            rows[row["question_id"]].append(row)
-    return rows
-
-
-def _finals(passes: Sequence[Passes]) -> list[list[Row]]:
-    return [[nodes[-1] for nodes in one] for one in passes]
+def _finals(stored: Sequence[Passes]) -> list[list[Row]]:
+    return [[nodes[-1] for nodes in of_question] for of_question in stored]
 
 
 def _write(
     directory: Path,
     results: Row,
-    teams: Sequence[str],
-    found: Mapping[str, Sequence[Outcome]],
+    draws: Iterable[Draw],
+    outcomes: Mapping[str, Sequence[Outcome]],
     questions: Sequence[Question],
 ) -> None:
     wanted = {question.id for question in questions}
     with shards.writing(directory / "predictions.parquet", PREDICTIONS) as add:
-        for name in teams:
-            for path in shards.paths(directory / name):
-                rows = shards.read_one(path, (*_SCORED, "question", "reference", "completion"))
-                add(_predictions(name, [row for row in rows if row["question_id"] in wanted]))
-    scores = [
+        for draw in draws:
+            for path in shards.paths(directory / draw.place):
+                rows = shards.read_one(path, (*SCORED, "question", "reference", "completion"))
+                add(_predictions(draw, [row for row in rows if row["question_id"] in wanted]))
+    rows = [
         {
             "system": name,
             "question_id": question.id,
-            "status": one.status,
-            "prompt_tokens": one.prompt_tokens,
-            "completion_tokens": one.completion_tokens,
+            "status": outcome.status,
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
         }
-        for name, of_system in found.items()
-        for question, one in zip(questions, of_system, strict=True)
+        for name, of_system in outcomes.items()
+        for question, outcome in zip(questions, of_system, strict=True)
     ]
-    shards.write(directory / "outcomes.parquet", scores, scoring.SCHEMA)
+    shards.write(directory / "outcomes.parquet", rows, scoring.SCHEMA)
     storage.write_json(directory / "results.json", results)
     for name, score in results["systems"].items():
         low, high = score["ci95"]
@@ -290,18 +183,18 @@ def _write(
         )
 
 
-def _predictions(team: str, rows: Sequence[Row]) -> list[Row]:
+def _predictions(draw: Draw, rows: Sequence[Row]) -> list[Row]:
     """A shard's rows, question by question and pass by pass."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    by_question: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row["question_id"]].append(row)
+        by_question[row["question_id"]].append(row)
     return [
         {
             **{name: row[name] for name in PREDICTIONS.names if name in row},
-            "system": "malt" if team == "malt" else "ma",
+            "system": draw.label,
             "sample": row["path"][0],
         }
-        for of_question in found.values()
-        for nodes in _in_passes(of_question)
+        for of_question in by_question.values()
+        for nodes in passes.in_passes(of_question)
         for row in nodes
     ]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from malt_jax.evaluate import stats
+from malt_jax.types import System
 
 Row = dict[str, Any]
 Passes = list[list[Row]]
@@ -63,15 +64,13 @@ class Outcome:
         return self.prompt_tokens + self.completion_tokens
 
 
-def outcome(system: str, passes: Passes) -> Outcome:
-    """Scores one system on one question.
+def outcome(system: System, passes: Passes) -> Outcome:
+    """Scores a single agent or a team on one question.
 
-    "sa" and "sa_mv" look at the first role only, the others at the last; "_mv" votes over all
-    passes, else the first pass counts. Tokens are those of the nodes used; a prompt with several
-    samples is counted once.
+    The answers are those of the last of its roles in the first `system.votes` passes. Tokens are
+    those of the nodes used; a prompt with several samples is counted once.
     """
-    depth = 1 if system.startswith("sa") else len(passes[0])
-    used = [nodes[:depth] for nodes in (passes if system.endswith("_mv") else passes[:1])]
+    used = [nodes[: len(system.roles)] for nodes in passes[: system.votes]]
     finals = [nodes[-1] for nodes in used]
     prompts = {
         (row["role"], *row["path"][:-1]): row["prompt_tokens"] for nodes in used for row in nodes
@@ -104,15 +103,15 @@ def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
 
 def score(outcomes: Sequence[Outcome]) -> Row:
     """Counts, accuracy with its Wilson interval, and tokens, summed over the questions."""
-    count = Counter(found.status for found in outcomes)
+    count = Counter(outcome.status for outcome in outcomes)
     right, n = count["correct"], len(outcomes)
     return {
         **{"n": n, "correct": right},
         **share(right, n),
         **{status: count[status] for status in ("unparseable", "truncated", "unknown")},
         "tokens": {
-            "prompt": sum(found.prompt_tokens for found in outcomes),
-            "completion": sum(found.completion_tokens for found in outcomes),
+            "prompt": sum(outcome.prompt_tokens for outcome in outcomes),
+            "completion": sum(outcome.completion_tokens for outcome in outcomes),
         },
     }
 
@@ -126,8 +125,8 @@ def difference(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, seed: int, resamples: int
 ) -> Row:
     """mean(a) - mean(b) over the same questions, with its paired interval."""
-    found, low, high = stats.paired_bootstrap(np.asarray(a), np.asarray(b), seed, resamples)
-    return {"difference": found, "ci95": _ci95(found, low, high, len(a), -1.0), "n": len(a)}
+    mean, low, high = stats.paired_bootstrap(np.asarray(a), np.asarray(b), seed, resamples)
+    return {"difference": mean, "ci95": _ci95(mean, low, high, len(a), -1.0), "n": len(a)}
 
 
 def _ci95(mean: float, low: float, high: float, n: int, least: float) -> list[float]:
@@ -143,7 +142,7 @@ def _ci95(mean: float, low: float, high: float, n: int, least: float) -> list[fl
 
 def compared(a: Sequence[Outcome], b: Sequence[Outcome], seed: int, resamples: int) -> Row:
     """`difference` of two systems' accuracies, with McNemar's p."""
-    left, right = (np.array([found.right for found in side]) for side in (a, b))
+    left, right = (np.array([outcome.right for outcome in side]) for side in (a, b))
     return difference(left, right, seed, resamples) | {"p_mcnemar": stats.mcnemar(left, right)}
 
 
@@ -173,10 +172,10 @@ def flows(passes: Iterable[Passes]) -> dict[str, int]:
 
 def sizes(most: int) -> list[int]:
     """The numbers of samples that a curve shows: 1, 2, 3, 5, 8, ... and `most`."""
-    found = [1, 2]
-    while found[-1] < most:
-        found.append(found[-1] + found[-2])
-    return [k for k in found if k < most] + [most]
+    fibonacci = [1, 2]
+    while fibonacci[-1] < most:
+        fibonacci.append(fibonacci[-1] + fibonacci[-2])
+    return [k for k in fibonacci if k < most] + [most]
 
 
 def votes(finals: Sequence[Sequence[Row]], k: int) -> np.ndarray:
@@ -208,9 +207,9 @@ def at_k(finals: Sequence[Sequence[Row]], voted: Curve) -> list[Row]:
         {
             "k": k,
             "pass": float(np.mean([stats.pass_at_k(most, c, k) for c in correct])),
-            "majority": float(found.mean()),
+            "majority": float(accuracies.mean()),
         }
-        for k, found in voted.items()
+        for k, accuracies in voted.items()
     ]
 
 
@@ -218,8 +217,8 @@ def voting(finals: Sequence[Sequence[Row]], voted: Curve, seed: int, resamples: 
     """The single agent's majority vote by number of samples, its `curve`: accuracy with a bootstrap
     interval over questions, and mean tokens a question, whose prompt is read once."""
     points = []
-    for k, found in voted.items():
-        accuracy, low, high = stats.bootstrap(found, seed, resamples)
+    for k, accuracies in voted.items():
+        accuracy, low, high = stats.bootstrap(accuracies, seed, resamples)
         points.append(
             {
                 "k": k,
@@ -240,8 +239,8 @@ def voting_tokens(finals: Sequence[Sequence[Row]], k: int) -> float:
 
 def votes_for(finals: Sequence[Sequence[Row]], tokens: float) -> int:
     """How many samples of the single agent cost at least `tokens` a question."""
-    one, two = (voting_tokens(finals, k) for k in (1, 2))
-    return max(1, int(np.ceil((tokens - one) / max(two - one, 1.0))) + 1)
+    first, both = (voting_tokens(finals, k) for k in (1, 2))
+    return max(1, int(np.ceil((tokens - first) / max(both - first, 1.0))) + 1)
 
 
 def equal_compute(
@@ -254,11 +253,11 @@ def equal_compute(
 ) -> Row:
     """A system against plain voting of the single agent at no fewer tokens (at the most samples
     that are stored, where those are fewer). `voted` is their `curve`."""
-    tokens = float(np.mean([found.tokens for found in system]))
+    tokens = float(np.mean([outcome.tokens for outcome in system]))
     k = min(votes_for(finals, tokens), len(finals[0]))
     vote = voted[k] if k in voted else votes(finals, k)
     accuracy, low, high = stats.bootstrap(vote, seed, resamples)
-    own = difference([float(found.right) for found in system], vote, seed, resamples)
+    gap = difference([float(outcome.right) for outcome in system], vote, seed, resamples)
     return {
         "system": name,
         "tokens": tokens,
@@ -268,6 +267,6 @@ def equal_compute(
             "ci95": _ci95(accuracy, low, high, len(finals), 0.0),
             "tokens": voting_tokens(finals, k),
         },
-        "difference": own["difference"],
-        "ci95": own["ci95"],
+        "difference": gap["difference"],
+        "ci95": gap["ci95"],
     }

@@ -82,9 +82,9 @@ def nested_bootstrap(
     rows = max(1, _BLOCK // sample.size)
     for start in range(0, resamples, rows):
         block = means[start : start + rows]
-        own = (block.size, 1 if same_questions else seeds, questions)
+        picks = (block.size, 1 if same_questions else seeds, questions)
         s = pick_seeds.integers(0, seeds, (block.size, seeds, 1))
-        block[:] = sample[s, pick_questions.integers(0, questions, own)].mean(axis=(1, 2))
+        block[:] = sample[s, pick_questions.integers(0, questions, picks)].mean(axis=(1, 2))
     lo, hi = np.quantile(means, [0.025, 0.975])
     return float(sample.mean()), float(lo), float(hi)
 

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax import report
-from malt_jax.config import settings
+from malt_jax import recipe, report, stages
 from malt_jax.experiments import compare, variants
 from malt_jax.experiments.variants import Config, Variant
 from malt_jax.runtime import hosts
-from malt_jax.stages import job
 from malt_jax.workdir import storage
 
 
@@ -20,19 +18,19 @@ def run(config: Config) -> None:
 
     `config` is the resolved config. Every variant's settings are checked before the first is run,
     and whether its prompts leave room for a question; one that fails later does not keep the
-    others from running. Raises ValueError as `settings.parse`, `job.check` and `job.run` do, at
-    the end for what variants raised.
+    others from running. Raises ValueError as `recipe.parse`, `stages.check` and `stages.run` do,
+    at the end for what variants raised.
     """
     main = copy.deepcopy(config)
     chosen = variants.of(main)
     if any(variant.group == "ablations" for variant in chosen):
         main["eval"]["critiques"] = True
     configs = {variant.name: variants.resolve(main, variant) for variant in chosen}
-    parsed = {name: settings.parse(resolved) for name, resolved in configs.items()}
-    own = settings.parse(main)
-    for one in (own, *parsed.values()):
-        job.check(one)
-    job.run(own, main, job.STAGES)
+    parsed = {name: recipe.parse(resolved) for name, resolved in configs.items()}
+    of_main = recipe.parse(main)
+    for checked in (of_main, *parsed.values()):
+        stages.check(checked)
+    stages.run(of_main, main, stages.in_order())
     failed = {}
     for i, variant in enumerate(chosen, 1):
         if variants.results(main, variant).exists():
@@ -40,7 +38,7 @@ def run(config: Config) -> None:
             continue
         logging.info("%s (%d of %d): %s", variant.name, i, len(chosen), variant.title)
         try:
-            job.run(parsed[variant.name], configs[variant.name], variant.stages)
+            stages.run(parsed[variant.name], configs[variant.name], variant.stages)
         except ValueError as error:  # a role without examples, say: the others can still be run
             logging.error("%s: %s", variant.name, error)
             failed[variant.name] = error

@@ -5,37 +5,37 @@ The result, `comparison.json`, is what the report shows.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from malt_jax.evaluate import scoring, stats
+from malt_jax.evaluate import scoring, stats, systems
 from malt_jax.evaluate.scoring import Outcome, Row
 from malt_jax.experiments import paper, variants
 from malt_jax.experiments.variants import Config, Variant
-from malt_jax.report import freshness, stage_command
+from malt_jax.report import described, freshness, stage_command
+from malt_jax.types import System, main_system
 from malt_jax.workdir import run_record, shards, storage
 from malt_jax.workdir.storage import read_json
 
-MAIN = ("malt_mv", "malt", "ma_mv", "ma", "sa_mv", "sa", "debate")  # the first there is
-TITLES = {
-    "sa": "single agent",
-    "sa_mv": "single agent, vote",
-    "ma": "untrained team",
-    "ma_mv": "untrained team, vote",
-    "malt": "MALT",
-    "malt_mv": "MALT, vote",
-    "debate": "debate",
-}
 # Chains and debates have room for questions of different lengths. Where nearly all are shared,
 # those that both answered are compared; else these are other questions.
 _SHARED = 0.9
-_FORMAT = (("sa_mv", "malt_mv"), ("ma_mv", "malt_mv"), ("sa", "malt"))
 
-Outcomes = dict[str, dict[str, Outcome]]
-"""System to question id to outcome."""
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a work directory's systems made of its questions: system by name, and by its name
+    question id to outcome."""
+
+    systems: Mapping[str, System]
+    outcomes: Mapping[str, Mapping[str, Outcome]]
+
+    def right(self, system: str) -> dict[str, bool]:
+        """Question id to whether the system answered it correctly."""
+        return {question: outcome.right for question, outcome in self.outcomes[system].items()}
 
 
 def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> Row:
@@ -45,40 +45,53 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
     Raises ValueError if the run itself was not evaluated.
     """
     workdir = storage.at(config["workdir"])
-    own, results = read(workdir), read_json(workdir / "eval" / "results.json")
-    main = next(name for name in MAIN if name in own)
-    test = _Test(own[main], config["seed"], config["eval"]["resamples"])
+    run, results = read(workdir), read_json(workdir / "eval" / "results.json")
+    main = main_system(list(run.systems.values())).name
+    test = _Test(run.outcomes[main], config["seed"], config["eval"]["resamples"])
     done = [variant for variant in chosen if variants.results(config, variant).exists()]
     flows, at_k = dict(results["flows"]), dict(results["at_k"])
     for variant in done:
-        there = read_json(variants.results(config, variant))
-        if "malt" in there["flows"]:
-            flows[variant.name] = there["flows"]["malt"]
+        of_variant = read_json(variants.results(config, variant))
+        if "malt" in of_variant["flows"]:
+            flows[variant.name] = of_variant["flows"]["malt"]
         if "eval.votes" in variant.values:
-            at_k["malt"] = there["at_k"]["malt"]
+            at_k["malt"] = of_variant["at_k"]["malt"]
     command = run_record.command()
     alone = re.sub(r"\s+--compare[= ]\S+", "", stage_command(command, "all"))
-    found: Row = {
+    comparison: Row = {
         "suite": config["suite"] or "runs",
         "main": main,
-        "n": len(own[main]),
+        "n": len(run.outcomes[main]),
         "k": results["k"],
         "paper": paper.source(config),
-        "rows": _table(test, config, own, done, others),
+        "rows": _table(test, config, run, done, others),
         "voting": results.get("voting", []),
         "equal_compute": results.get("equal_compute"),
         "at_k": at_k,
         "flows": flows,
-        "format": [_format(own, a, b) for a, b in _FORMAT if a in own and b in own],
+        "format": [_format(run, a, b) for a, b in _gains(run.systems.values())],
         "critiques": results.get("critiques"),
-        "power": _power(own, main),
-        "seeds": _seeds(own, config, [v for v in done if v.group == "seeds"], main),
+        "power": _power(run, main),
+        "seeds": _seeds(run, config, [v for v in done if v.group == "seeds"], main),
         "commands": {variant.name: alone for variant in chosen},
         "command": command,
         "inputs": _inputs(config, done, others),
     }
-    storage.write_json(workdir / "comparison.json", found)
-    return found
+    storage.write_json(workdir / "comparison.json", comparison)
+    return comparison
+
+
+def read(workdir: Path) -> Evaluated:
+    """Every evaluated system of a work directory. Raises ValueError if there is none."""
+    path = workdir / "eval" / "outcomes.parquet"
+    if not path.exists():
+        raise ValueError(f"{path}: not there; run --stage=evaluate in {workdir} first")
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for row in shards.read_one(path):
+        counts = row["status"], row["prompt_tokens"], row["completion_tokens"]
+        outcomes.setdefault(row["system"], {})[row["question_id"]] = Outcome(*counts)
+    results = read_json(workdir / "eval" / "results.json")
+    return Evaluated(described.by_name(results | {"systems": outcomes}), outcomes)
 
 
 def _inputs(config: Config, done: Sequence[Variant], others: Sequence[Path]) -> Row:
@@ -93,56 +106,70 @@ def _inputs(config: Config, done: Sequence[Variant], others: Sequence[Path]) -> 
 
 
 def _table(
-    test: "_Test", config: Config, own: Outcomes, done: Sequence[Variant], others: Sequence[Path]
+    test: "_Test",
+    config: Config,
+    run: Evaluated,
+    done: Sequence[Variant],
+    others: Sequence[Path],
 ) -> list[Row]:
     """The rows of the run itself, of its variants and of other runs."""
-    rows = [
-        _row(test, name, TITLES[name], "systems", "", of_system, paper.accuracy(config, name))
-        for name, of_system in own.items()
-    ]
+    rows = []
+    for name, system in run.systems.items():
+        about = _about(name, system.title, "systems", "", system, paper.accuracy(config, name))
+        rows.append(_row(test, about, run.outcomes[name]))
     for variant in done:
-        rows += _rows(test, config, variant)
+        rows += _rows_of(test, config, variant)
     for other in others:
-        for system, of_system in read(other).items():
-            name = f"{system} in {other}"
-            rows.append(_row(test, name, name, "runs", str(other), of_system, None))
+        evaluated = read(other)
+        for system in evaluated.systems.values():
+            name = f"{system.name} in {other}"
+            about = _about(name, name, "runs", str(other), system, None)
+            rows.append(_row(test, about, evaluated.outcomes[system.name]))
     return rows
 
 
-def _rows(test: "_Test", config: Config, variant: Variant) -> list[Row]:
+def _rows_of(test: "_Test", config: Config, variant: Variant) -> list[Row]:
     """A variant's rows of the table."""
     rows = []
-    for system, found in read(variants.directory(config, variant.name)).items():
-        name, title = variant.rows[system], variant.title
-        if system in ("sa", "sa_mv", "ma", "ma_mv") or variant.group in ("seeds", "transfer"):
-            title = f"{TITLES[system]}, {title}"  # of several systems: which one
-        elif system == "malt_mv":
+    evaluated = read(variants.directory(config, variant.name))
+    for system in evaluated.systems.values():
+        name, title = variant.rows[system.name], variant.title
+        baseline = system.kind != "debate" and not system.trained
+        if baseline or variant.group in ("seeds", "transfer"):
+            title = f"{system.title}, {title}"  # of several systems: which one
+        elif system.kind != "debate" and system.voted:
             title += ", vote"
-        reported = paper.accuracy(config, name)
-        rows.append(_row(test, name, title, variant.group, variant.name, found, reported))
+        reported = paper.accuracy(config, name, variant.reported if system.voted else ())
+        about = _about(name, title, variant.group, variant.name, system, reported)
+        about["swept"] = variant.swept and list(variant.swept)
+        rows.append(_row(test, about, evaluated.outcomes[system.name]))
     return rows
 
 
-def read(workdir: Path) -> Outcomes:
-    """Every evaluated system of a work directory. Raises ValueError if there is none."""
-    path = workdir / "eval" / "outcomes.parquet"
-    if not path.exists():
-        raise ValueError(f"{path}: not there; run --stage=evaluate in {workdir} first")
-    found: Outcomes = {}
-    for row in shards.read_one(path):
-        counts = row["status"], row["prompt_tokens"], row["completion_tokens"]
-        found.setdefault(row["system"], {})[row["question_id"]] = Outcome(*counts)
-    return found
+def _about(
+    name: str, title: str, group: str, variant: str, system: System, reported: float | None
+) -> Row:
+    """What a row is: a system of a variant, or of the run itself where `variant` is empty; and the
+    accuracy that the paper reports."""
+    return {
+        "name": name,
+        "title": title,
+        "group": group,
+        "variant": variant,
+        "system": systems.described(system),
+        "swept": None,
+        "paper": reported,
+    }
 
 
-def table(found: Row) -> str:
+def table(comparison: Row) -> str:
     """The rows as text, the paper's own numbers beside them."""
-    width = max(len(row["name"]) for row in found["rows"]) + 2
+    width = max(len(row["name"]) for row in comparison["rows"]) + 2
     lines = [
         f"{'':{width}}{'accuracy':>9} {'95% interval':>14} {'paper':>6} {'main - this':>12} "
         f"{'95% interval':>15} {'tokens':>7}"
     ]
-    for row in found["rows"]:
+    for row in comparison["rows"]:
         low, high = (100 * x for x in row["ci95"])
         tokens = sum(row["tokens"].values()) / row["n"]
         reported = "" if row["paper"] is None else f"{100 * row['paper']:.1f}"
@@ -166,36 +193,44 @@ class _Test:
     resamples: int
 
 
-def _row(
-    test: _Test,
-    name: str,
-    title: str,
-    group: str,
-    variant: str,
-    found: Mapping[str, Outcome],
-    reported: float | None,
-) -> Row:
+def _row(test: _Test, about: Row, outcomes: Mapping[str, Outcome]) -> Row:
+    """A row: what it is, its score, and the main system's difference to it where it answered the
+    same questions."""
     against = None
-    common = [question for question in test.main if question in found]
-    if found is not test.main and len(common) >= _SHARED * min(len(found), len(test.main)):
-        main, found = [test.main[i] for i in common], {i: found[i] for i in common}
-        against = scoring.compared(main, list(found.values()), test.seed, test.resamples)
-    right = np.array([one.right for one in found.values()])
+    common = [question for question in test.main if question in outcomes]
+    shared = len(common) >= _SHARED * min(len(outcomes), len(test.main))
+    if outcomes is not test.main and shared:
+        main, outcomes = [test.main[i] for i in common], {i: outcomes[i] for i in common}
+        against = scoring.compared(main, list(outcomes.values()), test.seed, test.resamples)
+    right = np.array([outcome.right for outcome in outcomes.values()])
     likeness = None
-    if len(found) >= 200:  # of fewer, two subsets of 100 are much the same, and so are their means
+    if len(outcomes) >= 200:  # of fewer, two subsets of 100 are much the same, as their means are
         mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
-    about = {"name": name, "title": title, "group": group, "variant": variant}
-    score = scoring.score(list(found.values()))
-    return about | score | {"paper": reported, "likeness": likeness, "against_main": against}
+    score = scoring.score(list(outcomes.values()))
+    return about | score | {"likeness": likeness, "against_main": against}
 
 
-def _format(own: Outcomes, a: str, b: str) -> Row:
+def _gains(systems: Iterable[System]) -> list[tuple[str, str]]:
+    """The gains to take apart: from each baseline to the trained team with as many votes, the
+    largest team first."""
+    asked = [system for system in systems if system.kind != "debate"]
+    teams = [system for system in asked if system.trained and system.kind == "team"]
+    return [
+        (baseline.name, team.name)
+        for team in sorted(teams, key=lambda team: team.rank, reverse=True)
+        for baseline in asked
+        if not baseline.trained
+        and (baseline.votes, baseline.decoding) == (team.votes, team.decoding)
+    ]
+
+
+def _format(run: Evaluated, a: str, b: str) -> Row:
     """How much of a gain is format: answers right in b that could not be read in a, or were read
     and wrong; and what b lost."""
-    n, unread, wrong, lost = len(own[b]), 0, 0, 0
-    for question, after in own[b].items():
-        before = own[a][question]
+    n, unread, wrong, lost = len(run.outcomes[b]), 0, 0, 0
+    for question, after in run.outcomes[b].items():
+        before = run.outcomes[a][question]
         unread += after.right and before.status in ("unparseable", "truncated", "unknown")
         wrong += after.right and before.status == "wrong"
         lost += before.right and not after.right
@@ -209,48 +244,48 @@ def _format(own: Outcomes, a: str, b: str) -> Row:
     }
 
 
-def _power(own: Outcomes, main: str) -> Row | None:
+def _power(run: Evaluated, main: str) -> Row | None:
     """How many questions it takes to see the difference between the main system and the strongest
-    baseline that was found here."""
-    baselines = {name: found for name, found in own.items() if name in ("sa", "sa_mv", "ma_mv")}
-    baselines.pop(main, None)
+    baseline that was evaluated here."""
+    baselines = [s.name for s in run.systems.values() if not s.trained and s.name != main]
     if not baselines:
         return None
-
-    def correct(found: Mapping[str, Outcome]) -> int:
-        return sum(one.right for one in found.values())
-
-    name = max(baselines, key=lambda name: correct(baselines[name]))
-    pairs = [(own[main][i].right, baselines[name][i].right) for i in own[main]]
-    discordant = sum(a != b for a, b in pairs) / len(pairs)
-    difference = (correct(own[main]) - correct(baselines[name])) / len(pairs)
+    correct = {name: sum(run.right(name).values()) for name in (main, *baselines)}
+    strongest = max(baselines, key=lambda name: correct[name])
+    right, baseline = run.right(main), run.right(strongest)
+    n = len(right)
+    difference = (correct[main] - correct[strongest]) / n
     if not difference:
         return None
+    discordant = sum(right[question] != baseline[question] for question in right) / n
     return {
-        "against": name,
+        "against": strongest,
         "discordant": discordant,
         "difference": difference,
         "questions": stats.questions_needed(difference, discordant),
-        "have": len(pairs),
+        "have": n,
     }
 
 
-def _seeds(own: Outcomes, config: Config, done: Sequence[Variant], main: str) -> Row | None:
+def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -> Row | None:
     """Differences between the main system and each other over all seeds that were run, with an
     interval that resamples seeds and questions."""
     if not done:
         return None
-    runs = [own, *(read(variants.directory(config, variant.name)) for variant in done)]
-    same = all(run[main].keys() == own[main].keys() for run in runs)
-    most = min(len(run[main]) for run in runs)
+    runs = [run, *(read(variants.directory(config, variant.name)) for variant in done)]
+    asked = [list(seed.outcomes[main]) for seed in runs]
+    same = all(set(questions) == set(asked[0]) for questions in asked)
+    most = min(map(len, asked))
     differences = {}
-    for name in (name for name in own if name != main and all(name in run for run in runs)):
+    for name in run.systems:
+        if name == main or not all(name in seed.systems for seed in runs):
+            continue
         values = [
             [
-                float(run[main][question].right) - run[name][question].right
-                for question in (own[main] if same else list(run[main])[:most])
+                float(seed.outcomes[main][question].right) - seed.outcomes[name][question].right
+                for question in (asked[0] if same else questions[:most])
             ]
-            for run in runs
+            for seed, questions in zip(runs, asked, strict=True)
         ]
         mean, low, high = stats.nested_bootstrap(
             np.array(values), config["seed"], config["eval"]["resamples"], same_questions=same

@@ -1,44 +1,31 @@
-"""What the paper reports, read from `third_party/`, which an installed package may lack."""
+"""What the paper reports, read from `third_party/`."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import malt_jax
+from malt_jax.config.places import shipped
 
-_FILE = Path(malt_jax.__file__).parents[1] / "third_party" / "malt_paper_results.json"
+TASK = "TASK"
+_FILE = shipped("third_party") / "malt_paper_results.json"
 
 
-def accuracy(config: dict[str, Any], row: str) -> float | None:
+def accuracy(config: dict[str, Any], row: str, ablation: Sequence[str] = ()) -> float | None:
     """The paper's accuracy, from 0 to 1, for a row of our tables on this task; None where it has
-    none. Its model is `source`'s, whatever ours is."""
-    task, found = config["data"]["task"], _results()
+    none. Its model is `source`'s, whatever ours is.
+
+    The main table has rows of our names. `ablation` are the keys of one of the paper's ablations,
+    `TASK` in the place of the task; all of these are with the vote.
+    """
     if (entry := _main(config)) is None:
         return None
-    ablations, percent = found["ablations"], None
-    fewer = ablations["fewer_roles"]
-    name = row.removesuffix("_mv")
-    if row in entry["accuracy"]:
-        percent = entry["accuracy"][row]
-    elif row == "debate":
-        percent = ablations["debate_3_agents_3_rounds"].get(task)
-    elif row.endswith("_mv"):  # the paper's ablations are with the vote
-        if name.startswith("untrained_"):
-            role = name.removeprefix("untrained_")
-            percent = ablations["untrained_role"].get(role, {}).get(task)
-        elif name == "only_generator":
-            percent = fewer["generator"].get(task)
-        elif name == "generator_verifier":
-            percent = fewer["generator_verifier"].get(task)
-        elif name == "empty_critique":
-            percent = fewer["generator_refiner_empty_critique"].get(task)
-        elif name == "dpo_generator":
-            percent = ablations["generator_training"].get(task, {}).get("sft_dpo")
-        elif name.startswith("turns_"):
-            turns = ablations["turns"].get(task, {})
-            percent = turns.get(name.removeprefix("turns_"))
-    return None if percent is None else percent / 100
+    percent = entry["accuracy"].get(row)
+    if percent is None and ablation:
+        percent = _results()["ablations"]
+        for key in ablation:
+            percent = percent.get(config["data"]["task"] if key == TASK else key, {})
+    return percent / 100 if isinstance(percent, int | float) else None
 
 
 def source(config: dict[str, Any]) -> dict[str, str] | None:
@@ -56,10 +43,10 @@ def source(config: dict[str, Any]) -> dict[str, str] | None:
 
 def _main(config: dict[str, Any]) -> dict[str, Any] | None:
     """The paper's entry for this task: of this model if there is one, else the first."""
-    found = [entry for entry in _results()["main"] if entry["task"] == config["data"]["task"]]
+    entries = [entry for entry in _results()["main"] if entry["task"] == config["data"]["task"]]
     model = config["model"]["path"].lower()
-    same = [entry for entry in found if entry["model"].split(" ")[0].lower() in model]
-    return (same or found or [None])[0]
+    same = [entry for entry in entries if entry["model"].split(" ")[0].lower() in model]
+    return (same or entries or [None])[0]
 
 
 @cache

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from malt_jax.experiments import chains, paper
 from malt_jax.workdir import storage
 
 Config = dict[str, Any]
 
 TRAINED = ("collect", "datasets", "train", "evaluate")
 EVALUATED = ("evaluate",)
-EVERY_SYSTEM = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv")
+_DPO = {"generator": ("generator_training", paper.TASK, "sft_dpo")}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Variant:
 
     `rows` maps a system that it evaluates to the row of the table that this is, and `title` says
     what it is; `values` are dotted config keys. `reuses` is whether its trees are the main run's.
+    `swept` is the setting that it has another value of than the main run, and that value;
+    `reported` is where among the paper's ablations its vote stands (see `paper.accuracy`).
     """
 
     name: str
@@ -34,6 +37,8 @@ class Variant:
     rows: Mapping[str, str]
     stages: tuple[str, ...] = TRAINED
     reuses: bool = True
+    swept: tuple[str, float] | None = None
+    reported: tuple[str, ...] = ()
 
 
 def resolve(main: Config, variant: Variant) -> Config:
@@ -72,12 +77,12 @@ def of(main: Config) -> list[Variant]:
 
     Raises ValueError for a suite that does not exist.
     """
-    found: dict[str, Variant] = {}
+    chosen: dict[str, Variant] = {}
     for name in main["suite"].split(","):
         if name.strip() not in SUITES:
             raise ValueError(f"config.suite: no suite {name!r}; there are {', '.join(SUITES)}")
-        found |= {variant.name: variant for variant in SUITES[name.strip()](main)}
-    return list(found.values())
+        chosen |= {variant.name: variant for variant in SUITES[name.strip()](main)}
+    return list(chosen.values())
 
 
 def paper_table1(main: Config) -> list[Variant]:
@@ -107,6 +112,7 @@ def paper_table1(main: Config) -> list[Variant]:
         _untrained(main),
         {"debate": "debate"},
         EVALUATED,
+        reported=("debate_3_agents_3_rounds", paper.TASK),
     )
     return [star_sa, star_ma, debate]
 
@@ -114,51 +120,51 @@ def paper_table1(main: Config) -> list[Variant]:
 def ablations(main: Config) -> list[Variant]:
     """Roles left untrained, left out, or trained with other phases; more turns of the chain."""
     chain = tuple(main["chain"])
-    found = [
-        _evaluated(main, f"untrained_{role}", f"{role} untrained", {f"roles.{role}.adapter": ""})
-        for role in chain
-    ]
-    found.append(
-        _evaluated(main, "only_" + chain[0], f"only the trained {chain[0]}", {"chain": chain[:1]})
-    )
+    suite = []
+    for role in chain:
+        values, reported = {f"roles.{role}.adapter": ""}, ("untrained_role", role, paper.TASK)
+        name, title = f"untrained_{role}", f"{role} untrained"
+        suite.append(_evaluated(main, name, title, values, reported))
+    title, reported = f"only the trained {chain[0]}", ("fewer_roles", chain[0], paper.TASK)
+    suite.append(_evaluated(main, f"only_{chain[0]}", title, {"chain": chain[:1]}, reported))
     if len(chain) == 3:
-        found += [_answering_second(main), _without_second(main)]
-    star_ma = next(v for v in paper_table1(main) if v.name == "star_ma")
-    found.append(star_ma)
+        suite += [_answering_second(main), _without_second(main)]
+    suite.append(next(v for v in paper_table1(main) if v.name == "star_ma"))
     for role in chain:
         if "dpo" in main["roles"][role]["train"]:
             sft = {f"roles.{role}.adapter": _sft_adapter(main, role)}
-            found.append(_evaluated(main, f"sft_{role}", f"{role} with SFT only", sft))
+            suite.append(_evaluated(main, f"sft_{role}", f"{role} with SFT only", sft))
         elif tuple(main["roles"][role]["train"]) == ("sft",):
-            values = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
-            found.append(_variant(main, f"dpo_{role}", f"{role} with SFT and DPO", values, TRAINED))
-    return found + [_turns(main, turns) for turns in (2, 3) if len(chain) > 1]
+            both = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
+            more = _variant(main, f"dpo_{role}", f"{role} with SFT and DPO", both, TRAINED)
+            suite.append(replace(more, reported=_DPO.get(role, ())))
+    return suite + [_turns(main, turns) for turns in (2, 3) if len(chain) > 1]
 
 
 def sweeps(main: Config) -> list[Variant]:
     """n, theta, temperature and k around the main run's values."""
-    chain, found = main["chain"], []
+    chain, suite = main["chain"], []
     n = max(main["roles"][role]["branching"] for role in chain)
     for branching in sorted({2, n - 1, n + 1} - {n, 0, 1}):
         values = {f"roles.{role}.branching": branching for role in chain}
-        found.append(_retrained(f"n_{branching}", f"n = {branching}", values, branching < n))
+        suite.append(_swept("n", branching, f"n = {branching}", values, branching < n))
     for theta in (0.2, 0.35, 0.65, 0.8):
         if theta != main["credit"]["threshold"]:
             values = {"credit.threshold": theta}
-            found.append(_retrained(f"theta_{theta}", f"theta = {theta}", values, True))
+            suite.append(_swept("theta", theta, f"theta = {theta}", values, True))
     for temperature in (0.3, 0.7, 1.0):
         if temperature != main["sample"]["temperature"]:
-            name, values = f"temperature_{temperature}", {"sample.temperature": temperature}
-            found.append(_retrained(name, f"temperature {temperature}", values, False))
+            title, values = f"temperature {temperature}", {"sample.temperature": temperature}
+            suite.append(_swept("temperature", temperature, title, values, False))
     votes = 3 * main["eval"]["votes"]
     more = _evaluated(main, f"votes_{votes}", f"vote of {votes}", {"eval.votes": votes})
-    return [*found, replace(more, group="sweeps")]
+    return [*suite, replace(more, group="sweeps", swept=("votes", votes))]
 
 
 def control(main: Config) -> list[Variant]:
     """The negative control: the same samples, their rewards shuffled."""
     values = {"credit.shuffle_rewards": True}
-    return [_retrained("shuffled", "shuffled rewards", values, True, group="ablations")]
+    return [_retrained("shuffled", "shuffled rewards", values, True)]
 
 
 def transfer(main: Config) -> list[Variant]:
@@ -167,7 +173,7 @@ def transfer(main: Config) -> list[Variant]:
     places = main["data"]["exclude"]
     if not places:
         raise ValueError("config.suite: transfer needs test sets in config.data.exclude, TASK:PATH")
-    found = []
+    suite = []
     for place in places:
         task, _, path = place.partition(":")
         name = f"{task}_{Path(path).stem}".lower() if Path(path).stem.lower() != task else task
@@ -180,9 +186,9 @@ def transfer(main: Config) -> list[Variant]:
             "data.eval_questions": 0,
             "eval.equal_compute": True,
         }
-        rows = {system: f"{system}_{name}" for system in EVERY_SYSTEM}
-        found.append(Variant(f"transfer_{name}", "transfer", name, values, rows, EVALUATED))
-    return found
+        rows = _every_row(main, name)
+        suite.append(Variant(f"transfer_{name}", "transfer", name, values, rows, EVALUATED))
+    return suite
 
 
 def seeds(main: Config) -> list[Variant]:
@@ -193,7 +199,7 @@ def seeds(main: Config) -> list[Variant]:
             "seeds",
             f"seed {seed}",
             {"seed": seed},
-            {system: f"{system}_seed_{seed}" for system in EVERY_SYSTEM},
+            _every_row(main, f"seed_{seed}"),
             reuses=False,
         )
         for seed in range(main["seed"] + 1, main["seed"] + 4)
@@ -208,6 +214,11 @@ SUITES: dict[str, Callable[[Config], list[Variant]]] = {
 def _rows(name: str) -> dict[str, str]:
     """The rows of a variant's trained team."""
     return {"malt": name, "malt_mv": f"{name}_mv"}
+
+
+def _every_row(main: Config, name: str) -> dict[str, str]:
+    """The rows of a variant that evaluates what the main run does."""
+    return {system: f"{system}_{name}" for system in main["eval"]["systems"]}
 
 
 def _kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
@@ -258,60 +269,51 @@ def _variant(
     return Variant(name, "ablations", title, {**_kept(main), **values}, _rows(name), stages)
 
 
-def _evaluated(main: Config, name: str, title: str, values: Mapping[str, Any]) -> Variant:
-    return _variant(main, name, title, values, EVALUATED)
-
-
-def _retrained(
-    name: str, title: str, values: Mapping[str, Any], reuses: bool, group: str = "sweeps"
+def _evaluated(
+    main: Config, name: str, title: str, values: Mapping[str, Any], reported: tuple[str, ...] = ()
 ) -> Variant:
+    return replace(_variant(main, name, title, values, EVALUATED), reported=reported)
+
+
+def _retrained(name: str, title: str, values: Mapping[str, Any], reuses: bool) -> Variant:
     """Everything trained anew; other samples need their own baselines."""
     rows = _rows(name)
     if not reuses:
         rows |= {"sa_mv": f"{name}_sa_mv"}
-    return Variant(name, group, title, values, rows, reuses=reuses)
+    return Variant(name, "ablations", title, values, rows, reuses=reuses)
+
+
+def _swept(
+    setting: str, value: float, title: str, values: Mapping[str, Any], reuses: bool
+) -> Variant:
+    """Another value of a setting, everything trained anew."""
+    variant = _retrained(f"{setting}_{value}", title, values, reuses)
+    return replace(variant, group="sweeps", swept=(setting, value))
 
 
 def _answering_second(main: Config) -> Variant:
     """Two roles: the verifier also gives the final answer, in trees of its own."""
-    first, second, last = main["chain"]
-    prompt = main["roles"][last]["prompt"]
-    cut = prompt.rfind("\n\n", 0, prompt.find(f"{{{second}}}"))
-    shown = prompt[:cut] if cut > 0 else prompt.replace(f"{{{second}}}", "")
-    values = {
-        **_kept(main, [first]),
-        "chain": (first, second),
-        f"roles.{second}.prompt": shown,
-        f"roles.{second}.max_new_tokens": main["roles"][last]["max_new_tokens"],
-    }
+    first, second, _ = main["chain"]
+    values = {**_kept(main, [first]), **chains.answering_second(main)}
     name, title = "generator_verifier", f"{first} and a {second} that answers"
     stages = TRAINED if main["roles"][second]["train"] else EVALUATED
-    return Variant(name, "ablations", title, values, _rows(name), stages, reuses=False)
+    reported = ("fewer_roles", "generator_verifier", paper.TASK)
+    rows = _rows(name)
+    return Variant(name, "ablations", title, values, rows, stages, reuses=False, reported=reported)
 
 
 def _without_second(main: Config) -> Variant:
-    first, second, last = main["chain"]
-    prompt = main["roles"][last]["prompt"].replace(f"{{{second}}}", "")
-    values = {"chain": (first, last), f"roles.{last}.prompt": prompt}
-    return _evaluated(main, "empty_critique", "trained, the critique left empty", values)
+    title, values = "trained, the critique left empty", chains.without_second(main)
+    reported = ("fewer_roles", "generator_refiner_empty_critique", paper.TASK)
+    return _evaluated(main, "empty_critique", title, values, reported)
 
 
 def _turns(main: Config, turns: int) -> Variant:
     """All roles but the first work again on the last one's answer, with the adapters they have."""
-    first, *others = main["chain"]
-    values, chain, before = {}, [first, *others], others[-1]
-    for turn in range(2, turns + 1):
-        for role in others:
-            name = f"{role}_{turn}"
-            prompt = main["roles"][role]["prompt"].replace(f"{{{first}}}", f"{{{before}}}")
-            for other in others:
-                if f"{other}_{turn}" in chain:
-                    prompt = prompt.replace(f"{{{other}}}", f"{{{other}_{turn}}}")
-            kept = _kept(main, [role])
-            adapter = kept.get(f"roles.{role}.adapter", main["roles"][role]["adapter"])
-            values[f"roles.{name}"] = {
-                **main["roles"][role], "prompt": prompt, "train": (), "adapter": adapter
-            }  # fmt: skip
-            chain.append(name)
-        before = chain[-1]
-    return _evaluated(main, f"turns_{turns}", f"{turns} turns", values | {"chain": tuple(chain)})
+    kept = _kept(main)
+    adapters = {
+        role: kept.get(f"roles.{role}.adapter", main["roles"][role]["adapter"])
+        for role in main["chain"]
+    }
+    values, reported = chains.turns(main, turns, adapters), ("turns", paper.TASK, str(turns))
+    return _evaluated(main, f"turns_{turns}", f"{turns} turns", values, reported)

@@ -1,7 +1,6 @@
 """What leaves the house: a role's adapter as a PEFT directory with its model card, the same merged
 into the base's weights, and adapters that come in from elsewhere."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -168,7 +167,7 @@ def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[
     if path := settings.roles[role].adapter:
         start = {"path": path, "hash": file_hash(storage.at(path) / WEIGHTS)}
     local = Path(model.source).exists()
-    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    plain = json.loads(json.dumps(settings.as_config()))
     del plain["workdir"]
     return {
         "role": role,

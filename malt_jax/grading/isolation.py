@@ -1,164 +1,197 @@
 """Grading where it can be stopped: in a process of its own, within limits of time and memory.
 
 A completion may be a bomb (a power tower, a factorial, a text on which a pattern runs for hours).
-One process grades everything, started with the first grading and kept. When a sample uses up its
-time, or ends the process in another way, its verdict is "unknown" and the next sample gets a new
-process. Time is the process's own CPU time, so that a busy machine does not change verdicts; a
-grader that waits without computing is ended by the clock on the wall.
+A process grades one sample after another. When a sample uses up its time, or ends the process in
+another way, its verdict is "unknown" and the next sample gets a new process. Time is the process's
+own CPU time, so that a busy machine does not change verdicts; a grader that waits without
+computing is ended by the clock on the wall.
 """
 
-import atexit
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
-from absl import logging
-
-from malt_jax.tasks.task import Choices, Task
+from malt_jax.grading.judge import Sample
+from malt_jax.tasks import own
+from malt_jax.tasks.task import Task
 from malt_jax.types import Grade
 
 CPU_SECONDS = 2.0
 WALL_SECONDS = 10.0
 START_SECONDS = 120.0  # imports of the grader on a busy machine
-# Every rule looks for the last mark, number or statement, so the end of a text has the verdict of
-# the whole. Longer than any completion a model writes within its limit of tokens.
-MAX_CHARACTERS = 100_000
-_BATCH = 64  # samples sent at once: enough to spread the cost of a message
+
+# What an interpreter needs to start and to find its files. A grader runs on what models write, so
+# that nothing else of the environment, least of all a token or a key, is in its reach.
+_NEEDED = {"PATH", "HOME", "LANG", "LANGUAGE", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
+_NEEDED_PREFIXES = ("LC_", "PYTHON")
+_ENDED: list[Any] = ["unknown", "", "", None, "time or memory used up"]
 
 
-class Sample(NamedTuple):
-    """What `Task.grade` is given."""
+@dataclass
+class Worker:
+    """A grading process, or none where it has not been started or has ended. `warm` holds the
+    warm-ups that it has done. Once `closed` it is not started again."""
 
-    completion: str
-    answer: str
-    truncated: bool = False
-    choices: Choices = ()
+    process: subprocess.Popen[bytes] | None = None
+    warm: set[str] = field(default_factory=set)
+    closed: bool = False
 
 
-def grade(task: Task, samples: Sequence[Sample], *, leniently: bool = False) -> list[Grade]:
-    """The samples' grades, in their order, as `Task.grade` or `Task.lenient` gives them; "unknown"
-    for one that could not be graded within CPU_SECONDS, WALL_SECONDS and the worker's memory. Any
-    thread may call it.
+def described(task: Task, *, leniently: bool = False) -> dict[str, Any]:
+    """How `worker` is told of a task: by the places of its functions.
 
     Raises:
-        ValueError: if the task's rules do, for a reference answer it cannot read.
-        RuntimeError: if the grading process does not start.
+        ValueError: if one of them has none that another process finds.
     """
-    how = {"rules": _path(task.rules), "warm_up": _path(task.warm_up), "leniently": leniently}
-    found: list[Grade] = []
-    with _LOCK:
-        while len(found) < len(samples):
-            batch = samples[len(found) : len(found) + _BATCH]
-            for verdict, why in _grade_batch(how, batch):
-                if why:
-                    text = samples[len(found)].completion
-                    logging.warning("not graded (%s): ...%r", why, text[-80:])
-                found.append(verdict)
-    return found
+    functions = {"rules": task.rules, "grade": task.grade, "answer": task.answer}
+    places = {name: own.spec(function) if function else "" for name, function in functions.items()}
+    return {**places, "warm_up": own.spec(task.warm_up), "leniently": leniently}
 
 
-def close() -> None:
-    """Ends the process, if there is one; the next grading starts another."""
-    with _LOCK:
-        _end()
+def grade(
+    worker: Worker, how: Mapping[str, Any], samples: Sequence[Sample]
+) -> Iterator[tuple[Grade, str]]:
+    """The samples' grades in order, each with what kept it from being one, or "". `how` is a task
+    as `described`.
+
+    Raises:
+        ValueError: if the task's rules do, for a reference answer that they cannot read.
+        RuntimeError: if the process does not start.
+    """
+    start = 0
+    while start < len(samples):
+        for verdict in _graded(worker, how, samples[start:]):
+            start += 1
+            yield verdict
 
 
-_LOCK = threading.RLock()
-_PROCESSES: list[subprocess.Popen[bytes]] = []  # one or none
-
-
-def _grade_batch(how: dict[str, Any], batch: Sequence[Sample]) -> Iterator[tuple[Grade, str]]:
-    """Verdicts, each with what kept it from being one or ""; fewer than samples if the process
-    ended, the last of them "unknown"."""
-    rows = [(s.completion[-MAX_CHARACTERS:], *s[1:]) for s in batch]
-    request = json.dumps({**how, "cpu_seconds": CPU_SECONDS, "samples": rows})
+def _graded(
+    worker: Worker, how: Mapping[str, Any], samples: Sequence[Sample]
+) -> Iterator[tuple[Grade, str]]:
+    """Verdicts from one process; fewer than samples if it ended, the last of them "unknown"."""
     try:
-        replies = _exchange(request)
-        if next(replies, None) != ["ready"]:
-            raise RuntimeError(f"the grading process ({sys.executable}) does not start")
-        for _ in batch:
-            status, answer, via, why = next(replies, None) or _ENDED
+        replies = _replies(worker, {**how, "cpu_seconds": CPU_SECONDS, "samples": samples})
+        for index in range(len(samples)):
+            reply = next(replies, _ENDED)
+            status, answer, via, score, why = reply
             if status == "error":
                 raise ValueError(why)
-            yield Grade(status, answer, via), why
+            if reply is _ENDED and how["grade"] and index == 0 and len(samples) > 1:
+                break  # they were scored together: which of them ended it shows one by one
+            yield Grade(status, answer, via, score), why
             if why:
-                break
+                end(worker)  # a process that failed once may be short of memory, or dead
+                return
         else:
             return
     except BaseException:
-        _end()  # replies that nobody read are still under way
+        end(worker)  # replies that nobody read are still under way
         raise
-    _end()  # a process that failed once may be short of memory, or dead
+    end(worker)
+    for sample in samples:
+        yield from _graded(worker, how, [sample])
 
 
-_ENDED: list[Any] = ["unknown", "", "", "time or memory used up"]
+def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Sends a request and yields the replies; ends where one does not come in time. A process that
+    was killed or stopped while it waited for a request is replaced by a new one."""
+    line = json.dumps(request).encode("ascii") + b"\n"
+    warm_up = request["warm_up"]
+    while True:
+        process = worker.process
+        waited = process is not None and process.poll() is None
+        if process is None or not waited:
+            process = _start(worker)
+        seconds = WALL_SECONDS if warm_up in worker.warm else START_SECONDS
+        replies = _exchange(process, line, seconds)
+        if next(replies, None) == ["ready"]:
+            worker.warm.add(warm_up)
+            yield from replies
+            return
+        end(worker)
+        if not waited:
+            raise RuntimeError(f"the grading process ({sys.executable}) does not start")
 
 
-def _exchange(request: str) -> Iterator[list[Any]]:
-    """Sends one request and yields the replies, the first of which may take longer; ends where
-    none comes in time."""
-    worker = _PROCESSES[0] if _PROCESSES and _PROCESSES[0].poll() is None else _start()
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    with suppress(BrokenPipeError):
-        worker.stdin.write(request.encode("ascii") + b"\n")
-        worker.stdin.flush()
-    pending, seconds = b"", START_SECONDS
+def _exchange(process: subprocess.Popen[bytes], line: bytes, seconds: float) -> Iterator[list[Any]]:
+    """Sends a line and yields the replies, the first of which may take `seconds`."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)  # whoever stopped it, stopped it while it was idle
+    requests, pending = process.stdin.fileno(), b""
+    unsent = memoryview(line)
+    while unsent:
+        if not select.select([], [requests], [], seconds)[1]:
+            return
+        try:
+            unsent = unsent[os.write(requests, unsent) :]
+        except BrokenPipeError:
+            return
     while True:
         deadline = time.monotonic() + seconds
         while b"\n" not in pending:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([worker.stdout], [], [], left)[0]:
+            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
                 return
-            received = os.read(worker.stdout.fileno(), 1 << 16)
+            received = os.read(process.stdout.fileno(), 1 << 16)
             if not received:
                 return
             pending += received
-        line, _, pending = pending.partition(b"\n")
-        yield json.loads(line)
+        reply, _, pending = pending.partition(b"\n")
+        yield json.loads(reply)
         seconds = WALL_SECONDS
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(worker: Worker) -> subprocess.Popen[bytes]:
     """A new process: not a fork, which would take JAX's threads' locks along, and in a session of
     its own, so that Ctrl-C reaches this process alone."""
-    _end()
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    worker = subprocess.Popen(
+    end(worker)
+    if worker.closed:
+        raise RuntimeError("grading is closed: the program ends")
+    process = subprocess.Popen(
         [sys.executable, "-c", "from malt_jax.grading import worker; worker.main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # Sympy orders by hash in places: the same verdicts in every run.
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
+        env=_environment(),
         start_new_session=True,
     )
-    _PROCESSES.append(worker)
-    return worker
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    worker.process = process
+    return process
 
 
-def _end() -> None:
-    while _PROCESSES:
-        worker = _PROCESSES.pop()
-        worker.kill()
-        worker.wait()
-        for pipe in (worker.stdin, worker.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+def _environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _NEEDED or name.startswith(_NEEDED_PREFIXES)
+    }
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    # Sympy orders by hash in places: the same verdicts in every run. And an own grader's NumPy
+    # would set memory aside for as many threads as there are cores.
+    fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, **fixed, "PYTHONPATH": paths}
 
 
-atexit.register(_end)
-
-
-def _path(function: Callable[..., Any]) -> str:
-    """Where the other process finds a function: "module:name"."""
-    if "." in function.__qualname__ or function.__module__ == "__main__":
-        raise ValueError(f"{function.__qualname__}: make it a function of a module's own")
-    return f"{function.__module__}:{function.__qualname__}"
+def end(worker: Worker) -> None:
+    """Ends the process, if there is one."""
+    process, worker.process = worker.process, None
+    worker.warm.clear()
+    if process is None:
+        return
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()

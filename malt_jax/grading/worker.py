@@ -1,22 +1,26 @@
 """The process in which answers are graded; `isolation` starts it, feeds it and kills it.
 
-It reads a JSON object a line (`rules`, `warm_up`, `leniently`, `cpu_seconds`, `samples`) and writes
-a JSON list a line: ["ready"], then [status, answer, via, why] for each sample. Nothing that it
-writes is ever unpickled or run, so that a text which took this process over would have won a
+It reads a JSON object a line (a task as `isolation.described`, `cpu_seconds`, `samples`) and writes
+a JSON list a line: ["ready"], then [status, answer, via, score, why] for each sample. Nothing that
+it writes is ever unpickled or run, so that a text which took this process over would have won a
 verdict at most.
 """
 
-import importlib
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TextIO
 
-from malt_jax.tasks.extract import judge, judge_leniently
+from malt_jax.grading import judge
+from malt_jax.grading.judge import Sample
+from malt_jax.tasks import own
+from malt_jax.tasks.task import Task
+from malt_jax.types import Grade
 
 MEMORY = 1 << 30  # bytes of address space; sympy with its parsers takes a tenth of it
 
@@ -35,33 +39,69 @@ def main() -> None:
 
 
 def _serve(request: dict[str, Any], replies: TextIO) -> None:
-    rules, warm_up = _function(request["rules"]), _function(request["warm_up"])
-    warm_up()
+    places = {name: request[name] for name in ("rules", "grade", "answer", "warm_up")}
+    task = Task("", **{name: _function(place) for name, place in places.items()})
+    samples = [
+        Sample(completion, answer, truncated, tuple(map(tuple, choices)), question)
+        for completion, answer, truncated, choices, question in request["samples"]
+    ]
+    task.warm_up()
     _reply(replies, ["ready"])
-    for completion, answer, truncated, choices in request["samples"]:
-        # The kernel ends the process when the time is used up, whatever code is running then.
-        signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
-        try:
-            held = rules(answer, tuple(map(tuple, choices)))
-            if request["leniently"]:
-                found = judge_leniently(completion, held)
-            else:
-                found = judge(completion, held, truncated)
-            verdict = [found.status, found.answer, found.via, ""]
-        except ValueError as error:
-            verdict = ["error", "", "", str(error)]
-        except Exception as error:  # out of memory, too deep, or a fault of the grader
-            verdict = ["unknown", "", "", f"{type(error).__name__}: {error}"[:200]]
-        signal.setitimer(signal.ITIMER_PROF, 0)
+    for verdict in _verdicts(task, samples, request["leniently"], request["cpu_seconds"]):
         _reply(replies, verdict)
 
 
-def _reply(replies: TextIO, row: list[str]) -> None:
+def _verdicts(
+    task: Task, samples: Sequence[Sample], leniently: bool, seconds: float
+) -> Iterator[list[Any]]:
+    if task.grade:
+        try:
+            with _limited(seconds):
+                grades = judge.by_grader(task, samples)
+            yield from map(_written, grades)
+            return
+        except Exception:
+            pass  # whose fault it is shows below
+    for sample in samples:
+        with _limited(seconds):
+            verdict = _verdict(task, sample, leniently)
+        yield verdict
+
+
+def _verdict(task: Task, sample: Sample, leniently: bool) -> list[Any]:
+    """A reference that the rules cannot read is an error; whatever else goes wrong (out of memory,
+    too deep, a fault of the grader) costs this verdict."""
+    try:
+        if task.rules is None:
+            return _written(judge.by_grader(task, [sample])[0])
+        try:
+            rules = task.rules(sample.answer, sample.choices)
+        except ValueError as error:
+            return ["error", "", "", None, str(error)]
+        return _written(judge.by_rules(rules, sample, leniently=leniently))
+    except Exception as error:
+        return ["unknown", "", "", None, f"{type(error).__name__}: {error}"[:200]]
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """The kernel ends the process when the time is used up, whatever code is running then."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _written(grade: Grade) -> list[Any]:
+    return [grade.status, grade.answer, grade.via, grade.score, ""]
+
+
+def _reply(replies: TextIO, row: list[Any]) -> None:
     replies.write(json.dumps(row) + "\n")
     replies.flush()
 
 
 @cache
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _function(place: str) -> Any:
+    return own.load(place) if place else None

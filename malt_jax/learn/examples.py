@@ -2,7 +2,7 @@
 on two sides, one to train on and one held out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,15 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax.config.settings import PhaseSettings
-from malt_jax.learn import objectives, steps
+from malt_jax.learn import steps
 from malt_jax.learn.logprobs import sequence_logprobs
 from malt_jax.learn.packing import Batch, Examples, Plan, examples, plan, take
+from malt_jax.learn.phases.phase import Phase, StepData
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import hosts, process
 from malt_jax.runtime.mesh import fetch
 from malt_jax.workdir import shards, storage
-
-Rows = Sequence[dict[str, Any]]
-_COMPLETIONS = {"sft": ("completion",), "dpo": ("chosen", "rejected"), "kto": ("completion",)}
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,16 @@ class Data:
     examples: Examples
     source: Path  # its file
     questions: np.ndarray  # str[N], their ids
-    reference: np.ndarray  # float32[N, C], the reference policy's; without columns for SFT
-    labels: np.ndarray  # bool[N], which are desirable; all of them but for KTO
+    arrays: Mapping[str, np.ndarray]  # [N, ...] by name, as in `phases.phase.StepData`
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def step(
-        self, phase: PhaseSettings, plan: Plan, i: int, pad_id: int
-    ) -> tuple[Batch, steps.Extra]:
+    def step(self, phase: Phase[Any], plan: Plan, i: int, pad_id: int) -> tuple[Batch, steps.Extra]:
         """The micro-batches of optimiser step `i` and the arrays its loss needs beside them."""
-        extra = objectives.extra(
-            phase, plan.order[i], self.examples.completions, self.reference, self.labels
-        )
-        return take(self.examples, plan, i, pad_id), extra
+        batch = take(self.examples, plan, i, pad_id)
+        data = StepData(plan.order[i], self.examples.completions, self.arrays, batch)
+        return batch, phase.extra(data)
 
     def part(self, chosen: np.ndarray) -> "Data":
         """The examples at the indices `chosen`."""
@@ -55,9 +48,8 @@ class Data:
         starts = np.concatenate([[0], np.cumsum(old.sizes[chosen])]).astype(np.int64)
         tokens = np.concatenate(parts) if parts else old.tokens[:0]
         packed = Examples(tokens, starts, old.prompts[chosen], old.completions[chosen])
-        return Data(
-            packed, self.source, self.questions[chosen], self.reference[chosen], self.labels[chosen]
-        )
+        arrays = {name: array[chosen] for name, array in self.arrays.items()}
+        return Data(packed, self.source, self.questions[chosen], arrays)
 
 
 def held_out(questions: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -66,14 +58,15 @@ def held_out(questions: np.ndarray, share: float, seed: int) -> np.ndarray:
     and role. None are if they would be all."""
     names = np.unique(questions)
     hashes = [hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in names]
-    out = names[[int.from_bytes(digest) < share * 2**64 for digest in hashes]]
-    found = np.isin(questions, out)
-    return found if not found.all() else np.zeros_like(found)
+    chosen = names[[int.from_bytes(digest) < share * 2**64 for digest in hashes]]
+    out = np.isin(questions, chosen)
+    return out if not out.all() else np.zeros_like(out)
 
 
 def load(
     path: Path,
     cache: Path,
+    phase: Phase[Any],
     model: Model,
     mesh: Mesh,
     reference: Adapter,
@@ -82,47 +75,26 @@ def load(
     share: float,
     seed: int,
 ) -> tuple[Data, Data]:
-    """The rows of a data set `ROLE/PHASE.parquet`: those to train on, and the held-out ones.
+    """The rows of a phase's data set: those to train on, and the held-out ones.
 
-    The reference policy's log-probabilities are computed once, `batch` rows at a time, and kept in
-    the file `cache`. Raises ValueError for a row that `batches.examples` refuses.
+    Where the phase needs the reference policy's log-probabilities, they are computed once, `batch`
+    rows at a time, and kept in the file `cache`. Raises ValueError for a row that
+    `packing.examples` refuses.
     """
     rows = shards.read_one(path)
     questions = np.array([row["question_id"] for row in rows])
     out = held_out(questions, share, seed)
-    completions = [[row[f"{kind}_token_ids"] for kind in _COMPLETIONS[path.stem]] for row in rows]
-    if path.stem == "kto":
-        partners = mismatched(rows, questions, out, model.config.context)
-        completions = [[*completions[i], *completions[j]] for i, j in enumerate(partners)]
     packed = examples(
         [row["prompt_token_ids"] for row in rows],
-        completions,
+        phase.completions(rows, out, model.config.context),
         model.config.context,
         [f"{path}: question {name}" for name in questions],
     )
-    scores = np.zeros((len(rows), 0), np.float32)
-    if path.stem != "sft":
-        scores = _reference(packed, cache, model, mesh, reference, batch)
-    labels = np.array([row.get("label", True) for row in rows])
-    data = Data(packed, path, questions, scores, labels)
+    arrays = phase.arrays(rows)
+    if phase.needs_reference:
+        arrays["reference"] = _reference(packed, cache, model, mesh, reference, batch)
+    data = Data(packed, path, questions, arrays)
     return data.part(np.flatnonzero(~out)), data.part(np.flatnonzero(out))
-
-
-def mismatched(rows: Rows, questions: np.ndarray, out: np.ndarray, context: int) -> list[int]:
-    """For every row the one whose completion KTO puts under its prompt: the next of another
-    question, on the same side (`out: bool[N]`), that fits the context; its own if there is none."""
-    lengths = [len(row["completion_token_ids"]) for row in rows]
-    found = []
-    for i, row in enumerate(rows):
-        room = context - len(row["prompt_token_ids"])
-        after = ((i + step) % len(rows) for step in range(1, len(rows)))
-        fitting = (
-            j
-            for j in after
-            if questions[j] != questions[i] and out[j] == out[i] and lengths[j] <= room
-        )
-        found.append(next(fitting, i))
-    return found
 
 
 def _reference(

@@ -1,7 +1,6 @@
 """The loop of one phase of one role: optimiser steps, held-out evaluations, checkpoints, and what
 becomes of steps that are not finite."""
 
-import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,36 +16,39 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from malt_jax.config.settings import PhaseSettings, Settings
-from malt_jax.learn import flops, metrics, objectives, optim, steps, validation
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.settings import Settings
+from malt_jax.learn import metrics, steps, validation
 from malt_jax.learn.examples import Data
+from malt_jax.learn.figures import Values, step_figures
 from malt_jax.learn.packing import Plan, plan
+from malt_jax.learn.phases.phase import Phase
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
-from malt_jax.runtime import hosts, peaks, process
+from malt_jax.runtime import hosts, process
 from malt_jax.workdir import checkpoints, storage
 
 _KEPT = 2  # checkpoints
 # A checkpoint at least so often, whatever `checkpoint_every` says: a step may take longer than a
 # signal leaves for it (`process.GRACE_SECONDS`), and would take all those before it along.
 _OVERDUE_SECONDS = 180.0
-Values = dict[str, float]
 
 
 @dataclass(frozen=True)
-class _Phase:
-    """A phase, and what the figures on disk say of its steps so far: a resumed run begins with
-    that."""
+class _Training:
+    """A phase of a role, and what the figures on disk say of its steps so far: a resumed run begins
+    with that."""
 
     directory: Path
     title: str
+    phase: Phase[Any]
     settings: PhaseSettings
     data: Data
     order: Plan
     saved: checkpoints.Store
     write: metrics.Write
     evaluate: validation.Evaluate | None  # None: no question is held out
-    evaluations: list[tuple[int, float]]  # (step, held-out loss)
+    evaluations: list[tuple[int, float]]  # (step, held-out `phase.judged`)
     nonfinite: list[int]  # steps
 
     @property
@@ -57,6 +59,7 @@ class _Phase:
 
 def fit(
     directory: Path,
+    phase: Phase[Any],
     settings: Settings,
     model: Model,
     mesh: Mesh,
@@ -64,19 +67,18 @@ def fit(
     data: tuple[Data, Data],
     title: str,
 ) -> Adapter:
-    """One phase (its name is the directory's), from `adapter`, which is also the reference of the
-    KL, or from the newest undamaged checkpoint in `directory`.
+    """One phase, from `adapter`, which is also the reference of the KL, or from the newest
+    undamaged checkpoint in `directory`.
 
     `data` is what to train on and what is held out. Returns the adapter with the lowest held-out
-    loss, or the last one where nothing is held out; after SFT it may be `adapter` itself. (SFT's
-    own start is the base, whose samples are what is held out: on them it is hard to beat.) The
-    order of the examples is a function of the seed and all else is read from disk, so a resumed run
-    ends as one that never stopped.
+    `phase.judged`, or the last one where nothing is held out; it is `adapter` itself where the
+    phase evaluates its start and nothing is better. The order of the examples is a function of the
+    seed and all else is read from disk, so a resumed run ends as one that never stopped.
 
     Raises FloatingPointError once `max_nonfinite` steps were not finite, and ValueError if there
     are checkpoints and all are damaged.
     """
-    chosen, (training, held) = settings.phase(directory.name), data
+    chosen, (training, held) = settings.phases[phase.name], data
     order = plan(
         training.examples,
         batch=chosen.batch,
@@ -85,67 +87,78 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    tx, loss = steps.optimiser(chosen, len(order)), objectives.loss(chosen)
+    tx, loss = steps.optimiser(chosen, len(order)), phase.loss(chosen)
     # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
     begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
     step = hosts.in_step(steps.training(model.config, tx, loss, begun, remat=chosen.remat))
-    evaluate = validation.evaluator(chosen, model, mesh, adapter, held) if len(held) else None
+    evaluate = (
+        validation.evaluator(phase, chosen, model, mesh, adapter, held) if len(held) else None
+    )
     if evaluate is None and chosen.held_out:
         logging.info("%s: too few questions to hold any out; no evaluation", title)
 
     def inputs(i: int) -> Any:
-        return steps.place(mesh, *training.step(chosen, order, i, model.tokenizer.pad_id))
+        return steps.place(mesh, *training.step(phase, order, i, model.tokenizer.pad_id))
 
     with checkpoints.opened(directory) as saved, process.deferred():
         done, state = checkpoints.restore(saved, begun)
         rows = metrics.read(directory / "metrics.jsonl", done) if done else []
-        lost = [row["step"] for row in rows if not row.get("finite", 1)]
         with metrics.writing(
             directory,
             rows,
             project=settings.wandb,
             title=f"{Path(settings.workdir).name} {title}",
-            config=dataclasses.asdict(settings),
+            config=settings.as_config(),
         ) as write:
-            known = validation.losses(rows)
-            phase = _Phase(
-                directory, title, chosen, training, order, saved, write, evaluate, known, lost
+            run = _Training(
+                directory,
+                title,
+                phase,
+                chosen,
+                training,
+                order,
+                saved,
+                write,
+                evaluate,
+                validation.read(rows, phase.judged),
+                [row["step"] for row in rows if not row.get("finite", 1)],
             )
-            if not done and directory.name != "sft":
-                _evaluate(phase, 0, state["adapter"])
-            ran = _steps(phase, partial(step, model.params), inputs, done, state)
-            last = _kept(phase, _figures(phase, model, mesh), ran)
-    return _best(phase, last["adapter"] if last else state["adapter"])
+            if not done and phase.evaluates_start:
+                _evaluate(run, 0, state["adapter"])
+            updates = _steps(run, partial(step, model.params), inputs, done, state)
+            row = step_figures(chosen, order, training.examples, model, mesh)
+            last = _kept(run, row, updates)
+    return _best(run, last["adapter"] if last else state["adapter"])
 
 
 def _kept(
-    phase: _Phase,
-    figures: Callable[[int, Values, float], Values],
-    ran: Iterator[tuple[int, steps.State, Values, float]],
+    run: _Training,
+    row: Callable[[int, Values, float, int], Values],
+    updates: Iterator[tuple[int, steps.State, Values, float]],
 ) -> steps.State | None:
     """Writes down what the steps of a phase did, evaluates and saves where that is due. Returns the
     last state; None if there was no step to run."""
-    chosen, saved_at, state = phase.settings, time.monotonic(), None
-    for now, state, values, seconds in ran:
-        last, overdue = now == len(phase.order), time.monotonic() - saved_at > _OVERDUE_SECONDS
+    chosen, saved_at, state = run.settings, time.monotonic(), None
+    for now, state, values, seconds in updates:
+        last, overdue = now == len(run.order), time.monotonic() - saved_at > _OVERDUE_SECONDS
         due = now % chosen.checkpoint_every == 0 or hosts.any_says(overdue)
         # A checkpoint of this step relies on its row when a run is resumed.
-        phase.write(figures(now, values, seconds), due or last)
+        run.write(row(now, values, seconds, len(run.nonfinite)), due or last)
         if not values["finite"]:
-            _not_finite(phase, now, values)
+            _not_finite(run, now, values)
         if now % chosen.eval_every == 0 or last:
-            _evaluate(phase, now, state["adapter"])
+            _evaluate(run, now, state["adapter"])
         stops = hosts.any_says(process.asked())
-        if due or last or phase.out_of_patience or stops:
-            checkpoints.save(phase.saved, now, state, partial(_newest, phase.saved, now))
+        if due or last or run.out_of_patience or stops:
+            checkpoints.save(run.saved, now, state, partial(_newest, run.saved, now))
             saved_at = time.monotonic()
         if stops:
-            raise process.Stopped(phase.title)
+            raise process.Stopped(run.title)
     return state
 
 
 def _steps(
-    phase: _Phase,
+    run: _Training,
     step: Callable[..., tuple[steps.State, steps.Metrics]],
     inputs: Callable[[int], Any],
     done: int,
@@ -153,90 +166,50 @@ def _steps(
 ) -> Iterator[tuple[int, steps.State, Values, float]]:
     """The optimiser steps after the first `done`: (its number, state, metrics, seconds) of each.
     Ends early where patience does."""
-    total = len(phase.order)
+    total = len(run.order)
     upcoming: Any = inputs(done) if done < total else None
-    with tqdm(total=total, initial=done, desc=phase.title, unit="step") as bar:
+    with tqdm(total=total, initial=done, desc=run.title, unit="step") as bar:
         for i in range(done, total):
-            if phase.out_of_patience:
+            if run.out_of_patience:
                 break
             started = time.perf_counter()
-            state, found = step(state, *upcoming)
+            state, scores = step(state, *upcoming)
             # Packed while the devices compute.
             upcoming = inputs(i + 1) if i + 1 < total else None
-            with process.watched(phase.title):
-                found = jax.device_get(found)
-            values = {name: float(value) for name, value in found.items()}
+            with process.watched(run.title):
+                scores = jax.device_get(scores)
+            values = {name: float(value) for name, value in scores.items()}
             yield i + 1, state, values, time.perf_counter() - started
             bar.set_postfix(loss=f"{values['loss']:.3f}")
             bar.update()
 
 
-def _figures(phase: _Phase, model: Model, mesh: Mesh) -> Callable[[int, Values, float], Values]:
-    """A function from a step, its metrics and its seconds to the row that is logged.
-
-    `tokens` are prompts and completions, a prompt that completions share counted once; `padding`
-    is the share of the rows' places that hold none; `flops_per_second` and `peak_share`, its share
-    of what the devices could do, are of `flops.training_flops`.
-    """
-    settings, order, examples = phase.settings, phase.order, phase.data.examples
-    rate = optim.schedule(settings.learning_rate, len(order), settings.warmup)
-    most = peaks.peak(list(mesh.devices.flat), model.params["embed"].dtype)
-    places = order.order.shape[1] * order.order.shape[2] * order.length
-
-    def row(step: int, values: Values, seconds: float) -> Values:
-        present = _present(order, step)
-        work = flops.training_flops(
-            model.config, examples.prompts[present], examples.completions[present]
-        )
-        lost, tokens = len(phase.nonfinite), values["computed"]
-        found = {name: value for name, value in values.items() if name != "computed"} | {
-            "step": step,
-            # Of a step that is not finite the optimiser, and so its schedule, knows nothing.
-            "lr": float(rate(step - 1 - lost)),
-            "nonfinite": lost + (not values["finite"]),
-            "tokens": tokens,
-            "padding": 1 - tokens / places,
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "flops_per_second": work / seconds,
-        }
-        return found | ({} if most is None else {"peak_share": work / seconds / most})
-
-    return row
-
-
-def _present(order: Plan, step: int) -> np.ndarray:
-    """The examples of a step (1 is the first) as they stand in its rows."""
-    places = order.order[step - 1]
-    return places[places >= 0]
-
-
-def _not_finite(phase: _Phase, step: int, values: Values) -> None:
+def _not_finite(run: _Training, step: int, values: Values) -> None:
     """Writes out the examples of a step that was left out. Raises FloatingPointError at the last
     one that the settings allow."""
-    phase.nonfinite.append(step)
+    run.nonfinite.append(step)
     if hosts.first():
-        _write_batch(phase, step)
-    what = (
-        f"{phase.title}: loss {values['loss']:g}, gradient norm {values['grad_norm']:g} "
+        _write_batch(run, step)
+    fault = (
+        f"{run.title}: loss {values['loss']:g}, gradient norm {values['grad_norm']:g} "
         f"at step {step}"
     )
-    logging.warning("%s; the step is left out", what)
-    if len(phase.nonfinite) >= phase.settings.max_nonfinite:
-        files = ", ".join(str(_batch_file(phase, lost)) for lost in phase.nonfinite)
+    logging.warning("%s; the step is left out", fault)
+    if len(run.nonfinite) >= run.settings.max_nonfinite:
+        files = ", ".join(str(_batch_file(run, lost)) for lost in run.nonfinite)
         raise FloatingPointError(
-            f"{what}; steps that were not finite: {len(phase.nonfinite)}, which is "
-            f"config.{phase.directory.name}.max_nonfinite; lower "
-            f"config.{phase.directory.name}.learning_rate, or look at the batches in {files}"
+            f"{fault}; steps that were not finite: {len(run.nonfinite)}, which is "
+            f"config.{run.phase.name}.max_nonfinite; lower "
+            f"config.{run.phase.name}.learning_rate, or look at the batches in {files}"
         )
 
 
-def _write_batch(phase: _Phase, step: int) -> None:
-    part = phase.data.part(present := _present(phase.order, step))
-    with storage.written_whole(_batch_file(phase, step)) as file:
+def _write_batch(run: _Training, step: int) -> None:
+    part = run.data.part(present := run.order.present(step - 1))
+    with storage.written_whole(_batch_file(run, step)) as file:
         np.savez(
             file,
-            source=str(phase.data.source),
+            source=str(run.data.source),
             questions=part.questions,
             order=present,
             token_ids=part.examples.tokens,
@@ -246,30 +219,31 @@ def _write_batch(phase: _Phase, step: int) -> None:
         )
 
 
-def _batch_file(phase: _Phase, step: int) -> Path:
-    return phase.directory / f"nonfinite-{step}.npz"
+def _batch_file(run: _Training, step: int) -> Path:
+    return run.directory / f"nonfinite-{step}.npz"
 
 
-def _evaluate(phase: _Phase, step: int, adapter: Adapter) -> None:
-    """The held-out loss of a step, if any question is held out; the adapter is kept if it is the
+def _evaluate(run: _Training, step: int, adapter: Adapter) -> None:
+    """The held-out metrics of a step, if any question is held out; the adapter is kept if it is the
     best so far."""
-    if phase.evaluate is None:
+    if run.evaluate is None:
         return
-    found, before = phase.evaluate(adapter), validation.best(phase.evaluations)
-    phase.evaluations.append((step, found["loss"]))
-    better = validation.best(phase.evaluations) != before
-    ended = phase.out_of_patience
-    phase.write({"step": step, "eval": True, **found, "best": better, "stopped_early": ended}, True)
+    scores, before = run.evaluate(adapter), validation.best(run.evaluations)
+    run.evaluations.append((step, scores[run.phase.judged]))
+    better = validation.best(run.evaluations) != before
+    ended = run.out_of_patience
+    row = {"step": step, "eval": True, **scores, "best": better, "stopped_early": ended}
+    run.write(row, True)
     if better:
-        bests = phase.saved.folder("best")
-        checkpoints.save(bests, step, adapter, partial(_bests, phase, step))
+        bests = run.saved.folder("best")
+        checkpoints.save(bests, step, adapter, partial(_bests, run, step))
     if ended:
         logging.info(
             "%s: ends at step %d of %d, after %d evaluations without a better one",
-            phase.title,
+            run.title,
             step,
-            len(phase.order),
-            phase.settings.patience,
+            len(run.order),
+            run.settings.patience,
         )
 
 
@@ -278,29 +252,31 @@ def _newest(saved: checkpoints.Store, step: int) -> list[int]:
     return [other for other in checkpoints.steps(saved) if other <= step][-_KEPT:]
 
 
-def _bests(phase: _Phase, step: int) -> set[int | None]:
+def _bests(run: _Training, step: int) -> set[int | None]:
     """The best adapters to keep once that of `step` is written: those that a run resumed from any
     of the checkpoints would look for."""
     return {
         step,
-        *(validation.best(phase.evaluations, at) for at in checkpoints.steps(phase.saved)),
+        *(validation.best(run.evaluations, at) for at in checkpoints.steps(run.saved)),
     }
 
 
-def _best(phase: _Phase, last: Adapter) -> Adapter:
-    """What the phase returns: the adapter with the lowest held-out loss, or else the last one."""
-    step = validation.best(phase.evaluations)
+def _best(run: _Training, last: Adapter) -> Adapter:
+    """What the phase returns: the adapter with the lowest held-out `phase.judged`, or else the last
+    one."""
+    step = validation.best(run.evaluations)
     if step is None:
         return last
-    name = phase.directory.name
+    name, judged = run.phase.name, run.phase.judged
     if step:
-        logging.info("%s: step %d had the lowest held-out loss; it is kept", phase.title, step)
+        logging.info("%s: step %d had the lowest held-out %s; it is kept", run.title, step, judged)
     else:
         logging.warning(
-            "%s: no evaluation had a lower held-out loss than the start, so the role stays what it "
+            "%s: no evaluation had a lower held-out %s than the start, so the role stays what it "
             "was; lower config.%s.learning_rate, or config.%s.eval_every to look more often",
-            phase.title,
+            run.title,
+            judged,
             name,
             name,
         )
-    return checkpoints.load(storage.absolute(phase.directory) / "best" / str(step), last)
+    return checkpoints.load(storage.absolute(run.directory) / "best" / str(step), last)

@@ -79,6 +79,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self.order)
 
+    def present(self, step: int) -> np.ndarray:
+        """int32[E], the examples of a step as they stand in its rows."""
+        return self.order[step][self.order[step] >= 0]
+
 
 def examples(
     prompts: Sequence[Sequence[int]],

@@ -17,7 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from malt_jax.config.settings import PhaseSettings
+from malt_jax.config.phase import PhaseSettings
 from malt_jax.learn import optim
 from malt_jax.learn.logprobs import completion_logprobs, predicting, target_logprobs, token_kl
 from malt_jax.learn.packing import Batch
@@ -63,7 +63,7 @@ def init(tx: optax.GradientTransformation, adapter: Adapter, mesh: Mesh) -> Stat
 
 
 def rows(mesh: Mesh) -> int:
-    """Rows of a micro-batch, one for each of the mesh's batch shards: `batches.plan`'s `rows`."""
+    """Rows of a micro-batch, one for each of the mesh's batch shards: `packing.plan`'s `rows`."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -157,8 +157,8 @@ def _with_counts(loss: Loss, logps: Array, batch: Batch, extra: Extra) -> tuple[
 def _added(share: Callable[[Batch, Extra], Any], batches: Batch, extra: Extra) -> Any:
     """The sum of `share` over the K micro-batches."""
 
-    def add(sums: Any, one: tuple[Batch, Extra]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, share(*one)), None
+    def add(sums: Any, micro_batch: tuple[Batch, Extra]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, share(*micro_batch)), None
 
     first = jax.tree.map(lambda x: x[0], (batches, extra))
     shapes = jax.eval_shape(share, *first)

@@ -3,73 +3,79 @@ patience."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from malt_jax.config.settings import KtoSettings, PhaseSettings
-from malt_jax.learn import objectives, steps
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.learn import steps
 from malt_jax.learn.examples import Data
 from malt_jax.learn.metrics import Row
 from malt_jax.learn.packing import plan
+from malt_jax.learn.phases.phase import Phase
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import process
 
 Evaluate = Callable[[Adapter], dict[str, float]]
-Losses = Sequence[tuple[int, float]]
-"""(step, held-out loss) of the evaluations so far, in order."""
+Evaluations = Sequence[tuple[int, float]]
+"""(step, the held-out metric that the phase is judged by) so far, in order."""
 
 
 def evaluator(
-    phase: PhaseSettings, model: Model, mesh: Mesh, reference: Adapter, data: Data
+    phase: Phase[Any],
+    settings: PhaseSettings,
+    model: Model,
+    mesh: Mesh,
+    reference: Adapter,
+    data: Data,
 ) -> Evaluate:
     """A function from an adapter to its metrics on `data`: those of the phase's loss over all of
     it, and `kl`, KL(adapter || reference) in nats a completion token.
 
-    One compiled call, in micro-batches of about `phase.batch` examples.
+    One compiled call, in micro-batches of about `settings.batch` examples.
     """
-    many = -(-len(data) // phase.batch)
+    many = -(-len(data) // settings.batch)
     order = plan(
         data.examples,
-        batch=phase.batch,
+        batch=settings.batch,
         accumulate=many,
         epochs=1,
         seed=[0],
         rows=steps.rows(mesh),
     )
-    batch, extra = data.step(phase, order, 0, model.tokenizer.pad_id)
-    # KTO's second branches are completions of other questions, which nobody would sample here.
-    branches = data.examples.completions.shape[1] if isinstance(phase, KtoSettings) else 1
-    batches, placed = steps.place(mesh, batch, extra)
-    compiled = steps.evaluation(model.config, objectives.loss(phase), every=branches)
+    batches, placed = steps.place(mesh, *data.step(phase, order, 0, model.tokenizer.pad_id))
+    every = phase.branches if phase.kl_of_first else 1
+    compiled = steps.evaluation(model.config, phase.loss(settings), every=every)
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
-        found = compiled(model.params, adapter, reference, batches, placed)
+        metrics = compiled(model.params, adapter, reference, batches, placed)
         with process.watched("held-out loss"):
-            found = jax.device_get(found)
-        return {name: float(value) for name, value in found.items()}
+            metrics = jax.device_get(metrics)
+        return {name: float(value) for name, value in metrics.items()}
 
     return evaluate
 
 
-def losses(rows: Sequence[Row]) -> list[tuple[int, float]]:
-    """The evaluations among the rows of a `metrics.jsonl`; a loss that was not finite is inf."""
+def read(rows: Sequence[Row], judged: str) -> list[tuple[int, float]]:
+    """The evaluations among the rows of a `metrics.jsonl`, by the metric `judged`; one that was not
+    finite is inf."""
     return [
-        (row["step"], math.inf if row["loss"] is None else row["loss"])
+        (row["step"], math.inf if row[judged] is None else row[judged])
         for row in rows
         if row.get("eval")
     ]
 
 
-def best(evaluations: Losses, until: float = math.inf) -> int | None:
-    """The step with the lowest finite loss up to `until`, the first of equals; None if there is
+def best(evaluations: Evaluations, until: float = math.inf) -> int | None:
+    """The step with the lowest finite value up to `until`, the first of equals; None if there is
     none."""
-    found = [(value, step) for step, value in evaluations if step <= until and math.isfinite(value)]
-    return min(found)[1] if found else None
+    finite = [(x, step) for step, x in evaluations if step <= until and math.isfinite(x)]
+    return min(finite)[1] if finite else None
 
 
-def stale(evaluations: Losses) -> int:
+def stale(evaluations: Evaluations) -> int:
     """How many evaluations there were since the best one; all of them if there is none."""
     top = best(evaluations)
     return sum(top is None or step > top for step, _ in evaluations)

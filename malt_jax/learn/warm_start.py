@@ -6,9 +6,10 @@ from pathlib import Path
 
 from absl import logging
 
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax import grading
+from malt_jax.grading import Sample
 from malt_jax.learn import datasets
+from malt_jax.learn.phases import sft
 from malt_jax.rollout.roles import Role, prompt_ids
 from malt_jax.tasks import Task
 from malt_jax.text.tokenizer import Tokenizer
@@ -44,6 +45,7 @@ def run(
             f"--config.roles.{chain[-1].name}.train=()"
         )
     harvest = datasets.Harvest(parents=len(questions))
+    rows = harvest.rows[sft.PHASE.name]
     usable = _usable(chain, task, tokenizer, questions, harvest)
     shown = _others(chain, usable) | _drafts(workdir / "trees")
     limits = {role.name: role.max_new_tokens for role in chain}
@@ -53,7 +55,7 @@ def run(
             prompt = prompt_ids(role, question, task.answer_hint, texts, limits, tokenizer)
             harvest.values.append(1.0)
             harvest.positives += 1
-            harvest.sft.append(
+            rows.append(
                 {
                     "prompt": tokenizer.decode(prompt, control=True),
                     "completion": question.solution,
@@ -63,13 +65,13 @@ def run(
                     "completion_token_ids": _written(tokenizer, question),
                 }
             )
-    if not harvest.sft:
+    if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in harvest.dropped.items())
         raise ValueError(f"config.data.train: no worked solution to learn from ({why})")
     directory, (learner,) = workdir / "datasets", learners
-    shards.write(directory / learner / "sft.parquet", harvest.sft, datasets.SFT_SCHEMA)
+    shards.write(directory / learner / f"{sft.PHASE.name}.parquet", rows, sft.SCHEMA)
     storage.write_json(directory / "yield.json", {learner: datasets.summary(harvest)})
-    logging.info("%s: %d rows of %d worked solutions", learner, len(harvest.sft), len(usable))
+    logging.info("%s: %d rows of %d worked solutions", learner, len(rows), len(usable))
 
 
 def _usable(
@@ -83,7 +85,7 @@ def _usable(
     room = min(role.max_new_tokens for role in chain)
     samples = [Sample(q.solution, q.answer, False, q.choices) for q in questions]
     usable = []
-    for question, grade in zip(questions, isolation.grade(task, samples), strict=True):
+    for question, grade in zip(questions, grading.grade(task, samples), strict=True):
         if not question.solution:
             harvest.dropped["no solution"] += 1
         elif grade.status != "correct":

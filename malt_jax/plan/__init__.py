@@ -18,14 +18,16 @@ from malt_jax.plan.line import Target
 from malt_jax.workdir import storage
 
 
-def run(settings: Settings, name: str) -> str:
+def run(settings: Settings, name: str, teams: int = 2) -> str:
     """Plans the job for a topology, writes `WORKDIR/plan.json` and returns the table.
+
+    `teams` counts the teams that are evaluated: the untrained, the trained, or both.
 
     Reads of the model its `config.json` alone (or a GGUF file's header), and of the data nothing.
     Raises ValueError, with the table, if the layout that the settings ask for does not fit.
     """
     dtype = jnp.dtype(settings.model.dtype)
-    work = workload.work(settings)
+    work = workload.work(settings, teams)
     config = models.read_config(settings.model.path)
     devices = topology.devices(name)
     target = Target(config, dtype, devices, topology.chip(devices[0], dtype))

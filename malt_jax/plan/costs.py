@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from malt_jax.config.settings import LoraSettings, PhaseSettings
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.settings import LoraSettings
 from malt_jax.learn import flops
+from malt_jax.learn.phases.phase import Phase
 from malt_jax.learn.steps import rows as batch_shards
 from malt_jax.models import lora, paged
 from malt_jax.models.config import LlamaConfig
-from malt_jax.plan.programs import Packed, Pass, branches
+from malt_jax.plan.programs import Packed, Pass
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def train(
     dtype: Any,
     shape: LoraSettings,
     mesh: Mesh,
-    phase: PhaseSettings,
+    phase: Phase[Any],
+    settings: PhaseSettings,
     packed: Packed,
     lengths: tuple[int, int],
 ) -> Cost:
@@ -98,11 +101,11 @@ def train(
     """
     examples, (prompt, completion) = packed.examples * packed.accumulate, lengths
     prompts = np.full(examples, prompt)
-    completions = np.full((examples, branches(phase)), completion)
+    completions = np.full((examples, phase.branches), completion)
     work = flops.training_flops(config, prompts, completions)
-    computed = examples * (prompt + completion * branches(phase))
+    computed = examples * (prompt + completion * phase.branches)
     work += 6 * computed * low_rank(config, shape)
-    again = phase.remat == "keep_inputs"
+    again = settings.remat == "keep_inputs"
     work += 2 * computed * body(config) if again else 0
     item, tensor = jnp.dtype(dtype).itemsize, mesh.shape["tensor"]
     read = packed.accumulate * item * ((3 if again else 2) * body(config) + 2 * head(config))

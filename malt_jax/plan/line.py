@@ -85,11 +85,11 @@ def compiled(
 
 
 def line(
-    name: str, given: dict[str, float], found: Footprint | None, cost: Cost, chip: Chip
+    name: str, given: dict[str, float], takes: Footprint | None, cost: Cost, chip: Chip
 ) -> Line:
-    """The line of a program that is given those bytes and takes what was found."""
-    if found is None:
+    """The line of a program that is given those bytes; `takes` is None where it does not fit."""
+    if takes is None:
         return Line(name, given, None, {}, cost, chip)
     # What the compiler adds to its arguments: batches, and the padding of narrow matrices.
-    rest = {"batch": max(found.arguments - sum(given.values()), 0.0)}
-    return Line(name, {**given, **rest}, found.temporaries, found.traffic, cost, chip)
+    rest = {"batch": max(takes.arguments - sum(given.values()), 0.0)}
+    return Line(name, {**given, **rest}, takes.temporaries, takes.traffic, cost, chip)

@@ -14,11 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 from jax.sharding import Mesh
 
-from malt_jax.config.settings import DpoSettings, KtoSettings, LoraSettings, PhaseSettings
-from malt_jax.learn import objectives, steps
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.settings import LoraSettings
+from malt_jax.learn import steps
 from malt_jax.learn.packing import Batch
+from malt_jax.learn.phases.phase import Phase, StepData
 from malt_jax.models import llama, lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.config import LlamaConfig
@@ -124,11 +127,11 @@ def adapter(config: LlamaConfig, shape: LoraSettings, mesh: Mesh) -> Adapter:
 
 
 @lru_cache
-def state(config: LlamaConfig, shape: LoraSettings, phase: PhaseSettings, mesh: Mesh) -> Any:
+def state(config: LlamaConfig, shape: LoraSettings, settings: PhaseSettings, mesh: Mesh) -> Any:
     """The state of training as shapes on the mesh."""
-    one = adapter(config, shape, mesh)
-    moments = jax.eval_shape(steps.optimiser(phase, _UPDATES).init, one)
-    return {"adapter": one, "opt_state": meshes.abstract(mesh, moments)}
+    trained = adapter(config, shape, mesh)
+    moments = jax.eval_shape(steps.optimiser(settings, _UPDATES).init, trained)
+    return {"adapter": trained, "opt_state": meshes.abstract(mesh, moments)}
 
 
 def bytes_on_a_chip(tree: Any) -> float:
@@ -189,42 +192,60 @@ def prefill_tiles(of: Pass) -> int:
 
 
 def train(
-    dtype: Any, shape: LoraSettings, mesh: Mesh, phase: PhaseSettings, packed: Packed
+    dtype: Any,
+    shape: LoraSettings,
+    mesh: Mesh,
+    phase: Phase[Any],
+    settings: PhaseSettings,
+    packed: Packed,
 ) -> Build:
     """An optimiser step of a phase."""
 
     def build(config: LlamaConfig) -> Any:
-        rows, many = steps.rows(mesh), packed.accumulate
-        begun = state(config, shape, phase, mesh)
-        order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
+        begun = state(config, shape, settings, mesh)
+        data = _step_data(phase, packed, steps.rows(mesh))
 
-        def array(*sizes: int) -> Any:
-            return _shaped(mesh, sizes, jnp.int32, (None, "batch", None))
+        def spread(array: np.ndarray) -> Any:
+            return _shaped(mesh, array.shape, array.dtype, (None, "batch", None))
 
-        tokens = array(many, rows, packed.length)
-        said = array(many, rows, packed.predictions)
-        sequences = order[0].size * branches(phase)
-        batch = Batch(tokens, tokens, tokens, tokens, said, said, said, sequences)
-        one = np.ones((1, branches(phase)), np.int32)
-        host = objectives.extra(phase, order, one, one.astype(np.float32), np.ones(1, bool))
-        whole = {
-            name: _shaped(mesh, x.shape, x.dtype, (None,) * x.ndim) for name, x in host.items()
-        }
+        def whole(array: np.ndarray) -> Any:
+            return _shaped(mesh, array.shape, array.dtype, (None,) * array.ndim)
+
         step = steps.training(
             config,
-            steps.optimiser(phase, _UPDATES),
-            objectives.loss(phase),
+            steps.optimiser(settings, _UPDATES),
+            phase.loss(settings),
             begun,
-            remat=phase.remat,
+            remat=settings.remat,
         )
-        return step.lower(weights(config, dtype, mesh), begun, batch, whole)  # type: ignore[attr-defined]
+        return step.lower(  # type: ignore[attr-defined]
+            weights(config, dtype, mesh),
+            begun,
+            jax.tree.map(spread, data.batch),
+            jax.tree.map(whole, phase.extra(data)),
+        )
 
     return build
 
 
-def branches(phase: PhaseSettings) -> int:
-    """Completions of an example."""
-    return 2 if isinstance(phase, DpoSettings | KtoSettings) else 1
+def _step_data(phase: Phase[Any], packed: Packed, rows: int) -> StepData:
+    """A step's data in its shapes: every place has the same blank example."""
+    many = packed.accumulate
+    order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
+    tokens = np.zeros((many, rows, packed.length), np.int32)
+    said = np.zeros((many, rows, packed.predictions), np.int32)
+    sequences = order[0].size * phase.branches
+    batch = Batch(tokens, tokens, tokens, tokens, said, said, said, sequences)
+    completions = np.ones((1, phase.branches), np.int32)
+    arrays = phase.arrays([{column.name: _blank(column.type) for column in phase.schema}])
+    if phase.needs_reference:
+        arrays["reference"] = completions.astype(np.float32)
+    return StepData(order, completions, arrays, batch)
+
+
+def _blank(kind: pa.DataType) -> Any:
+    """A value of a column of that type."""
+    return [_blank(kind.value_type)] if pa.types.is_list(kind) else pa.scalar(0).cast(kind).as_py()
 
 
 def _fixed(config: LlamaConfig, mesh: Mesh) -> Fixed:

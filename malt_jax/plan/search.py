@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from absl import logging
 
 from malt_jax.config.settings import MeshSettings, Settings
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import paged
 from malt_jax.plan import programs, workload
 from malt_jax.plan.layout import Looked, look
@@ -34,13 +34,13 @@ def nearest(target: Target, settings: Settings) -> Proposal | None:
     that arithmetic rules out are not compiled.
     """
     for candidate in itertools.islice(_promising(target, settings), TRIES):
-        found = look(target, candidate)
+        looked = look(target, candidate)
         flags = _flags(settings, candidate)
-        logging.info("%s: %s", " ".join(flags), "; ".join(found.failures) or "fits")
-        if not found.failures:
-            return Proposal(found, flags)
-        if 0 < found.rows < candidate.sample.rows:
-            fewer = replace(candidate, sample=replace(candidate.sample, rows=found.rows))
+        logging.info("%s: %s", " ".join(flags), "; ".join(looked.failures) or "fits")
+        if not looked.failures:
+            return Proposal(looked, flags)
+        if 0 < looked.rows < candidate.sample.rows:
+            fewer = replace(candidate, sample=replace(candidate.sample, rows=looked.rows))
             again = look(target, fewer)
             if not again.failures:
                 return Proposal(again, _flags(settings, fewer))
@@ -54,13 +54,13 @@ def largest_batch(target: Target, looked: Looked, name: str) -> int:
     chip. Some do not grow, so a few examples more may fit.
     """
     settings, line = looked.settings, looked.line(f"train {name}")
-    shards, phase = paged.shards_of(target.mesh(settings)), settings.phase(name)
-    begin = shards * -(-phase.batch // shards)  # as many take no more: rows are as long
+    shards, chosen = paged.shards_of(target.mesh(settings)), settings.phases[name]
+    begin = shards * -(-chosen.batch // shards)  # as many take no more: rows are as long
     growing = line.temporaries or math.inf
     factor = (target.chip.memory - line.total + growing) / growing
     batch = shards * int(begin * factor // shards)
-    changes: dict[str, Any] = {name: replace(phase, batch=batch)}
-    if batch > begin and train_line(target, replace(settings, **changes), name).fits:
+    larger = {**settings.phases, name: replace(chosen, batch=batch)}
+    if batch > begin and train_line(target, replace(settings, phases=larger), name).fits:
         return batch
     return begin
 
@@ -91,28 +91,27 @@ def _meshes(chips: int) -> Iterator[MeshSettings]:
             yield MeshSettings(chips // (fsdp * tensor), fsdp, tensor)
 
 
-def _distance(one: MeshSettings, other: MeshSettings) -> float:
-    pairs = ((one.data, other.data), (one.fsdp, other.fsdp), (one.tensor, other.tensor))
-    return sum(abs(math.log2(a) - math.log2(b)) for a, b in pairs) / 2
+def _distance(a: MeshSettings, b: MeshSettings) -> float:
+    pairs = ((a.data, b.data), (a.fsdp, b.fsdp), (a.tensor, b.tensor))
+    return sum(abs(math.log2(x) - math.log2(y)) for x, y in pairs) / 2
 
 
 def _changed(settings: Settings, mesh: MeshSettings, halvings: int, remat: bool) -> Settings | None:
     """None where the micro-batches are too small for that."""
-    changes: dict[str, Any] = {"mesh": mesh}
-    for name in workload.phases(settings):
-        phase = settings.phase(name)
-        small = phase.batch % 2**halvings or phase.batch // 2**halvings < mesh.data * mesh.fsdp
-        if halvings and (small or name == "kto"):  # KTO's reference point needs its whole batch
+    changed = dict(settings.phases)
+    for name, chosen in workload.phases(settings).items():
+        small = chosen.batch % 2**halvings or chosen.batch // 2**halvings < mesh.data * mesh.fsdp
+        if halvings and (small or not PHASES[name].accumulates):
             return None
-        if remat and phase.remat == "keep_inputs":
+        if remat and chosen.remat == "keep_inputs":
             return None
-        changes[name] = replace(
-            phase,
-            batch=phase.batch // 2**halvings,
-            accumulate=phase.accumulate * 2**halvings,
-            remat="keep_inputs" if remat else phase.remat,
+        changed[name] = replace(
+            chosen,
+            batch=chosen.batch // 2**halvings,
+            accumulate=chosen.accumulate * 2**halvings,
+            remat="keep_inputs" if remat else chosen.remat,
         )
-    return replace(settings, **changes)
+    return replace(settings, mesh=mesh, phases=changed)
 
 
 def _possible(target: Target, settings: Settings) -> bool:
@@ -126,17 +125,17 @@ def _possible(target: Target, settings: Settings) -> bool:
 
 def _flags(before: Settings, after: Settings) -> tuple[str, ...]:
     """The flags that turn one into the other."""
-    found = [
+    flags = [
         f"--config.mesh.{axis}={getattr(after.mesh, axis)}"
         for axis in ("data", "fsdp", "tensor")
         # Data that was left to be the rest stays so.
         if getattr(before.mesh, axis) not in (0, getattr(after.mesh, axis))
     ]
     if after.sample.rows != before.sample.rows:
-        found.append(f"--config.sample.rows={after.sample.rows}")
-    for name in workload.phases(after):
+        flags.append(f"--config.sample.rows={after.sample.rows}")
+    for name, chosen in workload.phases(after).items():
         for key in ("batch", "accumulate", "remat"):
-            value = getattr(after.phase(name), key)
-            if value != getattr(before.phase(name), key):
-                found.append(f"--config.{name}.{key}={value}")
-    return tuple(found)
+            value = getattr(chosen, key)
+            if value != getattr(before.phases[name], key):
+                flags.append(f"--config.{name}.{key}={value}")
+    return tuple(flags)

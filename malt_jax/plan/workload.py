@@ -8,7 +8,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from malt_jax.config.settings import PhaseSettings, Settings
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.settings import Settings
+from malt_jax.learn.phases import PHASES
+from malt_jax.learn.phases.phase import Forecast
 from malt_jax.rollout import roles
 
 QUESTION = 128  # tokens of a question in the mean
@@ -49,28 +52,28 @@ def prompt(settings: Settings, role: roles.Role, question: int = QUESTION) -> in
 
 def lengths(settings: Settings, phase: str) -> tuple[int, int]:
     """Prompt and completion of the longest example of a phase, in tokens."""
-    found = [
+    sizes = [
         (prompt(settings, role), role.max_new_tokens)
         for role in roles.chain(settings)
         if phase in settings.roles[role.name].train
     ]
-    return max(found, key=sum)
+    return max(sizes, key=sum)
 
 
 def phases(settings: Settings) -> dict[str, PhaseSettings]:
     """The phases that any role is trained in."""
     used = {phase for role in settings.chain for phase in settings.roles[role].train}
-    return {name: settings.phase(name) for name in ("sft", "dpo", "kto") if name in used}
+    return {name: chosen for name, chosen in settings.phases.items() if name in used}
 
 
-def work(settings: Settings) -> Work:
-    """The whole job. Raises ValueError where nobody can know the number of questions."""
+def work(settings: Settings, teams: int = 2) -> Work:
+    """The whole job; `teams` counts the teams that are evaluated. Raises ValueError where nobody
+    can know the number of questions."""
     train, held_out = questions(settings)
     chain = roles.chain(settings)
     nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
     new = [role.max_new_tokens for role in chain]
     passes = settings.eval.votes
-    teams = len({"malt" if s.startswith("malt") else "base" for s in settings.eval.systems})
     chain_tokens = sum(new)
     voting = passes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
     steps: dict[str, int] = {}
@@ -78,17 +81,18 @@ def work(settings: Settings) -> Work:
     for i, role in enumerate(chain):
         parents = train * (nodes[i - 1] if i else 1)
         for name in settings.roles[role.name].train:
-            phase = settings.phase(name)
-            examples = _examples(settings, name, train * nodes[i], parents)
-            tokens = prompt(settings, role) + role.max_new_tokens * (1 if name == "sft" else 2)
-            learnt = math.ceil(examples * (1 - phase.held_out))
-            updates = math.ceil(learnt / (phase.batch * phase.accumulate)) * phase.epochs
+            phase, chosen = PHASES[name], settings.phases[name]
+            forecast = Forecast(train * nodes[i], parents, POSITIVE, CONTRAST)
+            examples = math.ceil(phase.expected(forecast, settings.credit))
+            tokens = prompt(settings, role) + role.max_new_tokens * phase.branches
+            learnt = math.ceil(examples * (1 - chosen.held_out))
+            updates = math.ceil(learnt / (chosen.batch * chosen.accumulate)) * chosen.epochs
             steps[name] = steps.get(name, 0) + updates
-            evaluations = math.ceil(updates / phase.eval_every) if phase.held_out else 0
-            evaluations += name != "sft" and phase.held_out > 0  # its start
+            evaluations = math.ceil(updates / chosen.eval_every) if chosen.held_out else 0
+            evaluations += phase.evaluates_start and chosen.held_out > 0
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
-            scored += 2 * evaluations * math.ceil(examples * phase.held_out) * tokens
-            scored += examples * tokens if name != "sft" else 0
+            scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
+            scored += examples * tokens if phase.needs_reference else 0
     collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
     return Work(
         train,
@@ -115,15 +119,6 @@ def _prefilled(settings: Settings, chain: tuple[roles.Role, ...], nodes: list[in
         + sum(of[name] * settings.roles[name].max_new_tokens for name in role.sees if name in of)
         for role in chain
     )
-
-
-def _examples(settings: Settings, phase: str, nodes: int, parents: int) -> int:
-    credit = settings.credit
-    if phase == "sft":
-        return math.ceil(min(POSITIVE * nodes, credit.max_positives_per_parent * parents))
-    if phase == "dpo":
-        return math.ceil(CONTRAST * credit.max_pairs_per_parent * parents)
-    return nodes
 
 
 def questions(settings: Settings) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def write(workdir: Path) -> Path:
 def script_json(value: Any) -> Markup:
     """JSON that may stand in a script element: no character in it can end the element."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text))
+    return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def stage_command(command: str, stage: str) -> str:

@@ -1,11 +1,10 @@
 """comparison.json: what a suite of runs, or several work directories, came to beside each other."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from malt_jax.report.records import Flow, Interval, System
+from malt_jax.report.records import Flow, Interval, Score
 
 GROUPS = {
     "systems": "Systems",
@@ -28,14 +27,17 @@ class Against:
 
 
 @dataclass(frozen=True)
-class Row(System):
-    """One row. `paper` is what the paper reports, `likeness` mean and standard deviation over the
-    paper's four subsets of 100 questions; None where there is none, as in the main row's
-    `against`."""
+class Row(Score):
+    """One row: a system (`system`) of a variant, or of the main run where `variant` is empty.
+
+    `swept` is the setting that its variant sweeps, with its value; `paper` is what the paper
+    reports, `likeness` mean and standard deviation over the paper's four subsets of 100 questions;
+    None where there is none, as in the main row's `against`."""
 
     title: str
     group: str
     variant: str
+    swept: tuple[str, float] | None
     paper: float | None
     likeness: tuple[float, float] | None
     against: Against | None
@@ -158,30 +160,44 @@ class Comparison:
         return [(GROUPS.get(group, group), list(members)) for group, members in grouped]
 
     @property
+    def baselines(self) -> list[Row]:
+        """The untrained systems that were compared with the main one, single passes first."""
+        rows = [r for r in self.rows if r.group == "systems" and r.against and not r.system.trained]
+        return sorted(rows, key=lambda row: row.system.votes)
+
+    def _like_main(self, rows: Sequence[Row]) -> list[Row]:
+        """Of rows, those that vote if the main system does, and else those that do not; all where
+        there is none of these."""
+        main = self.main_row
+        voted = bool(main and main.system.voted)
+        return [row for row in rows if row.system.voted == voted] or list(rows)
+
+    @property
     def sweeps(self) -> dict[str, list[tuple[float, Row]]]:
-        """Rows whose names are a word and a number, as n_2 and n_4, by word and sorted. Of n_2 and
-        n_2_mv, which is its vote, only what is like the main row."""
-        found: dict[tuple[str, str], list[tuple[float, Row]]] = {}
+        """The trained teams of swept settings: by setting, (value, row) sorted by value. Of a vote
+        and a single pass, what is like the main row."""
+        by_setting: dict[str, list[tuple[float, Row]]] = {}
         for row in self.rows:
-            parts = re.fullmatch(r"(.+?)_(\d+(?:\.\d+)?)((?:_[a-z]+)*)", row.name)
-            if row.group == "sweeps" and parts:
-                found.setdefault((parts[1], parts[3]), []).append((float(parts[2]), row))
-        like = "_mv" if self.main.endswith("_mv") else ""
-        chosen = {word: found.get((word, like)) or found.get((word, "")) for word, _ in found}
-        return {
-            word: sorted(rows, key=lambda pair: pair[0]) for word, rows in chosen.items() if rows
-        }
+            if row.group == "sweeps" and row.swept and row.system.trained:
+                setting, value = row.swept
+                by_setting.setdefault(setting, []).append((value, row))
+        charts = {}
+        for setting, points in by_setting.items():
+            rows = self._like_main([row for _, row in points])
+            charts[setting] = sorted(
+                (point for point in points if point[1] in rows), key=lambda point: point[0]
+            )
+        return charts
 
     @property
     def differences(self) -> list[Row]:
         """The rows but for the systems that were compared with the main one; where there is a vote
         and a single pass of a group's members, those that are like the main row."""
-        found = []
-        for _, rows in self.groups:
-            compared = [row for row in rows if row.against and row.group != "systems"]
-            like = [r for r in compared if r.name.endswith("_mv") == self.main.endswith("_mv")]
-            found += like or compared
-        return found
+        compared = [
+            [row for row in rows if row.against and row.group != "systems"]
+            for _, rows in self.groups
+        ]
+        return [row for rows in compared for row in self._like_main(rows)]
 
     @property
     def plotted(self) -> list[Row]:
@@ -192,13 +208,13 @@ class Comparison:
     @property
     def lacking(self) -> dict[str, str]:
         """The commands of rows and variants that are not there."""
-        there = {name for row in self.rows for name in (row.name, row.variant)}
-        return {name: line for name, line in self.commands.items() if name not in there}
+        present = {name for row in self.rows for name in (row.name, row.variant)}
+        return {name: line for name, line in self.commands.items() if name not in present}
 
     @property
     def by_command(self) -> dict[str, list[str]]:
         """The names of the rows and variants that each command makes."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name, line in self.commands.items():
-            found.setdefault(line, []).append(name)
-        return found
+            names.setdefault(line, []).append(name)
+        return names

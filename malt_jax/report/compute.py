@@ -155,12 +155,12 @@ def _whisker(mark: Mark, x: Scale, y: Scale) -> Box:
 
 def _numbers(curve: Sequence[Mark], places: Sequence[Point]) -> list[tuple[str, Box]]:
     """The numbers of samples under their points, as many as have room beside each other."""
-    found: list[tuple[str, Box]] = []
+    labels: list[tuple[str, Box]] = []
     for mark, (a, b) in zip(curve, places, strict=True):
         width = LETTER * len(mark.text)
-        if not found or a - width / 2 > found[-1][1].x + found[-1][1].width + 8:
-            found.append((mark.text, Box(a - width / 2, b + 7, width, LINE)))
-    return found
+        if not labels or a - width / 2 > labels[-1][1].x + labels[-1][1].width + 8:
+            labels.append((mark.text, Box(a - width / 2, b + 7, width, LINE)))
+    return labels
 
 
 def _curve(curve: Sequence[Mark], x: Scale, y: Scale) -> list[str]:

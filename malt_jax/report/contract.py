@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
+from malt_jax.report import described
 from malt_jax.report.comparison import (
     Against,
     AtK,
@@ -29,11 +31,11 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
       ValueError: a part lacks a key or holds something else; the message says which part.
     """
     paper, seeds = data.get("paper") or {}, data.get("seeds") or {}
-    found = Comparison(
+    comparison = Comparison(
         suite=str(data["suite"]),
         main=str(data["main"]),
         source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
-        rows=tuple(_each("rows", data["rows"], _row)),
+        rows=tuple(_each("rows", data["rows"], partial(_row, k=data.get("k")))),
         voting=tuple(_each("voting", data.get("voting") or (), _vote)),
         equal_compute=_maybe("equal_compute", data, _equal_compute),
         at_k={
@@ -49,19 +51,24 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
         seed_runs=_count(seeds.get("runs", 0)),
         commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
-        inputs={place: str(found) for place, found in (data.get("inputs") or {}).items()},
+        inputs={
+            place: str(fingerprint) for place, fingerprint in (data.get("inputs") or {}).items()
+        },
         command=str(data.get("command") or ""),
     )
-    names = [row.name for row in found.rows]
+    names = [row.name for row in comparison.rows]
     if len(set(names)) < len(names):
         raise ValueError(f"rows: {max(names, key=names.count)!r} stands there twice")
-    return found
+    return comparison
 
 
-def _row(data: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any], k: int | None) -> Row:
     likeness, against, paper = data.get("likeness"), data.get("against_main"), data.get("paper")
+    name, known = str(data["name"]), "system" in data
     return Row(
-        name=str(data["name"]),
+        name=name,
+        system=described.parse(data["system"]) if known else described.before(name, k),
+        swept=_swept(data.get("swept")) if known else described.swept_before(name),
         n=_count(data["n"]),
         correct=_count(data["correct"]),
         accuracy=_number(data["accuracy"]),
@@ -78,6 +85,10 @@ def _row(data: Mapping[str, Any]) -> Row:
         likeness=likeness and (_number(likeness["mean"]), _number(likeness["sd"])),
         against=against and _against(against),
     )
+
+
+def _swept(data: Any) -> tuple[str, float] | None:
+    return data and (str(data[0]), _number(data[1]))
 
 
 def _against(data: Mapping[str, Any]) -> Against:

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from malt_jax import credit
+from malt_jax.config.settings import CreditSettings
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 Row = dict[str, Any]
@@ -21,11 +24,13 @@ KINDS = {
     "disagreement": "the last answers differ",
     "unsolved": "no last answer is right",
 }
-_LIGHT = ["question_id", "path", "answer", "status"]
-_NODE = [
-    "role", "completion", "prompt_tokens", "completion_tokens", "logprob", "finish_reason",
-    "answer", "status", "reward", "value", "label",
-]  # fmt: skip
+_LIGHT = ("question_id", "node", "parent", "answer", "status")
+_FACTS = (
+    *("role", "completion", "prompt_tokens", "completion_tokens", "logprob", "finish_reason"),
+    *("answer", "status"),
+)
+_PLACE = ("question_id", "node", "parent", "prompt", "question", "reference", "score")
+_WORTH = ("reward", "value", "label")
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class Forest:
     trees: tuple[dict[str, Any], ...]
 
 
-def load_forest(folder: Path) -> Forest | None:
-    """Reads the shards of `folder`, or returns None if there is none.
+def load_forest(folder: Path, settings: CreditSettings, seed: int) -> Forest | None:
+    """Reads the shards of `folder`, or returns None if there is none. Nodes have the worth that
+    `credit.assign` gives them by `settings` and `seed`.
 
     Raises:
       ValueError: a shard cannot be read or lacks a column, or a node lacks its parent.
@@ -54,7 +60,7 @@ def load_forest(folder: Path) -> Forest | None:
     home: dict[str, Path] = {}
     nodes = 0
     for shard in paths:
-        for question_id, rows in _by_question(_read(shard, _LIGHT)).items():
+        for question_id, rows in _by_question(records.read(shard, _LIGHT)).items():
             kinds[question_id] = kinds_of(rows)
             home[question_id] = shard
             nodes += len(rows)
@@ -65,13 +71,13 @@ def load_forest(folder: Path) -> Forest | None:
     for shard in paths:
         here = [question_id for question_id in chosen if home[question_id] == shard]
         if here:
-            columns = [*_NODE, "question_id", "path", "prompt", "question", "reference"]
-            groups = _by_question(_read(shard, columns))
-            trees += [_tree(name, groups[name], kinds[name], shard) for name in here]
+            stored = records.read(shard, (*_FACTS, *_PLACE))
+            groups = _by_question(credit.assign(stored, settings, seed))
+            trees += [_tree(name, groups[name], kinds[name]) for name in here]
     return Forest(
         total=len(kinds),
         nodes=nodes,
-        kinds={kind: sum(kind in found for found in kinds.values()) for kind in KINDS},
+        kinds={kind: sum(kind in of_tree for of_tree in kinds.values()) for kind in KINDS},
         prompts=_prompts(trees[0]),
         trees=tuple(trees),
     )
@@ -84,29 +90,22 @@ def spread(items: Sequence[str], limit: int) -> list[str]:
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
-def kinds_of(rows: Iterable[Row]) -> list[str]:
-    """Which of `KINDS` a tree is, from its rows' path, answer and status."""
-    rows = list(rows)
-    depth = max(len(row["path"]) for row in rows)
-    leaves = [row for row in rows if len(row["path"]) == depth]
-    first = {row["path"][0]: row["status"] == "correct" for row in rows if len(row["path"]) == 1}
-    pairs = {(first[leaf["path"][0]], leaf["status"] == "correct") for leaf in leaves}
-    found = {
+def kinds_of(rows: Sequence[Row]) -> list[str]:
+    """Which of `KINDS` a tree is, from its rows' node, parent, answer and status."""
+    nodes, inner = {row["node"]: row for row in rows}, {row["parent"] for row in rows}
+
+    def first(row: Row) -> Row:
+        return row if row["parent"] < 0 else first(nodes[row["parent"]])
+
+    leaves = [row for row in rows if row["node"] not in inner]
+    pairs = {(first(leaf)["status"] == "correct", leaf["status"] == "correct") for leaf in leaves}
+    holds = {
         "rescued": (False, True) in pairs,
         "broken": (True, False) in pairs,
         "disagreement": len({leaf["answer"] for leaf in leaves}) > 1,
         "unsolved": not any(right for _, right in pairs),
     }
-    return [kind for kind in KINDS if found[kind]]
-
-
-def _read(shard: Path, columns: list[str]) -> list[Row]:
-    rows = shards.read_one(shard, columns)
-    if rows and (lacking := set(columns) - rows[0].keys()):
-        raise ValueError(
-            f"{shard}: lacks the columns {sorted(lacking)}; delete it, --stage=collect"
-        )
-    return rows
+    return [kind for kind in KINDS if holds[kind]]
 
 
 def _by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -116,26 +115,23 @@ def _by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def _tree(question_id: str, rows: list[Row], kinds: list[str], shard: Path) -> dict[str, Any]:
+def _tree(question_id: str, rows: list[Row], kinds: list[str]) -> dict[str, Any]:
     """Nested nodes. Siblings share a prompt: it stands once, and a node holds its index."""
     prompts = list(dict.fromkeys(row["prompt"] for row in rows))
     index = {prompt: i for i, prompt in enumerate(prompts)}
-    nodes: dict[tuple[int, ...], dict[str, Any]] = {(): {"children": []}}
-    for row in sorted(rows, key=lambda row: (len(row["path"]), row["path"])):
-        path = tuple(row["path"])
-        if path[:-1] not in nodes:
-            raise ValueError(f"{shard}: question {question_id!r}: node {list(path)} has no parent")
-        node = {key: row[key] for key in _NODE}
+    nodes: dict[int, dict[str, Any]] = {-1: {"children": []}}
+    for row in sorted(rows, key=lambda row: row["node"]):
+        node = {key: row[key] for key in (*_FACTS, *_WORTH)}
         node |= {"prompt": index[row["prompt"]], "children": []}
-        nodes[path] = node
-        nodes[path[:-1]]["children"].append(node)
+        nodes[row["node"]] = node
+        nodes[row["parent"]]["children"].append(node)
     return {
         "id": question_id,
         "question": rows[0]["question"],
         "reference": rows[0]["reference"],
         "kinds": kinds,
         "prompts": prompts,
-        "nodes": nodes[()]["children"],
+        "nodes": nodes[-1]["children"],
     }
 
 

@@ -15,10 +15,10 @@ def fingerprint(workdir: Path) -> str:
     results, outcomes = (workdir / "eval" / name for name in ("results.json", "outcomes.parquet"))
     if not results.exists() or not outcomes.exists():
         return ""
-    found = json.loads(results.read_text(encoding="utf-8"))
-    found.pop("seconds", None)
+    content = json.loads(results.read_text(encoding="utf-8"))
+    content.pop("seconds", None)
     digest = hashlib.sha256(outcomes.read_bytes())
-    digest.update(json.dumps(found, sort_keys=True).encode())
+    digest.update(json.dumps(content, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -26,10 +26,10 @@ def changed(workdir: Path, inputs: Mapping[str, str]) -> list[str]:
     """The work directories with other results than those that were compared. `inputs` are the
     fingerprints of then by directory, absolute or below `workdir`. One that holds no results was
     left behind when `workdir` was copied, and counts as unchanged."""
-    found = []
+    places = []
     for place, before in inputs.items():
         directory = storage.at(place)
         now = fingerprint(directory if directory.is_absolute() else workdir / place)
         if now and now != before:
-            found.append(str(workdir) if place == "." else place)
-    return found
+            places.append(str(workdir) if place == "." else place)
+    return places

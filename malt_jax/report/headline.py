@@ -1,9 +1,8 @@
 """The main result in words, as plain when MALT loses as when it wins."""
 
+from malt_jax import types
 from malt_jax.report.records import Evaluation, Interval, Paired
 from malt_jax.report.svg import typeset
-
-BASELINES = ("sa", "ma", "sa_mv", "ma_mv")
 
 
 def pct(x: float) -> str:
@@ -23,15 +22,27 @@ def interval(ci95: Interval) -> str:
 
 
 def main_system(evaluation: Evaluation) -> str | None:
-    """malt_mv, else malt, else None."""
-    names = {system.name for system in evaluation.systems}
-    return next((name for name in ("malt_mv", "malt") if name in names), None)
+    """The trained system that stands for the run, the team's vote if there; None without one."""
+    trained = [score.system for score in evaluation.systems if score.system.trained]
+    return types.main_system(trained).name if trained else None
+
+
+def description(system: types.System) -> str:
+    """A system's title, and what it does not say: which role the single agent is, how many answers
+    vote."""
+    role = system.roles[0] if system.kind == "single" and system.roles else ""
+    votes = f"majority of {system.votes}" if system.voted else ""
+    more = ", ".join(filter(None, [role, votes]))
+    return f"{system.title} ({more})" if more else system.title
 
 
 def against(evaluation: Evaluation, name: str) -> list[Paired]:
-    """The comparisons of `name` with each baseline, read as `name` minus the baseline."""
+    """The comparisons of `name` with each baseline, read as `name` minus the baseline; with single
+    passes first."""
     read = {(p.a, p.b): p for pair in evaluation.paired for p in (pair, pair.flipped())}
-    return [read[name, other] for other in BASELINES if (name, other) in read]
+    baselines = [score.system for score in evaluation.systems if not score.system.trained]
+    baselines.sort(key=lambda system: system.votes)
+    return [read[name, other.name] for other in baselines if (name, other.name) in read]
 
 
 def sentence(evaluation: Evaluation) -> str:
@@ -72,9 +83,9 @@ def verdict(evaluation: Evaluation) -> str:
     systems = {system.name: system for system in evaluation.systems}
     spent = systems[name].tokens_per_question
     costs = [
-        f"{spent / systems[other].tokens_per_question:.1f} times {other}"
-        for other in ("sa", "sa_mv")
-        if other in systems and systems[other].tokens_per_question
+        f"{spent / score.tokens_per_question:.1f} times {score.name}"
+        for score in evaluation.systems
+        if score.system.kind == "single" and not score.system.trained and score.tokens_per_question
     ]
     cost = f" Tokens a question: {join(costs)}." if costs else ""
     return f"{told(name, compared)}{cost}"

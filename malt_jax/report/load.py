@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from malt_jax.report import freshness
+from malt_jax.config.settings import CreditSettings
+from malt_jax.config.typed import build
+from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
-from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Settings, System
+from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
 
 T = TypeVar("T")
@@ -90,10 +92,11 @@ def load(workdir: Path) -> Run:
         raise ValueError(f"{workdir}: no such work directory; pass the one the earlier stages used")
     comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
+    settings = _read(workdir / "config.json", _settings)
     return Run(
-        settings=_read(workdir / "config.json", _settings),
+        settings=settings,
         data=_read(workdir / "data.json", _counts),
-        forest=load_forest(workdir / "trees"),
+        forest=load_forest(workdir / "trees", *_credit(settings)),
         yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
@@ -134,10 +137,24 @@ def _settings(data: Mapping[str, Any]) -> Settings:
     )
 
 
+_PAPER = CreditSettings(0.5, False, 3, 2)
+
+
+def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
+    """By what, and from which seed, the run's samples are valued: as in the paper where nothing is
+    known of the run."""
+    if settings is None or "credit" not in settings.config:
+        return _PAPER, 0
+    given = settings.config["credit"]
+    return build(CreditSettings, given, "config.credit"), settings.config["seed"]
+
+
 def _evaluation(data: Mapping[str, Any]) -> Evaluation:
-    systems = tuple(
-        System(
+    systems = described.by_name(data)
+    scores = tuple(
+        Score(
             name=name,
+            system=systems[name],
             ci95=interval(row["ci95"]),
             prompt_tokens=row["tokens"]["prompt"],
             completion_tokens=row["tokens"]["completion"],
@@ -157,7 +174,7 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
-    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], systems, paired, flows)
+    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows)
 
 
 def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:

@@ -44,38 +44,38 @@ def compute(comparison: Comparison) -> Markup:
 
 def sweeps(comparison: Comparison, settings: Settings | None) -> list[Captioned]:
     """A small plot a swept setting, the main system at its own value among the others."""
-    main, own = comparison.main_row, own_values(settings) if settings else {}
+    main, main_values = comparison.main_row, values_of(settings) if settings else {}
     accuracy = main.accuracy if main else None
-    found = []
+    figures = []
     for word, rows in comparison.sweeps.items():
         tried = dict(rows)
-        if main and word in own:
-            tried.setdefault(own[word], main)
+        if main and word in main_values:
+            tried.setdefault(main_values[word], main)
         if len(tried) > 1:
             order = sorted(tried.items(), key=lambda pair: pair[0])
             ends = ", ".join(f"{value:g}: {pct(row.accuracy)}" for value, row in order)
             points = [(value, row.accuracy, row.ci95) for value, row in order]
             plot = sweep_chart(points, accuracy, f"Accuracy by {word}; {ends}")
-            found.append((word, ends, plot))
-    return found
+            figures.append((word, ends, plot))
+    return figures
 
 
-def own_values(settings: Settings) -> dict[str, float]:
+def values_of(settings: Settings) -> dict[str, float]:
     """The values that the main run itself has of what the suites sweep."""
     config = settings.config
     roles = config.get("roles", {}).values()
-    found = {
+    values = {
         "n": max((role["branching"] for role in roles if "branching" in role), default=None),
         "theta": settings.threshold,
         "temperature": config.get("sample", {}).get("temperature"),
         "votes": config.get("eval", {}).get("votes"),
     }
-    return {word: float(value) for word, value in found.items() if value is not None}
+    return {word: float(value) for word, value in values.items() if value is not None}
 
 
 def at_k(comparison: Comparison) -> list[Captioned]:
     """By number of samples: how often one of them is right, and how often the vote is."""
-    found = []
+    figures = []
     for name, points in comparison.at_k.items():
         if points:
             last = points[-1]
@@ -84,8 +84,9 @@ def at_k(comparison: Comparison) -> list[Captioned]:
                 Line([(p.k, 100 * p.passed) for p in points], "second"),
                 Line([(p.k, 100 * p.majority) for p in points]),
             ]
-            found.append((name, ends, line_chart(lines, f"{name} by samples; {ends}", suffix="%")))
-    return found
+            plot = line_chart(lines, f"{name} by samples; {ends}", suffix="%")
+            figures.append((name, ends, plot))
+    return figures
 
 
 def _cut(text: str, limit: int) -> str:

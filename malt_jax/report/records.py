@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from malt_jax.types import System
+
 Interval = tuple[float, float]
 
 
@@ -38,10 +40,11 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class System:
-    """One evaluated system. `accuracy` and `ci95` are fractions; tokens are totals."""
+class Score:
+    """What one system came to. `accuracy` and `ci95` are fractions; tokens are totals."""
 
     name: str
+    system: System
     n: int
     correct: int
     accuracy: float
@@ -97,7 +100,7 @@ class Evaluation:
     n: int
     k: int
     tie_rule: str
-    systems: tuple[System, ...]
+    systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
 

@@ -2,7 +2,6 @@
 
 from malt_jax.report.comparison import Comparison, EqualCompute, Row, Split
 from malt_jax.report.headline import (
-    BASELINES,
     bounds,
     difference,
     interval,
@@ -25,44 +24,42 @@ def result(comparison: Comparison) -> str:
         said = f"{comparison.main} is not there yet; best is {best.name} {pct(best.accuracy)}."
     else:
         said = f"{main.name} {pct(main.accuracy)} {interval(main.ci95)}"
-        order = {name: i for i, name in enumerate(BASELINES)}
-        compared = [row for row in comparison.rows if row.against and row.name in order]
-        first = min(compared, key=lambda row: order[row.name], default=None)
-        said += f", {difference(_pair(main.name, first))}." if first else "."
+        first = comparison.baselines[:1]
+        said += f", {difference(_pair(main.name, first[0]))}." if first else "."
     return f"{said} {equal_compute(comparison)}".strip()
 
 
 def equal_compute(comparison: Comparison) -> str:
     """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
-    found = comparison.equal_compute
-    if found is None:
+    equal = comparison.equal_compute
+    if equal is None:
         return ""
-    if found.ci95[1] < 0:
-        return f"At equal compute plain voting wins: {found.system} is {_apart(found)}."
-    if found.ci95[0] > 0:
-        return f"At equal compute {found.system} wins: it is {_apart(found)}."
+    if equal.ci95[1] < 0:
+        return f"At equal compute plain voting wins: {equal.system} is {_apart(equal)}."
+    if equal.ci95[0] > 0:
+        return f"At equal compute {equal.system} wins: it is {_apart(equal)}."
     return (
-        f"At equal compute {found.system} cannot be told from plain voting: it is {_apart(found)}."
+        f"At equal compute {equal.system} cannot be told from plain voting: it is {_apart(equal)}."
     )
 
 
-def _apart(found: EqualCompute) -> str:
-    size = abs(100 * found.difference)
-    side = "above" if found.difference >= 0 else "below"
-    return f"{size:.1f} points {side} (95% interval {bounds(found.ci95)})"
+def _apart(equal: EqualCompute) -> str:
+    size = abs(100 * equal.difference)
+    side = "above" if equal.difference >= 0 else "below"
+    return f"{size:.1f} points {side} (95% interval {bounds(equal.ci95)})"
 
 
 def spent(comparison: Comparison) -> str:
     """What the two sides of the comparison at equal compute are."""
-    found = comparison.equal_compute
-    if found is None:
+    equal = comparison.equal_compute
+    if equal is None:
         return ""
-    vote = found.vote
-    short = "; no more samples were drawn" if vote.tokens < found.tokens else ""
+    vote = equal.vote
+    short = "; no more samples were drawn" if vote.tokens < equal.tokens else ""
     return (
         f"Plain voting is the single agent's majority over {vote.k} samples: {pct(vote.accuracy)} "
-        f"{interval(vote.ci95)} at {vote.tokens:,.0f} tokens a question, where {found.system} "
-        f"spends {found.tokens:,.0f}{short}."
+        f"{interval(vote.ci95)} at {vote.tokens:,.0f} tokens a question, where {equal.system} "
+        f"spends {equal.tokens:,.0f}{short}."
     )
 
 
@@ -88,30 +85,30 @@ def split(part: Split) -> str:
 
 def critiques(comparison: Comparison) -> str:
     """What the refiner's own critique is worth to it."""
-    found = {critique.kind: critique.accuracy for critique in comparison.critiques}
-    if "own" not in found:
+    accuracy = {critique.kind: critique.accuracy for critique in comparison.critiques}
+    if "own" not in accuracy:
         return ""
     others = {"other": "with another question's critique", "none": "without any"}
     beside = [
-        f"{pct(found[kind])} {words} ({points(found[kind] - found['own'])} points)"
+        f"{pct(accuracy[kind])} {words} ({points(accuracy[kind] - accuracy['own'])} points)"
         for kind, words in others.items()
-        if kind in found
+        if kind in accuracy
     ]
-    own = f"{pct(found['own'])} with its own critique"
+    own = f"{pct(accuracy['own'])} with its own critique"
     return f"The trained refiner is right on {join([own, *beside])}."
 
 
 def power(comparison: Comparison) -> str:
     """Whether there were questions enough."""
-    found = comparison.power
-    if found is None:
+    test = comparison.power
+    if test is None:
         return ""
-    to = f" to {found.against}" if found.against else ""
-    enough = "which there are" if found.have >= found.questions else f"and there are {found.have:,}"
+    to = f" to {test.against}" if test.against else ""
+    enough = "which there are" if test.have >= test.questions else f"and there are {test.have:,}"
     return (
-        f"A difference of {abs(100 * found.difference):.1f} points{to}, where "
-        f"{pct(found.discordant)} of the questions set the two systems apart, takes "
-        f"{found.questions:,} questions to show with 80% power, {enough}."
+        f"A difference of {abs(100 * test.difference):.1f} points{to}, where "
+        f"{pct(test.discordant)} of the questions set the two systems apart, takes "
+        f"{test.questions:,} questions to show with 80% power, {enough}."
     )
 
 

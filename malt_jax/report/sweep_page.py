@@ -81,7 +81,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _plots(rows: Sequence[Row]) -> list[Markup]:
     figure = Markup("<figure><figcaption><b>{}</b>: the best of each value</figcaption>{}</figure>")
-    found = []
+    figures = []
     for key in dict.fromkeys(key for point, _, _ in rows for key in point):
         best: dict[float, Mapping[str, Any]] = {}
         for point, _, score in rows:
@@ -97,8 +97,8 @@ def _plots(rows: Sequence[Row]) -> list[Markup]:
                 {round(math.log10(x), 2): score for x, score in best.items()},
             )
         points = [(x, best[x]["accuracy"], tuple(best[x]["ci95"])) for x in sorted(best)]
-        found.append(figure.format(name, sweep_chart(points, None, f"Accuracy by {name}")))
-    return found
+        figures.append(figure.format(name, sweep_chart(points, None, f"Accuracy by {name}")))
+    return figures
 
 
 def _number(text: str) -> float | None:

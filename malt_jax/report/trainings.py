@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from malt_jax.learn.phases import PHASES
 from malt_jax.report.charts import Line, thin
 from malt_jax.report.svg import Point, typeset
 
@@ -80,14 +81,19 @@ def _figure(training: Training, names: Sequence[str], what: str) -> Figure:
 
 
 def read_trainings(workdir: Path) -> tuple[Training, ...]:
-    """Every phase of `workdir` that wrote figures, SFT before what follows it.
+    """Every phase of `workdir` that wrote figures, by role and in the order of `PHASES`.
 
     Raises:
       ValueError: a line is not a JSON object with a step.
     """
     paths = workdir.glob("checkpoints/*/*/metrics.jsonl")
-    order = sorted(paths, key=lambda path: (path.parts[-3], path.parts[-2] != "sft"))
+    order = sorted(paths, key=lambda path: (path.parts[-3], _place(path.parts[-2])))
     return tuple(_read(path) for path in order)
+
+
+def _place(phase: str) -> int:
+    """Of phases that are no longer there, behind all others."""
+    return list(PHASES).index(phase) if phase in PHASES else len(PHASES)
 
 
 def _read(path: Path) -> Training:

@@ -1,23 +1,23 @@
-"""Trees of another run, put to other uses: the same samples with other rewards, another threshold,
-fewer branches or a shorter chain.
+"""Trees of another run: the same samples, with fewer branches or a shorter chain where wanted.
 
 A node's random numbers follow from its path, so the first m children of every parent are the tree
 that branching m would have grown; and a chain cut after the generator is a tree of one level, whose
-rewards are the generator's own. What would have needed other samples is refused.
+leaves are the generator's own answers. What would have needed other samples is refused.
 """
 
-import itertools
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from malt_jax.config.settings import Settings
-from malt_jax.rollout import tree
+from malt_jax.rollout import records
+from malt_jax.rollout.records import Row
+from malt_jax.rollout.strategies.full_tree import nodes_per_question
 from malt_jax.workdir import run_record, shards, storage
 from malt_jax.workdir.storage import read_json
 
@@ -41,16 +41,16 @@ def run(workdir: Path, settings: Settings, config: Mapping[str, Any], base_hash:
     for path in paths:
         target = workdir / "trees" / path.name
         if not target.exists():
-            shards.write(target, _cut(shards.read_one(path), settings, path), shards.SCHEMA)
-    logging.info("trees: %d shards of %s, valued anew", len(paths), source)
+            shards.write(target, _cut(records.read(path), settings, path), records.SCHEMA)
+    logging.info("trees: %d shards of %s", len(paths), source)
 
 
 def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_hash: str) -> None:
     record, data = source / "config.json", source / "data.json"
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
-    there = read_json(record)
-    old, new = run_record.flat(there["config"]), run_record.flat(json.loads(json.dumps(config)))
+    earlier = read_json(record)
+    old, new = run_record.flat(earlier["config"]), run_record.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:
         keys += [f"roles.{name}.prompt", f"roles.{name}.max_new_tokens"]
@@ -59,9 +59,9 @@ def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_has
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    if there["base_hash"] != base_hash:
-        other.append(f"  the base model: {there['base_hash'][:19]} there, {base_hash[:19]} now")
-    chain = tuple(there["config"]["chain"])
+    if earlier["base_hash"] != base_hash:
+        other.append(f"  the base model: {earlier['base_hash'][:19]} there, {base_hash[:19]} now")
+    chain = tuple(earlier["config"]["chain"])
     if settings.chain != chain[: len(settings.chain)]:
         other.append(f"  config.chain: {chain} there, {settings.chain} now, not its beginning")
     for name in settings.chain:
@@ -81,28 +81,28 @@ def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_has
         )
 
 
-def _cut(rows: list[tree.Row], settings: Settings, path: Path) -> list[tree.Row]:
-    """The wanted part of a shard's trees, in their order, with rewards, values and labels of its
-    own."""
+def _cut(rows: Sequence[Row], settings: Settings, path: Path) -> list[Row]:
+    """The wanted part of a shard's trees, in their order, its nodes numbered anew."""
     branching = settings.branching
-    trees: dict[str, list[list[tree.Row]]] = defaultdict(lambda: [[] for _ in branching])
+    trees: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         steps = row["path"]
         if len(steps) <= len(branching) and all(map(operator.lt, steps, branching)):
-            trees[row["question_id"]][len(steps) - 1].append(row)
-    sizes = list(itertools.accumulate(branching, operator.mul))
-    for question, levels in trees.items():
-        for level in levels:
-            level.sort(key=lambda row: row["path"])
-        if [len(level) for level in levels] != sizes:
+            trees[row["question_id"]].append(row)
+    nodes = nodes_per_question(branching)
+    cut = []
+    for question, tree in trees.items():
+        tree.sort(key=lambda row: (len(row["path"]), row["path"]))
+        places = {tuple(row["path"]): place for place, row in enumerate(tree)}
+        if len(places) != nodes:
             raise ValueError(f"{path}: the tree of {question} is not whole; collect it anew")
-        if not all(row["status"] for row in levels[-1]):
+        if not all(row["status"] for row in tree if len(row["path"]) == len(branching)):
             role = settings.chain[-1]
             raise ValueError(
                 f"config.chain: ends with {role!r}, whose samples in {path.parent} gave no answers "
                 "to grade; end it with another role, or leave config.trees empty and collect"
             )
-    together = [
-        [n for level in depth for n in level] for depth in zip(*trees.values(), strict=True)
-    ]
-    return tree.value(together, branching, settings.credit, settings.seed)
+        for row in tree:
+            steps = tuple(row["path"])
+            cut.append(row | {"node": places[steps], "parent": places.get(steps[:-1], -1)})
+    return cut

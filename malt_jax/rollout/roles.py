@@ -1,14 +1,11 @@
 """Roles as data: a chain of (name, prompt, limits). What a role sees is what its prompt names."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from malt_jax.config.settings import RoleSettings, Settings
-from malt_jax.text.tokenizer import Tokenizer
+from malt_jax.text.tokenizer import Tokenizer, placeholders
 from malt_jax.types import Question
-
-_PLACEHOLDER = re.compile(r"(?<!\{)\{([^\W\d]\w*)\}(?!\})")
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,20 @@ class Role:
     max_new_tokens: int
 
 
+ALWAYS_SHOWN = ("question", "hint")
+
+
 def chain(settings: Settings) -> tuple[Role, ...]:
-    """The roles in order. Raises ValueError if a prompt names something that its role cannot
-    see."""
-    known = ["question", "hint"]
+    """The roles in order. Raises ValueError if a prompt names something that its role cannot see,
+    and for a role that is named as what every prompt may show."""
+    known = list(ALWAYS_SHOWN)
     roles = []
     for name in settings.chain:
+        if name in ALWAYS_SHOWN:
+            raise ValueError(
+                f"config.chain: {{{name}}} in a prompt is the {name} itself; give the role "
+                f"{name!r} another name"
+            )
         role = _role(name, settings.roles[name], known)
         roles.append(role)
         known.append(name)
@@ -36,7 +41,7 @@ def chain(settings: Settings) -> tuple[Role, ...]:
 
 
 def _role(name: str, settings: RoleSettings, known: Sequence[str]) -> Role:
-    sees = tuple(dict.fromkeys(_PLACEHOLDER.findall(settings.prompt)))
+    sees = placeholders(settings.prompt)
     for field in sees:
         if field not in known:
             raise ValueError(

@@ -29,10 +29,12 @@ def uniforms(keys: Array, places: Array) -> Array:
     return flat.reshape(places.shape)
 
 
-def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Array]:
+def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Array, Array]:
     """A token a row by inverse transform of one uniform number: `logits[..., V]`, `uniform[...]`.
 
-    Returns tokens int32[...] and their log-probabilities float32[...] under the unmodified logits.
+    Returns tokens int32[...] and their log-probabilities, twice float32[...]: under the unmodified
+    logits, and under the distribution that was sampled (temperature, top-k and top-p applied; 0
+    where it is greedy). Both are one array where nothing is applied.
     """
     top = logits.max(-1, keepdims=True)
     total = _blocks(jnp.exp(logits - top)).sum(-1).sum(-1)
@@ -40,9 +42,16 @@ def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Arra
         token = jnp.argmax(logits, -1).astype(jnp.int32)
     else:
         kept = truncate(logits, sampling.top_k, sampling.top_p, sampling.temperature)
-        token = inverse_cdf(jnp.exp((kept - top) / sampling.temperature), uniform)
-    chosen = jnp.take_along_axis(logits, token[..., None], -1)
-    return token, (chosen - top)[..., 0] - jnp.log(total)
+        weights = jnp.exp((kept - top) / sampling.temperature)
+        token = inverse_cdf(weights, uniform)
+    below_top = (jnp.take_along_axis(logits, token[..., None], -1) - top)[..., 0]
+    logp = below_top - jnp.log(total)
+    if sampling.temperature == 0:
+        return token, logp, jnp.zeros_like(logp)
+    if sampling.temperature == 1 and kept is logits:
+        return token, logp, logp
+    behaviour = below_top / sampling.temperature - jnp.log(_blocks(weights).sum(-1).sum(-1))
+    return token, logp, behaviour
 
 
 def truncate(logits: Array, top_k: int, top_p: float, temperature: float = 1.0) -> Array:

@@ -44,6 +44,7 @@ class Drawn(NamedTuple):
 
     tokens: Array  # int32[E, R, L]
     logps: Array  # float32[E, R, L], under the model itself
+    behaviour: Array  # float32[E, R, L], under the distribution that was sampled
     counts: Array  # int32[E, R]
     stopped: Array  # bool[E, R]
     steps: Array  # int32[]
@@ -84,7 +85,7 @@ def _decode(
         )
 
     def body(state: Any) -> Any:
-        step, token, count, live, stopped, tokens, logps, own = state
+        step, token, count, live, stopped, tokens, logps, behaviour, own = state
         hidden, own = paged.decode(
             fixed.config,
             fixed.mesh,
@@ -99,14 +100,16 @@ def _decode(
             chosen,
         )
         logits = llama.unembed(fixed.config, params, hidden)
-        drawn, logp = draw(logits, uniforms(plan.keys, count), sampling)
+        drawn, logp, sampled_logp = draw(logits, uniforms(plan.keys, count), sampling)
         token = jnp.where(live, drawn, fixed.pad_id)
-        tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 2)
-        logps = jax.lax.dynamic_update_index_in_dim(logps, jnp.where(live, logp, 0.0), step, 2)
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=2)
+        tokens = put(tokens, token)
+        logps = put(logps, jnp.where(live, logp, 0.0))
+        behaviour = put(behaviour, jnp.where(live, sampled_logp, 0.0))
         count = count + live
         stopped = stopped | (live & jnp.isin(token, stops))
         live = live & ~stopped & (count < plan.limit)
-        return step + 1, token, count, live, stopped, tokens, logps, own
+        return step + 1, token, count, live, stopped, tokens, logps, behaviour, own
 
     def unfinished(state: Any) -> Array:
         step, _, _, live, *_ = state
@@ -120,10 +123,12 @@ def _decode(
         jnp.zeros(shape, bool),
         jnp.full((*shape, STEPS), fixed.pad_id, jnp.int32),
         jnp.zeros((*shape, STEPS), jnp.float32),
+        jnp.zeros((*shape, STEPS), jnp.float32),
         own,
     )
-    step, _, count, _, stopped, tokens, logps, own = jax.lax.while_loop(unfinished, body, state)
-    return Drawn(tokens, logps, count - plan.count, stopped, step), own
+    final = jax.lax.while_loop(unfinished, body, state)
+    step, _, count, _, stopped, tokens, logps, behaviour, own = final
+    return Drawn(tokens, logps, behaviour, count - plan.count, stopped, step), own
 
 
 def _prefill(

@@ -25,12 +25,14 @@ class Request:
 class Completion:
     """One sampled row. `tokens` ends with the stop id iff `stopped`; else it ran to its limit.
 
-    `logps: float32[len(tokens)]` are log-probabilities under the model itself (temperature 1,
-    nothing cut).
+    Log-probabilities are float32[len(tokens)]: `logps` under the model itself (temperature 1,
+    nothing cut), `behaviour` under the distribution that was sampled (temperature, top-k and top-p
+    applied; 0 where it is greedy).
     """
 
     tokens: list[int]
     logps: np.ndarray
+    behaviour: np.ndarray
     stopped: bool
 
 

@@ -39,6 +39,7 @@ class Row:
     pages: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
+    behaviour: list[float] = field(default_factory=list)
 
     @property
     def fed(self) -> int:
@@ -135,7 +136,8 @@ class Shard:
             self.shared.give(group.pages)
             self.reserved -= group.reserved
             self.groups.remove(group)
-        completion = Completion(row.tokens, np.array(row.logps, np.float32), stopped)
+        logps, behaviour = np.array([row.logps, row.behaviour], np.float32)
+        completion = Completion(row.tokens, logps, behaviour, stopped)
         return group.request, row.child, completion
 
     def compact(self) -> tuple[list[int], list[int]]:

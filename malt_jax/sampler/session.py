@@ -127,25 +127,25 @@ class Session:
         self.opened = []
         if any(copies):
             self.prompts = self.programs.copy(self.fixed, None, self.prompts, self._moves(copies))
-        most = max(len(each) for each in tiles)
+        most = max(map(len, tiles))
         largest = prefill_sizes(self.rows, width)[-1]
         for begin in range(0, most, largest):
-            self._prefill_pass([each[begin : begin + largest] for each in tiles], width)
+            self._prefill_pass([of_shard[begin : begin + largest] for of_shard in tiles], width)
         self._fit()
         self.shared = self.programs.copy(self.fixed, self.prompts, self.shared, self._moves(moves))
         for prefixes in self.prefixes:
             prefixes.settle()
 
     def _prefill_pass(self, tiles: Sequence[Sequence[tuple[Request, int, Place]]], q: int) -> None:
-        most = max(len(each) for each in tiles)
+        most = max(map(len, tiles))
         n = next(size for size in prefill_sizes(self.rows, q) if size >= most)
         shape = (len(tiles), n)
         tokens = np.full((*shape, q), self.spec.pad_id, np.int32)
         start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
         table = np.full((*shape, self.columns), self.memory.prompts, np.int32)
         depth = 0
-        for e, each in enumerate(tiles):
-            for b, (request, at, place) in enumerate(each):
+        for e, of_shard in enumerate(tiles):
+            for b, (request, at, place) in enumerate(of_shard):
                 part = request.prompt[at : min(at + q, len(request.prompt) - 1)]
                 tokens[e, b, : len(part)] = part
                 start[e, b], length[e, b], adapter[e, b] = at, len(part), request.adapter
@@ -200,6 +200,7 @@ class Session:
                 n = drawn.counts[e, r]
                 row.tokens += drawn.tokens[e, r, :n].tolist()
                 row.logps += drawn.logps[e, r, :n].tolist()
+                row.behaviour += drawn.behaviour[e, r, :n].tolist()
                 if not np.isfinite(drawn.logps[e, r, :n]).all():
                     raise FloatingPointError(
                         "sampling: the model's logits are not finite; look at the adapters' "
@@ -219,8 +220,8 @@ class Session:
         """Makes the decode pools hold the pages in use; they are read whole at every step."""
         held = _length(self.shared), _length(self.own)
         both = [shard.shared for shard in self.shards], [shard.own for shard in self.shards]
-        tops = [max(pages.top for pages in each) for each in both]
-        used = [max(pages.used for pages in each) for each in both]
+        tops = [max(pages.top for pages in pool) for pool in both]
+        used = [max(pages.used for pages in pool) for pool in both]
         least, grown = (
             schedule.sizes(shared, own, self.memory.decode)
             for shared, own in (used, map(max, tops, held))
@@ -232,25 +233,25 @@ class Session:
             sizes, ids = grown, [[range(n)] * len(self.shards) for n in held]
         else:
             compacted = [shard.compact() for shard in self.shards]
-            sizes, ids = least, [list(each) for each in zip(*compacted, strict=True)]
+            sizes, ids = least, list(map(list, zip(*compacted, strict=True)))
         self._resize(self.shared, sizes[0], ids[0])
         self._resize(self.own, sizes[1], ids[1])
 
     def _resize(self, pool: paged.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
         old = np.zeros((len(self.shards), pages), np.int32)
-        for e, each in enumerate(ids):
-            old[e, : len(each)] = each[:pages]
+        for e, of_shard in enumerate(ids):
+            old[e, : len(of_shard)] = of_shard[:pages]
         placed = self._put(old)
         for i, layer in enumerate(pool):  # one at a time: never two whole pools
             pool[i] = self.programs.resized(layer, placed)
 
     def _moves(self, pairs: Sequence[Sequence[tuple[int, int]]]) -> paged.Moves:
         """(from, to) pages of all shards, padded to a bucket."""
-        many = np.array([len(each) for each in pairs], np.int32)
+        many = np.array(list(map(len, pairs)), np.int32)
         source, to = np.zeros((2, len(pairs), bucket(many.max())), np.int32)
-        for e, each in enumerate(pairs):
-            if each:
-                source[e, : len(each)], to[e, : len(each)] = zip(*each, strict=True)
+        for e, moved in enumerate(pairs):
+            if moved:
+                source[e, : len(moved)], to[e, : len(moved)] = zip(*moved, strict=True)
         moves: paged.Moves = self._put(paged.Moves(source, to, many))
         return moves
 

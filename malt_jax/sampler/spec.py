@@ -82,11 +82,11 @@ class Memory:
 def memory(spec: Spec) -> Memory:
     """Splits the budget: up to a quarter for prompts, which are shared, the rest for decoding."""
     size, granted = spec.page_size, _granted(spec)
-    one = paged.page_bytes(spec.config, spec.mesh, size, spec.params["embed"].dtype)
-    pages = int(granted // one)
+    page_bytes = paged.page_bytes(spec.config, spec.mesh, size, spec.params["embed"].dtype)
+    pages = int(granted // page_bytes)
     useful = max(2 * spec.rows_a_shard, -(-spec.config.context // size))
     prompts = min(max(pages // 4, 1), useful)
-    return Memory(prompts, pages - prompts, one, granted)
+    return Memory(prompts, pages - prompts, page_bytes, granted)
 
 
 def _granted(spec: Spec) -> float:
@@ -105,9 +105,9 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
     """Bytes of the host's memory that a program can get. On Linux that is more than what is free:
     the file cache gives way, and after some reading it holds nearly all."""
     if meminfo.exists():
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
-        if found:
-            return 1024 * int(found[1])
+        available = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+        if available:
+            return 1024 * int(available[1])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

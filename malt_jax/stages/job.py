@@ -1,10 +1,9 @@
-"""The story in order: what the stages need, and the stages themselves, in one work directory."""
+"""What the stages of a job share: the model, the questions, the team, each made when asked for."""
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,20 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
-from malt_jax import export, models, report, tasks
+from malt_jax import export, models, tasks
 from malt_jax.config.settings import ModelSettings, Settings
-from malt_jax.evaluate import audit, evaluation
-from malt_jax.learn import datasets, warm_start
+from malt_jax.evaluate import systems
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import debate, reuse, roles, tree
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
-from malt_jax.stages import collect, train
 from malt_jax.text.tokenizer import Tokenizer
-from malt_jax.types import Question
+from malt_jax.types import Question, System
 from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import read_json
-
-STAGES = ("collect", "datasets", "train", "evaluate", "report")
-ON_REQUEST = ("solutions", "merge")
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Job:
 
     settings: Settings
     collects: bool  # whether a stage of this job draws trees
+    config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
+    topology: str = ""  # the accelerators to plan for
 
     @property
     def directory(self) -> Path:
@@ -61,6 +59,18 @@ class Job:
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:
         return roles.chain(self.settings)
+
+    @cached_property
+    def systems(self) -> list[System]:
+        return systems.chosen(self.settings)
+
+    @cached_property
+    def single_agent(self) -> roles.Role:
+        return systems.single_role(self.settings)
+
+    @property
+    def debates(self) -> bool:
+        return any(system.kind == "debate" for system in self.systems)
 
     @cached_property
     def model(self) -> models.Model:
@@ -90,8 +100,7 @@ class Job:
         the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
         data, seed = self.settings.data, self.settings.seed
         exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
-        for place in data.exclude:
-            name, _, path = place.partition(":")
+        for name, path in map(tasks.place, data.exclude):
             exclude += tasks.whole(tasks.get(name), path)
         questions, account = self._load(
             "train", data.train, data.train_questions, exclude, data.skip_questions
@@ -103,11 +112,12 @@ class Job:
     def rooms(self) -> dict[str, int]:
         """The most tokens that a question of each split may have if all prompts that show it are
         to fit the context. Raises ValueError naming the settings that leave it none."""
-        model, hint, first = self.model, self.task.answer_hint, self.chain[0]
+        model, hint, single = self.model, self.task.answer_hint, self.single_agent
         limits = hint, model.config.context, model.tokenizer
-        room = least = roles.question_budget(self.chain, *limits)
-        if "debate" in self.settings.eval.systems:
-            least = min(room, debate.question_budget(first, self.settings.eval.debate, *limits))
+        room = roles.question_budget(self.chain, *limits)
+        least = min(room, roles.question_budget((single,), *limits))
+        if self.debates:
+            least = min(least, debate.question_budget(single, self.settings.eval.debate, *limits))
         return {"train": room, "eval": least}
 
     def _load(
@@ -141,26 +151,23 @@ class Job:
             )
 
     def _write_account(self, path: Path, split: str, account: tasks.LoadReport) -> None:
-        there = read_json(path) if path.exists() else {}
-        found = dataclasses.asdict(account)
-        if quarantined := found.pop("quarantined"):
+        splits = read_json(path) if path.exists() else {}
+        counts = dataclasses.asdict(account)
+        if quarantined := counts.pop("quarantined"):
             file = self.directory / "quarantine" / f"{split}.json"
             names = ("place", "reason", "begins")
             storage.write_json(file, [dict(zip(names, row, strict=True)) for row in quarantined])
             logging.warning("%s: %d malformed rows are listed there", file, len(quarantined))
-        storage.write_json(path, there | {split: found})
+        storage.write_json(path, splits | {split: counts})
 
     @cached_property
-    def team(self) -> tree.Team:
+    def team(self) -> Team:
         """The untrained team, drawing for collection. Raises ValueError if the KV cache's budget
         is too small for the longest question."""
         tokenizer, sample = self.model.tokenizer, self.settings.sample
         devices = self.sampling_mesh
         apart = hosts.part(devices).count
-        most = max(*self.settings.branching, self.settings.eval.votes)
-        debated = "debate" in self.settings.eval.systems
-        if debated:
-            most = max(most, self.settings.eval.debate.agents)
+        most = max(*self.settings.branching, systems.most_votes(self.settings))
         sampler = Sampler(
             self.model.config,
             mesh.view(devices, self.model.params),
@@ -174,14 +181,16 @@ class Job:
         longest = evaluated = _longest(tokenizer, self.held_out)
         if self.collects:
             longest = max(longest, _longest(tokenizer, self.training))
-        sizes = roles.prompt_sizes(self.chain, self.task.answer_hint, tokenizer)
+        single, hint = self.single_agent, self.task.answer_hint
+        sizes = roles.prompt_sizes(self.chain, hint, tokenizer)
         for role in self.chain:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
-        if debated:
-            first, how = self.chain[0], self.settings.eval.debate
-            size = debate.prompt_size(first, how, self.task.answer_hint, tokenizer)
-            sampler.check(size + evaluated, first.max_new_tokens, 1)
-        return tree.Team(
+        size = roles.prompt_sizes((single,), hint, tokenizer)[single.name]
+        sampler.check(size + evaluated, single.max_new_tokens, most)
+        if self.debates:
+            size = debate.prompt_size(single, self.settings.eval.debate, hint, tokenizer)
+            sampler.check(size + evaluated, single.max_new_tokens, 1)
+        return Team(
             sampler=sampler,
             tokenizer=tokenizer,
             roles=self.chain,
@@ -190,6 +199,7 @@ class Job:
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=self.settings.seed,
             stream="collect",
+            base=self.model.content_hash,
         )
 
     def adapters(self) -> dict[str, Adapter | None]:
@@ -199,9 +209,9 @@ class Job:
         None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
         none, and if one was made for another base.
         """
-        found: dict[str, Adapter | None] = {}
-        if not any(name.startswith("malt") for name in self.settings.eval.systems):
-            return found
+        adapters: dict[str, Adapter | None] = {}
+        if not any(system.trained for system in self.systems):
+            return adapters
         for role in self.settings.chain:
             path = storage.at(self.settings.roles[role].adapter)
             if self.settings.roles[role].train:
@@ -211,8 +221,14 @@ class Job:
             if path != Path():
                 adapter = export.load(path, self.model)
                 shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
-                found[role] = jax.tree.map(mesh.put, adapter, shardings)
-        return found
+                adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
+        return adapters
+
+    def base_hashes(self) -> dict[str, str]:
+        """The hashes that `config.json` notes of the model. None of several hosts, for which the
+        first alone may not load it."""
+        facts = {} if hosts.several() else identity(self.model)
+        return {name: value for name, value in facts.items() if name.endswith("_hash")}
 
     def claim_base(self) -> None:
         """Notes the model's identity in `config.json`. Raises ValueError, and notes nothing, if
@@ -236,73 +252,3 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
     return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError if the prompts leave no room for a question in the model's context."""
-    _ = Job(settings, collects=False).rooms
-
-
-def run(settings: Settings, config: Mapping[str, Any], stages: Sequence[str]) -> None:
-    """Runs the stages in the work directory, where each goes on from what it already holds.
-
-    `config` is the resolved config as given, kept beside the results. Raises ValueError if the
-    work directory holds another config's results.
-    """
-    job = Job(settings, "collect" in stages and not settings.trees)
-    _ = job.chain, job.task  # what is wrong with these must show before anything is written
-    _claim(job.directory, config)
-    for stage in stages:
-        started = time.perf_counter()
-        logging.info("stage %s", stage)
-        _run_stage(stage, job, config)
-        logging.info("stage %s took %.0f s", stage, time.perf_counter() - started)
-
-
-def _claim(directory: Path, config: Mapping[str, Any]) -> None:
-    """`rundir.claim` by the first host. Raises ValueError if the others have another directory of
-    this name."""
-    hosts.by_first(lambda: run_record.claim(directory, config))
-    path = directory / "config.json"
-    if not hosts.same(path.read_bytes() if path.exists() else b""):
-        raise ValueError(
-            f"config.workdir: {directory} is not one directory for all hosts; name one on a file "
-            "system that they share, or in a bucket"
-        )
-
-
-def _run_stage(stage: str, job: Job, config: Mapping[str, Any]) -> None:
-    directory, settings = job.directory, job.settings
-    match stage:
-        case "collect":
-            job.claim_base()
-            if settings.trees:
-                base = job.model.content_hash
-                hosts.by_first(lambda: reuse.run(directory, settings, config, base))
-            else:
-                collect.run(directory, settings, job.team, job.training)
-        case "datasets":
-            hosts.by_first(lambda: datasets.run(directory, settings))
-        case "train":
-            job.claim_base()
-            train.run(directory, settings, job.model, job.mesh)
-        case "evaluate":
-            job.claim_base()
-            evaluation.run(directory, settings, job.team, job.adapters(), job.held_out)
-            hosts.by_first(lambda: audit.run(directory, settings))
-            hosts.by_first(lambda: export.refresh(directory, settings))
-        case "solutions":
-            asked, tokenizer = job.training, job.model.tokenizer
-            taught = [role for role in settings.chain if settings.roles[role].train]
-            what = directory, job.chain, taught, job.task, tokenizer, asked
-            hosts.by_first(partial(warm_start.run, *what))
-        case "merge":
-            if hosts.several():
-                raise ValueError("--stage=merge is work for one host: give it there, --processes=1")
-            export.merge(directory, settings, job.model)
-        case "report":
-            hosts.by_first(lambda: _report(directory))
-
-
-def _report(directory: Path) -> None:
-    logging.info("open %s", storage.absolute(report.write(directory)).as_uri())

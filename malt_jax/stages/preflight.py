@@ -53,8 +53,8 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
 def _why(path: Path, roles: Iterable[str]) -> str:
     """What the roles' samples lack, by the counts in `yield.json`, and the ways out."""
     counts = read_json(path) if path.exists() else {}
-    found = {role: lacks(counts[role]) for role in roles if role in counts}
-    lines = [f"  {role}: {why}\n" for role, why in found.items() if why]
+    reasons = {role: lacks(counts[role]) for role in roles if role in counts}
+    lines = [f"  {role}: {why}\n" for role, why in reasons.items() if why]
     lines = lines or ["  raise config.data.train_questions or lower config.credit.threshold\n"]
     return f"with another --config.workdir ({path} has the counts):\n{''.join(lines)}"
 

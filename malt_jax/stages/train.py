@@ -1,5 +1,5 @@
-"""Stage 3: one adapter a role. SFT on positives, then for the roles that ask for it DPO from that
-SFT policy, which is also DPO's reference (MALT, section 4.3), or KTO on single labelled samples."""
+"""Stage 3: one adapter a role, through the phases that its settings name: in MALT (section 4.3) SFT
+on positives, then DPO from that policy, which is also its reference."""
 
 import zlib
 from functools import partial
@@ -10,23 +10,28 @@ from jax.sharding import Mesh
 
 from malt_jax import export
 from malt_jax.config.settings import Settings
-from malt_jax.learn import examples, metrics
+from malt_jax.learn import datasets, examples, metrics
 from malt_jax.learn.loop import fit
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import Model, lora
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import hosts
 from malt_jax.runtime import mesh as meshes
 from malt_jax.stages import preflight
+from malt_jax.stages.job import Job
+from malt_jax.stages.stage import Stage, known
 from malt_jax.workdir import storage
+from malt_jax.workdir.outputs import Output
 
 
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     """Trains and exports every role's adapter that `export/` does not hold yet.
 
-    Raises ValueError before anything is trained for what `preflight.check` and `metrics.check`
-    find.
+    Raises ValueError before anything is trained for what `datasets.check_fresh`, `preflight.check`
+    and `metrics.check` refuse.
     """
+    datasets.check_fresh(workdir, settings)
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
     for role in settings.chain:
@@ -37,8 +42,8 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
 
 
 def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:
-    """All phases of one role, from a fresh adapter or from the one its settings name. What SFT
-    leaves to another phase is exported too, to be compared with what that makes of it."""
+    """All phases of one role, from a fresh adapter or from the one its settings name. What some
+    phases leave to the next is exported too, to be compared with what that makes of it."""
     seed = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(role.encode()))
     shape = settings.lora
     init = partial(
@@ -51,23 +56,52 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         if start is None
         else jax.tree.map(meshes.put, start, meshes.tree_shardings(mesh, start))
     )
-    phases = settings.roles[role].train
-    for phase in phases:
-        directory = workdir / "checkpoints" / role / phase
+    names = settings.roles[role].train
+    for name in names:
+        phase, chosen = PHASES[name], settings.phases[name]
+        directory = workdir / "checkpoints" / role / name
         check_identity(directory / "base.json", model)
         base = identity(model)
         hosts.by_first(partial(storage.write_json, directory / "base.json", base))
         data = examples.load(
-            workdir / "datasets" / role / f"{phase}.parquet",
+            workdir / "datasets" / role / f"{name}.parquet",
             directory / "reference.npz",
+            phase,
             model,
             mesh,
             adapter,
-            batch=settings.phase(phase).batch,
-            share=settings.phase(phase).held_out,
+            batch=chosen.batch,
+            share=chosen.held_out,
             seed=settings.seed,
         )
-        adapter = fit(directory, settings, model, mesh, adapter, data, f"{role} {phase}")
-        if phase == "sft" and phase != phases[-1]:  # DPO's reference
-            export.write(workdir, settings, model, role, adapter, phase)
+        adapter = fit(directory, phase, settings, model, mesh, adapter, data, f"{role} {name}")
+        if phase.exported and name != names[-1]:
+            export.write(workdir, settings, model, role, adapter, name)
     return adapter
+
+
+def _foresee(job: Job) -> None:
+    known(job)
+    metrics.check(job.settings.wandb)
+
+
+def _stage(job: Job) -> None:
+    job.claim_base()
+    run(job.directory, job.settings, job.model, job.mesh)
+
+
+STAGE = Stage(
+    "train",
+    "train an adapter for every role, phase by phase, and export it",
+    _stage,
+    (
+        Output(
+            "checkpoints/{role}/{phase}",
+            ("lora.*", "{phase}.*", "credit.*", "roles.{role}.train", "roles.{role}.adapter"),
+            ("datasets", "checkpoints/{role}/{earlier}"),
+        ),
+        Output("export/{role}", needs=("checkpoints/{role}/*",)),
+        Output("export/{phase}/{role}", needs=("checkpoints/{role}/{phase}",)),
+    ),
+    foresees=_foresee,
+)

@@ -1,17 +1,35 @@
 """The benchmarks: loading their questions and grading answers to them, one file a benchmark."""
 
-from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawps, svamp
+from malt_jax.tasks import arithmetic, csqa, equations, gsm8k, jsonl, math, mawps, own, svamp
 from malt_jax.tasks.loading import LoadReport, load, whole
 from malt_jax.tasks.task import Task
 
-__all__ = ["LoadReport", "Task", "get", "load", "whole"]
+__all__ = ["LoadReport", "Task", "get", "load", "place", "whole"]
 
 _MODULES = (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
 _TASKS = {task.name: task for task in (*(module.TASK for module in _MODULES), *equations.TASKS)}
 
 
+def place(text: str) -> tuple[str, str]:
+    """The task and the path of a "TASK:PATH", where TASK may be an own one."""
+    name, _, path = text.partition(":")
+    attribute, colon, own_path = path.partition(":")
+    if name not in _TASKS and colon:
+        return f"{name}:{attribute}", own_path
+    return name, path
+
+
 def get(name: str) -> Task:
-    """The task of that name; raises ValueError for an unknown one."""
+    """The task of that name: one of the benchmarks here, or an own one, FILE.py:NAME or
+    MODULE:NAME. Raises ValueError for one that is neither, and for a file that cannot be loaded."""
+    if ":" in name:
+        task = own.load(name)
+        if not isinstance(task, Task):
+            raise ValueError(f"data.task: {name} is a {type(task).__name__}; make it a tasks.Task")
+        return task
     if name not in _TASKS:
-        raise ValueError(f"data.task: no task {name!r}; choose one of {', '.join(_TASKS)}")
+        raise ValueError(
+            f"data.task: no task {name!r}; choose one of {', '.join(_TASKS)}, or name your own: "
+            "FILE.py:NAME"
+        )
     return _TASKS[name]

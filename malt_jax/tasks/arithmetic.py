@@ -4,7 +4,7 @@ import hashlib
 import random
 
 from malt_jax.tasks import numeric
-from malt_jax.tasks.task import Row, Task, answer_field, text_field
+from malt_jax.tasks.task import Task
 from malt_jax.types import Question
 
 OPERANDS = 3
@@ -49,15 +49,10 @@ def value(text: str) -> int:
     return sum(int(term) for term in text.replace("-", "+-").split("+"))
 
 
-def read_row(row: Row) -> Question:
-    return Question("", text_field(row, "question"), answer_field(row, "answer"))
-
-
 TASK = Task(
     name="arithmetic",
-    hub=None,
     answer_hint="a number",
-    read_row=read_row,
+    generate=generate,
     reference=numeric.reference,
     rules=numeric.rules,
 )

@@ -13,9 +13,24 @@ _LABELLED = re.compile(r"\(?([A-Za-z])\s*(?:[).:,]|\s-\s)\s*(\S.*)?$", re.DOTALL
 _CAPITAL = re.compile(r"[B-Z](?![\w'\u2019])|A(?=\s+(?:because|since|as|is|and|or)\b)")
 _IN_PARENTHESES = re.compile(r"\(\s*([A-Za-z])\s*\)")
 _ANSWER_IS = re.compile(
-    r"\b(?:answer|choice|option)\s+is\s*:?(.*?)(?=\.(?:\s|$)|\n|$)", re.IGNORECASE
+    r"\b(?:(?:answer|choice|option)[\s*_]+is\b\s*:?|answer[\s*_]*[:\uff1a])(.*?)(?=\.(?:\s|$)|\n|$)",
+    re.IGNORECASE,
+)
+# A letter that stands alone; "A" may be the article and "I" the pronoun.
+_ALONE = re.compile(r"(?<![\w'\u2019(-])(?:[B-HJ-Z]|A(?!\s+[a-z]))(?![\w'\u2019-])")
+# Letters that are named to be ruled out: "(A) and (B) are wrong", "neither A nor B", "not (A)".
+_LETTER = r"(?:(?i:option|choice|answer)\s+)?(?:\([A-Za-z]\)|(?<![\w'\u2019])[A-Z](?![\w'\u2019]))"
+_SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER})*"
+_RULED_OUT = re.compile(
+    rf"\b(?i:not|neither|never|rather\s+than|instead\s+of|unlike|except|excluding|eliminat(?:e|ing)"
+    rf"|reject(?:ing)?|rul(?:e|ing)\s+out)\s+(?:the\s+)?{_LETTER}"
+    rf"(?:(?:\s*,\s*{_LETTER})*\s*,?\s+(?:and|or|nor)\s+{_LETTER})*"
+    rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would)(?:n['\u2019]?t|\s*not)\b[^.;,]*"
+    rf"|{_SERIES}\s+(?:is|are|was|were|seems?|looks?)\s+(?:\w+ly\s+|both\s+|all\s+)?"
+    r"(?:wrong|incorrect|false|out|ruled\s+out|eliminated|excluded|unlikely|irrelevant)\b"
 )
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
+_MATH = re.compile(r"\\[()\[\]]")
 _OPENING = re.compile(
     r"^(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|choice|option)\s*(?:is)?\s*:?\s*", re.I
 )
@@ -41,38 +56,48 @@ def read(text: str, choices: Choices) -> str | None:
     In this order: the whole text is a choice's text or a letter; it opens with a letter set off by
     punctuation ("B) library", "(B) library") or followed by that choice's text; a letter in
     parentheses, the first; the only choice whose text occurs in it as whole words, where a choice
-    within a longer one found there does not count; a capital that opens it. Where letter and text
-    disagree the letter counts. Of choices with equal texts the first one's letter stands for all.
+    within a longer one found there does not count; a capital that opens it; the only letter that
+    stands alone in it. Letters that are ruled out ("(A) is wrong") are passed over. Where letter
+    and text disagree the letter counts. Of choices with equal texts the first one's letter stands
+    for all.
     """
     labels = choices or _LETTERS
-    text = _LATEX_TEXT.sub(r"\1", text).strip(_EDGES)
-    text = _OPENING.sub("", text).strip(_EDGES)
-    found = (
+    text = _MATH.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip(_EDGES)
+    text = _RULED_OUT.sub(" ", _OPENING.sub("", text).strip(_EDGES)).strip(_EDGES)
+    label = (
         _by_whole_text(text, labels)
         or _by_opening(text, labels)
         or next(filter(None, (_label(m, labels) for m in _IN_PARENTHESES.findall(text))), None)
         or _by_mention(text, labels)
         or _label(_capital(text), labels)
+        or _by_letter(text, labels)
     )
-    return _first_of_equals(found, labels) if found else None
+    return _first_of_equals(label, labels) if label else None
 
 
 def fallback(text: str, choices: Choices) -> str | None:
-    """What follows the last "answer is" (or "choice is"), else the last letter in parentheses."""
+    """What follows the last "answer is" (or "choice is") or "Answer:", else the last letter in
+    parentheses that is not ruled out, else the only line that is a letter, a choice or both, else
+    the only letter of a completion of one line."""
     for statement in reversed(_ANSWER_IS.findall(text)):
-        if found := read(statement, choices):
-            return found
+        if label := read(statement, choices):
+            return label
     labels = choices or _LETTERS
-    for letter in reversed(_IN_PARENTHESES.findall(text)):
-        if found := _label(letter, labels):
-            return _first_of_equals(found, labels)
-    return None
+    for letter in reversed(_IN_PARENTHESES.findall(_RULED_OUT.sub(" ", text))):
+        if label := _label(letter, labels):
+            return _first_of_equals(label, labels)
+    lines = [_MATH.sub(" ", line).strip(_EDGES) for line in text.splitlines()]
+    named = {_by_whole_text(line, labels) or _by_opening(line, labels) for line in lines} - {None}
+    if len(named) == 1 and (label := named.pop()):
+        return _first_of_equals(label, labels)
+    label = _by_letter(_RULED_OUT.sub(" ", lines[0]), labels) if len(lines) == 1 else None
+    return _first_of_equals(label, labels) if label else None
 
 
 def anywhere(text: str, choices: Choices) -> str | None:
     """What `fallback` finds, else what the last line that names a choice says."""
-    if found := fallback(text, choices):
-        return found
+    if label := fallback(text, choices):
+        return label
     return next(filter(None, (read(line, choices) for line in reversed(text.splitlines()))), None)
 
 
@@ -128,11 +153,16 @@ def _by_opening(text: str, choices: Choices) -> str | None:
 
 def _by_mention(text: str, choices: Choices) -> str | None:
     said = f" {_words(text)} "
-    found = {_words(choice) for _, choice in choices if f" {_words(choice)} " in said} - {""}
-    longest = [a for a in found if not any(a != b and f" {a} " in f" {b} " for b in found)]
+    named = {_words(choice) for _, choice in choices if f" {_words(choice)} " in said} - {""}
+    longest = [a for a in named if not any(a != b and f" {a} " in f" {b} " for b in named)]
     if len(longest) != 1:
         return None
     return next(label for label, choice in choices if _words(choice) == longest[0])
+
+
+def _by_letter(text: str, choices: Choices) -> str | None:
+    alone = {_label(letter, choices) for letter in _ALONE.findall(text)} - {None}
+    return alone.pop() if len(alone) == 1 else None
 
 
 def _capital(text: str) -> str:

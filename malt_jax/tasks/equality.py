@@ -9,6 +9,7 @@ the interval. What is left are expressions, which `symbolic` compares.
 
 import re
 from collections.abc import Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 from malt_jax.tasks import numeric, symbolic
@@ -32,6 +33,8 @@ _SPELLINGS = [
     (re.compile("π"), r"\\pi"),
     (re.compile("±"), r"\\pm"),
     (re.compile(r"√(\w+)"), r"\\sqrt{\1}"),
+    (re.compile(r",(?:and|or)(?=[A-Z])"), ","),
+    (re.compile(r",?or(?=-?(?:[a-z]|\d+)(?:[<>]|\\[lg]e(?![A-Za-z])))"), r"\\cup "),
     (re.compile(r"(?<=[\d)}]),?(?:and|or)(?=-?[\d\\(]|[a-z]=)|;"), ","),
 ]
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
@@ -44,6 +47,11 @@ _MATRIX = re.compile(r"\\begin\{([pbBvV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOT
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _RELATION = re.compile(r"(\\(?:le|ge|ne)(?![A-Za-z])|[<>=])")
 _FLIPPED = {">": "<", r"\ge": r"\le"}
+# What "= 0" may follow and still name a value: f(0), a+b, S_n, |z|, Area.
+_NAMED = re.compile(
+    r"(?:m?\\angle)?[A-Z]{1,3}|[A-Za-z]{3,}|\|[a-z]\||\\[a-zA-Z]+|[A-Za-z](?:[+-][A-Za-z])*"
+    r"|[A-Za-z](?:_\{?\w+\}?)?(?:\([^()=]*\))?"
+)
 _MEASURED = re.compile(r"(?:\\angle|m\\angle)?[A-Z]{1,3}")
 
 
@@ -66,12 +74,21 @@ def equivalent(answer: str, truth: str) -> bool:
 def _equal(a: str, b: str) -> bool:
     if a == b:
         return True
+    if len(sides := _split(a, r"\approx")) > 1:
+        return any(_equal(side, b) for side in sides)
     relations = _RELATION.search(a), _RELATION.search(b)
     if all(relations):
         return _equal_relations(a, b)
+    if relations[0] and not _split(a, ",")[1:] and (sides := _split(a, "="))[1:]:
+        return _says(sides, b)
     if any(relations):
         a, b = (_value_of(text) if _RELATION.search(text) else text for text in (a, b))
-    if (verdict := _equal_shapes(_shape(a), _shape(b))) is not None:
+    shapes = _shape(a), _shape(b)
+    if shapes[1] is None and shapes[0] and shapes[0].kind == "list":
+        return all(_equal(part, b) for part in shapes[0].parts)  # 1/2 or 0.5
+    if shapes[0] is None and shapes[1] and shapes[1].kind == "list" and a.isdecimal():
+        return _is_list_without_spaces(a, shapes[1].parts)
+    if (verdict := _equal_shapes(*shapes)) is not None:
         return verdict
     bases = [_BASE.fullmatch(text) for text in (a, b)]
     if any(bases):
@@ -80,6 +97,34 @@ def _equal(a: str, b: str) -> bool:
         return False
     values = numeric.whole(a), numeric.whole(b)
     return values[0] == values[1] if None not in values else symbolic.equal(a, b)
+
+
+def _says(sides: Sequence[str], truth: str) -> bool:
+    """Whether an equation answers with `truth`, which is none: as the last side of "a+b = 7", as
+    every side of "1/2 = 0.5", and as the solution for a letter of "2x + 4y = 3", all but "y ="."""
+    if not any(map(_letters, sides)):
+        return all(_equal(side, truth) for side in sides)
+    first, *_, last = sides
+    if _equal(last, truth):
+        return truth != "0" or bool(_NAMED.fullmatch(first))
+    others = set().union(*map(_letters, sides)) - _letters(truth)
+    if len(sides) > 2 or len(others) != 1 or not _letters(truth):
+        return False
+    if not all(map(_is_expression, (*sides, truth))):
+        return False
+    return symbolic.proportional((first, last), (others.pop(), truth), False)
+
+
+def _letters(text: str) -> set[str]:
+    return set(re.findall("[A-Za-z]", _COMMANDS.sub("", text)))
+
+
+def _is_list_without_spaces(digits: str, parts: Sequence[str]) -> bool:
+    """Whether "3,125", which reads as 3125, is the list of 3 and 125."""
+    if len(parts) > 3 or not all(map(str.isdecimal, parts)):
+        return False
+    orders = (order for order in permutations(parts) if {len(part) for part in order[1:]} == {3})
+    return any("".join(order) == digits for order in orders)
 
 
 def _equal_shapes(a: _Shape | None, b: _Shape | None) -> bool | None:

@@ -1,15 +1,26 @@
-"""Where an answer stands in a completion, and the verdict on it."""
+"""Where an answer stands in a completion, and how a task holds it to a reference."""
 
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from malt_jax.types import Grade
-
 _FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:\uff1a]", re.IGNORECASE)
 _BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"(?<!#)####(?!#)(.*)")
 _MARKDOWN = " \t\r\n*_`"
+# What stands between the boxes of one answer: "\boxed{5}$ and $\boxed{6}".
+_BETWEEN_BOXES = re.compile(
+    r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
+)
+_STATED = re.compile(
+    r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])([^\n]*)", re.IGNORECASE
+)
+_ANSWERED = re.compile(r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox)|####", re.IGNORECASE)
+_ANOTHER_QUESTION = re.compile(
+    r"(?:^|\n)[ \t#*]*(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
+    r"|(?<![A-Za-z])Human:",
+    re.IGNORECASE,
+)
 
 
 class Undecided(Exception):
@@ -31,56 +42,19 @@ class Rules(NamedTuple):
     agree: Callable[[str, str], bool]
 
 
-def judge(completion: str, rules: Rules, truncated: bool) -> Grade:
-    """Grades a completion.
-
-    The first mark that can be read counts. The fallback counts only where there is no mark at all
-    and the completion came to its own end.
-    """
-    answer, via = _first_readable(completion, rules)
-    if not answer and truncated:
-        return Grade("truncated")
-    if not answer and not marked(completion):
-        answer, via = rules.fallback(completion) or "", "fallback"
-    return _verdict(answer, via, rules)
-
-
-def judge_leniently(completion: str, rules: Rules) -> Grade:
-    """Grades by the first mark that can be read, else by whatever the completion holds anywhere,
-    cut short or not. For audits: no accuracy is reported by it."""
-    answer, via = _first_readable(completion, rules)
-    if not answer:
-        answer, via = rules.anywhere(completion) or "", "fallback"
-    return _verdict(answer, via, rules)
-
-
-def _first_readable(completion: str, rules: Rules) -> tuple[str, str]:
-    found = ((answer, via) for text, via in marked(completion) if (answer := rules.read(text)))
-    return next(found, ("", ""))
-
-
-def _verdict(answer: str, via: str, rules: Rules) -> Grade:
-    if not answer:
-        return Grade("unparseable")
-    try:
-        return Grade("correct" if rules.agree(answer, rules.truth) else "wrong", answer, via)
-    except Undecided:
-        return Grade("unknown")
-
-
 def marked(text: str) -> list[tuple[str, str]]:
     """The (answer, rule) pairs that `text` marks as its answer, most trusted first.
 
-    The last "Final Answer:", then the last boxed expression, then "####" on the last line that is
-    not blank (elsewhere four hashes are a Markdown heading).
+    The last "Final Answer:", then the last boxed expression with those right beside it, then "####"
+    on the last line that is not blank (elsewhere four hashes are a Markdown heading).
     """
     marks = []
     finals = list(_FINAL.finditer(text))
     if finals:
         tail = _statement(text[finals[-1].end() :])
-        marks.append((boxed(tail) or tail, "final_answer"))
-    if (inside := boxed(text)) is not None:
-        marks.append((inside, "boxed"))
+        marks.append((", ".join(_last_boxes(tail)) or tail, "final_answer"))
+    if boxes := _last_boxes(text):
+        marks.append((", ".join(boxes), "boxed"))
     closing = text.rstrip().rpartition("\n")[2]
     if match := _HASHES.search(closing):
         marks.append((match[1].strip(_MARKDOWN), "hashes"))
@@ -89,16 +63,48 @@ def marked(text: str) -> list[tuple[str, str]]:
 
 def boxed(text: str) -> str | None:
     r"""The inside of the last `\boxed{...}` or `\fbox{...}` whose braces balance."""
-    inside, latest = None, -1
-    open_braces: list[int] = []
+    boxes = _boxes(text)
+    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
+
+
+def stated(text: str) -> list[str]:
+    """What follows each "answer is" and "Answer:", to the end of the line."""
+    return [statement.strip(_MARKDOWN) for statement in _STATED.findall(text)]
+
+
+def first_question(text: str) -> str:
+    """A completion up to where it goes on, after its answer, to another question of its own."""
+    for match in _ANOTHER_QUESTION.finditer(text):
+        if _ANSWERED.search(text, 0, match.start()):
+            return text[: match.start()]
+    return text
+
+
+def _last_boxes(text: str) -> list[str]:
+    """The insides of the last box and of those right before it on its line, each once."""
+    boxes = _boxes(text)
+    first = len(boxes) - 1
+    while first > 0 and _BETWEEN_BOXES.fullmatch(text, boxes[first - 1][2] + 1, boxes[first][0]):
+        first -= 1
+    insides = [text[start:end].strip() for _, start, end in boxes[max(first, 0) :]]
+    return list(dict.fromkeys(insides))
+
+
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    """Of each balanced box that stands behind the ones before it: where its command and its inside
+    start, and where that ends."""
+    boxes: list[tuple[int, int, int]] = []
+    open_braces: list[tuple[int, int]] = []
     for match in _BRACE.finditer(text):
         if match["box"]:
-            open_braces.append(match.end())
+            open_braces.append((match.start(), match.end()))
         elif match[0] == "{":
-            open_braces.append(-1)
-        elif match[0] == "}" and open_braces and (start := open_braces.pop()) > latest:
-            inside, latest = text[start : match.start()].strip(), start
-    return inside
+            open_braces.append((-1, -1))
+        elif match[0] == "}" and open_braces:
+            command, start = open_braces.pop()
+            if start > (boxes[-1][1] if boxes else -1):
+                boxes.append((command, start, match.start()))
+    return boxes
 
 
 def _statement(tail: str) -> str:

@@ -4,15 +4,10 @@ import re
 
 from malt_jax.tasks import numeric
 from malt_jax.tasks.extract import Rules, marked
-from malt_jax.tasks.task import Choices, Row, Task, answer_field, id_field, text_field
-from malt_jax.types import Question
+from malt_jax.tasks.task import Choices, Task
 
 _STATED = re.compile(r"answer\s+is:?\s*(.+)", re.IGNORECASE)
 _EDGES = " \t\r\n\"'`*_.,;:!?"
-
-
-def read_row(row: Row) -> Question:
-    return Question(id_field(row, "id"), text_field(row, "question"), answer_field(row, "answer"))
 
 
 def normalise(text: str) -> str | None:
@@ -46,9 +41,6 @@ def _last_statement(text: str) -> str | None:
 
 TASK = Task(
     name="jsonl",
-    hub=None,
-    answer_hint="the answer alone",
-    read_row=read_row,
     reference=reference,
     rules=rules,
 )

@@ -8,7 +8,6 @@ from itertools import islice
 
 from absl import logging
 
-from malt_jax.tasks import arithmetic
 from malt_jax.tasks.overlap import OverlapIndex, key
 from malt_jax.tasks.rows import Malformed, read_rows
 from malt_jax.tasks.task import Task
@@ -69,7 +68,7 @@ def load(
     """Loads the questions of one split ("train" or "eval").
 
     `path` is a local file in a published form, a hub id, or "" for the task's own hub dataset.
-    `arithmetic` generates its rows instead. Rows that are malformed, empty, too long (over
+    A task with `generate` makes its rows instead. Rows that are malformed, empty, too long (over
     `max_chars` characters, or not `fits(text)`), without a readable answer, repeated, or
     overlapping with `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a
     smaller `limit` gives a prefix of a larger one; 0 keeps all. The first `skip` are passed over.
@@ -84,7 +83,7 @@ def load(
     survivors, dropped = _filter(
         task, rows, lambda text: len(text) <= max_chars and fits(text), OverlapIndex(exclude)
     )
-    if task.name != arithmetic.TASK.name:
+    if task.generate is None:
         survivors = _shuffled(survivors, seed)
     dropped += [(place, "malformed") for place, _ in bad]
     kept = survivors[skip : skip + limit if limit else None]
@@ -103,7 +102,7 @@ def load(
 def whole(task: Task, path: str, *, generated: int = 0, seed: int = 0) -> list[Question]:
     """Every question of an evaluation split that can be read, for `exclude`: those too that `load`
     leaves out because this run cannot ask or grade them.
-    `generated` is how many there are of "arithmetic".
+    `generated` is how many there are of a task that makes them.
 
     Raises ValueError as `load` does.
     """
@@ -124,11 +123,11 @@ def _rows(
         raise ValueError(f"split {split!r}: give 'train' or 'eval'")
     if limit < 0:
         raise ValueError(f"limit {limit}: give the number of {split} questions, or 0 for all")
-    if task.name != arithmetic.TASK.name:
+    if task.generate is None:
         return list(_questions(task, path, split, bad))
     if path or not limit:
-        raise ValueError("arithmetic is generated: give no path, and say how many questions")
-    return arithmetic.generate(limit + spare, seed, split)
+        raise ValueError(f"{task.name} is generated: give no path, and say how many questions")
+    return task.generate(limit + spare, seed, split)
 
 
 def _questions(

@@ -7,37 +7,54 @@ any time to compare: `isolation` bounds it.
 import re
 from fractions import Fraction
 
-from malt_jax.tasks import numeric, symbolic
+from malt_jax.tasks import numeric, prose, symbolic
 from malt_jax.tasks.equality import equivalent
-from malt_jax.tasks.extract import Rules, marked
+from malt_jax.tasks.extract import Rules, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
-_SPANS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
-_ANSWER_IS = re.compile(r"\banswer\s+is\s*:?\s*([^\n]+)", re.IGNORECASE)
-
-_TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"
+_TEXT = (
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|pmb"
+    r"|operatorname)\s*\{([^{}]*)\}"
+)
+# A unit, but no letter that is a factor: 3\mathrm{i}, 2\text{x}.
+_UNIT_TEXT = (
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*"
+    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|pi|[xyz]{2})\s*\})[^{}]*\}"
+)
+_GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)"
+_TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_DEGREES = re.compile(
+    r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|°|(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*(?:degrees?|deg)\s*\}"
+)
 _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])"), ""),
+    (re.compile(r"(?<=\d),\s*\\!\s*(?=\d{3})"), ","),
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
+    (re.compile(r"^\s*(?:\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])|≈|=)\s*"), ""),
+    (re.compile(r"^\{([^{}]*)\}$"), r"\1"),
+    (re.compile(r"(?<=\d)\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*([\dA-Za-z])"), r"\\sqrt{\1}"),
-    (re.compile(r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|°"), ""),
     (re.compile(r"\\?%|\\\$|(?<!\\)\$"), ""),
     (re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
     (re.compile(r"\\(le|ge|ne)q(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"[\u2212\u2013]"), "-"),
 ]
-_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
+_UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_UNIT_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
 _UNIT_WORDS = re.compile(
     r"^(-?[\d.,/]+)(?:\s+(?:[A-Za-z]{3,}|[ckm]m|[km]?g|ft|in|lbs?|oz|hr|mi|yd)"
     r"(?:\^\{?\d\}?|[²³])?\.?)+$"
 )
-_SPACE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|\s+")  # \pi r must not become \pir
-_NAME = re.compile(r"^[A-Za-z](?:\([A-Za-z]\))?(?:=|\\in(?![A-Za-z]))(?=[^=]+$)")
+# \pi r must not become \pir, nor the list "1, 234" a number.
+_SPACE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|(?<=\d)(,)\s+(?=\d{3}(?!\d))|\s+")
+_NAME = re.compile(
+    rf"^(?:[A-Za-z]|{_GREEK})(?:_(?:\w|\{{\w+\}}))?(?:\([A-Za-z]\))?"
+    r"(?:=|\\in(?![A-Za-z]))(?=[^=]+$)"
+)
 # 0.1\overline{6}: the digits before the point, after it, and repeated.
 _REPEATING = re.compile(r"(-?)(\d{0,9})\.(\d{0,9})\\(?:overline|bar)\{(\d{1,9})\}")
 
@@ -73,19 +90,21 @@ def reference(answer: str, choices: Choices = ()) -> str | None:
 
 
 def read(text: str) -> str | None:
-    """The canonical form of a marked answer: its math if it has any, else what follows "is"."""
-    if spans := _spans(text):
-        return canonical(", ".join(spans))
-    stated = _ANSWER_IS.findall(text)
-    return canonical(stated[-1] if stated else text)
+    """The canonical form of a marked answer: its math if it has any, else what follows "answer is",
+    else what a sentence says."""
+    if statement := prose.answering_math(text):
+        return canonical(prose.latex(statement))
+    if statements := stated(text):
+        text = statements[-1]
+    return canonical(prose.latex(prose.answer(text, canonical)))
 
 
 def fallback(text: str) -> str | None:
-    """What follows the last "answer is", else the last math span of the completion."""
-    if stated := _ANSWER_IS.findall(text):
-        return read(stated[-1])
-    spans = _spans(text)
-    return canonical(spans[-1]) if spans else None
+    """What follows the last "answer is" or "Answer:", else the last math span of the completion."""
+    if statements := stated(text):
+        return read(prose.first_sentence(statements[-1]))
+    spans = prose.spans(text)
+    return canonical(prose.latex(spans[-1])) if spans else None
 
 
 def rules(answer: str, choices: Choices = ()) -> Rules:
@@ -106,14 +125,20 @@ def _strip_once(text: str) -> str:
     text = text.strip().strip("$").removesuffix(".").strip()
     for pattern, plain in _REWRITES:
         text = pattern.sub(plain, text)
+    text = _DEGREES.sub(r"^\\circ" if _TRIGONOMETRY.search(text) else "", text)
     text = _UNIT_WORDS.sub(r"\1", _UNIT.sub("", text))
     text = re.sub(_TEXT, r"\1", text)
     text = text.lower() if text.isalpha() and len(text) > 1 else text
-    text = _NAME.sub("", _SPACE.sub(lambda m: f"{m[1]} " if m[1] else "", text))
+    text = _NAME.sub("", _SPACE.sub(_kept_space, text))
     if repeating := _REPEATING.fullmatch(text):
         return numeric.canonical(_repeating(*repeating.groups()))
     value = numeric.whole(text) if text[:1] != "(" else None
     return text if value is None else numeric.canonical(value)
+
+
+def _kept_space(match: re.Match[str]) -> str:
+    before = match[1] or match[2]
+    return f"{before} " if before else ""
 
 
 def _repeating(sign: str, whole: str, fixed: str, repeated: str) -> Fraction:
@@ -122,10 +147,6 @@ def _repeating(sign: str, whole: str, fixed: str, repeated: str) -> Fraction:
         int(repeated), nines
     )
     return -value if sign else value
-
-
-def _spans(text: str) -> list[str]:
-    return ["".join(groups).strip() for groups in _SPANS.findall(text)]
 
 
 TASK = Task(

@@ -21,6 +21,7 @@ _PRECISION, _AGREEMENT = 50, 30  # significant digits
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 # What the parser drops without a word: the base of a numeral, primes, a second decimal point.
 _MISREAD = re.compile(r"[\d)}]\s*_|'|\\prime|\d\.\d+\.|[.\d]\\overline|[:;\"#]|\.\.|\\[lc]?dots")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[a-z])\^\{?\\circ(?![a-z])\}?")
 _FACTOR = re.compile(
     r"(?<=[\d)])\("
 )  # 2(3) would be read as a mixed number, 5, and (2)(3) as no number
@@ -67,7 +68,8 @@ def read(latex: str) -> Any:
     plain = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none"
     )
-    product = _FACTOR.sub(r"\\cdot(", latex)
+    radians = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", latex)
+    product = _FACTOR.sub(r"\\cdot(", radians)
     found = parse(
         f"${product}$",
         [LatexExtractionConfig(normalization_config=plain)],

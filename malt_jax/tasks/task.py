@@ -1,12 +1,12 @@
 """What a benchmark is to the rest of the program: how its rows read and how answers are graded."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from malt_jax.tasks.extract import Rules, judge, judge_leniently
-from malt_jax.types import Grade, Question
+from malt_jax.tasks.extract import Rules
+from malt_jax.types import Question
 
 Choices = tuple[tuple[str, str], ...]
 Row = Mapping[str, object]
@@ -35,37 +35,58 @@ def no_choices(question: str) -> Choices:
     return ()
 
 
+def question_and_answer(row: Row) -> Question:
+    """The question of a row that has the fields `question` and `answer`, and maybe an `id`."""
+    return Question(id_field(row, "id"), text_field(row, "question"), answer_field(row, "answer"))
+
+
+def as_written(answer: str, choices: Choices = ()) -> str | None:
+    """A reference without the blanks around it, or None if nothing else is there."""
+    return answer.strip() or None
+
+
 @dataclass(frozen=True)
 class Task:
-    """One benchmark.
+    """One benchmark: `Task("mine", rules=rules)` or `Task("mine", grade=grade)` is one already.
 
-    `answer_hint` names the kind of answer in a prompt. `read_row` makes a question of one row of
-    any published form, with an empty `id` where the form has none and the reference as published;
-    it raises ValueError naming a field that is missing or of a wrong type. `reference` is the
-    canonical form of a reference answer, or None if it is not one; `rules` is how completions are
-    held to it, and raises ValueError for one that is not. `warm_up` imports what grading needs,
-    before a limit on its time counts; `isolation` finds these two by their names. `choices` are
-    those that a question's text lists.
+    Questions. `read_row` makes a question of one row of any published form, with an empty `id`
+    where the form has none and the reference as published; it raises ValueError naming a field
+    that is missing or of a wrong type. Where no data set is named, rows come from `hub`. A task
+    with `generate` makes its questions instead: `generate(n, seed, split)` gives the first n of
+    the sequence that (seed, split) fixes, of "train" or "eval". `reference` is the canonical form
+    of a reference answer, or None if it is not one; a question whose reference is None or blank is
+    left out. `choices` are those that a question's text lists. `answer_hint` names the kind of
+    answer in a prompt.
+
+    Grading is one of two. `rules` says how completions are held to a reference, and raises
+    ValueError for one that it cannot read. `grade(completions, questions)` scores a batch instead:
+    a float in [0, 1] for each completion, 1 for a right one, NaN for no verdict; `answer` is then
+    what a vote counts of a completion (as a rule the marked answer, else the last line).
+    `warm_up` imports what grading needs, before a limit on its time counts. Grading happens in
+    another process, which finds these functions by their names: each stands in a module, outside
+    of functions and classes.
+
+    Raises:
+        ValueError: if there is neither of `rules` and `grade`, or both.
     """
 
     name: str
-    hub: Hub | None
-    answer_hint: str
-    read_row: Callable[[Row], Question]
-    reference: Callable[[str, Choices], str | None]
-    rules: Callable[[str, Choices], Rules]
-    warm_up: Callable[[], object] = nothing
+    rules: Callable[[str, Choices], Rules] | None = None
+    grade: Callable[[Sequence[str], Sequence[Question]], Sequence[float]] | None = None
+    answer: Callable[[str], str] | None = None
+    hub: Hub | None = None
+    answer_hint: str = "the answer alone"
+    read_row: Callable[[Row], Question] = question_and_answer
+    generate: Callable[[int, int, str], list[Question]] | None = None
+    reference: Callable[[str, Choices], str | None] = as_written
     choices: Callable[[str], Choices] = no_choices
+    warm_up: Callable[[], object] = nothing
 
-    def grade(
-        self, completion: str, answer: str, *, truncated: bool = False, choices: Choices = ()
-    ) -> Grade:
-        """The verdict on a completion; `truncated` if it ran to its limit."""
-        return judge(completion, self.rules(answer, choices), truncated)
-
-    def lenient(self, completion: str, answer: str, *, choices: Choices = ()) -> Grade:
-        """For audits: by an answer that need not be marked, nor the completion finished."""
-        return judge_leniently(completion, self.rules(answer, choices))
+    def __post_init__(self) -> None:
+        if (self.rules is None) == (self.grade is None):
+            raise ValueError(f"task {self.name!r}: give either rules or grade")
+        if self.answer is not None and self.grade is None:
+            raise ValueError(f"task {self.name!r}: rules find the answer; leave out answer")
 
 
 def text_field(row: Row, name: str) -> str:
@@ -91,8 +112,8 @@ def id_field(row: Row, name: str) -> str:
 
 
 def _readable(text: str, name: str) -> str:
-    if found := _UNREADABLE.search(text):
-        raise ValueError(f"field {name!r} holds the character U+{ord(found[0]):04X}; remove it")
+    if bad := _UNREADABLE.search(text):
+        raise ValueError(f"field {name!r} holds the character U+{ord(bad[0]):04X}; remove it")
     return text
 
 

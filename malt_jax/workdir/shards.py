@@ -1,11 +1,11 @@
-"""Trees on disk: Parquet shards that commit atomically, so that a run killed anywhere goes on
-where it was.
+"""Rows of questions on disk: Parquet shards that commit atomically, so that a run killed anywhere
+goes on where it was. What a row holds is the caller's.
 
 A shard holds a fixed run of the questions and is named after its place among them. So the files
 are the same, byte for byte, however many hosts wrote them and however often they were stopped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,57 +20,35 @@ from malt_jax.runtime.hosts import Part
 from malt_jax.types import Question
 from malt_jax.workdir import storage
 
-SCHEMA = pa.schema(
-    [
-        ("question_id", pa.string()),
-        ("question", pa.string()),
-        ("reference", pa.string()),
-        ("role", pa.string()),
-        ("path", pa.list_(pa.int32())),
-        ("prompt", pa.string()),
-        ("completion", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("completion_tokens", pa.int32()),
-        ("logprob", pa.float32()),
-        ("finish_reason", pa.string()),
-        ("answer", pa.string()),
-        ("status", pa.string()),
-        ("reward", pa.float32()),
-        ("value", pa.float32()),
-        ("label", pa.bool_()),
-        ("prompt_token_ids", pa.list_(pa.int32())),
-        ("completion_token_ids", pa.list_(pa.int32())),
-    ]
-)
-
 _GROUP = 1024  # rows that are compressed together
 
 Grow = Callable[[Sequence[Question], Callable[[int], Any]], Iterable[list[dict[str, Any]]]]
-"""Questions and a progress callback (nodes done) -> rows of SCHEMA for all their nodes, a shard at
-a time."""
+"""Questions and a progress callback (nodes done) -> the rows of all their nodes, a shard at a
+time."""
 
 
 def grow(
     directory: Path,
     questions: Sequence[Question],
-    grow_trees: Grow,
+    grow_rows: Grow,
+    schema: pa.Schema,
     *,
     per_shard: int,
     nodes_per_question: int,
     title: str,
     part: Part = hosts.ALL,
 ) -> None:
-    """Adds shards to `directory` until every question's tree is there. A finished question is
-    never sampled again.
+    """Adds shards of `schema` to `directory` until every question's rows are there. A finished
+    question is never asked again.
 
-    `grow_trees` gives the rows of `per_shard` questions at a time; it is asked for those of `part`,
+    `grow_rows` gives the rows of `per_shard` questions at a time; it is asked for those of `part`,
     this host's share of the shards, and all hosts go on when all are done. Raises ValueError naming
     a shard that is damaged, holds other questions, or cannot be seen on this host.
     """
     runs = [questions[i : i + per_shard] for i in range(0, len(questions), per_shard)]
     files = [directory / f"shard-{i:05d}.parquet" for i in range(len(runs))]
     hosts.meet()  # hosts in step must find the same shards, before one of them writes another
-    own = part.of(list(zip(files, runs, strict=True)))
+    shards = part.of(list(zip(files, runs, strict=True)))
     if part.count > len(files):
         logging.warning(
             "%s: %d shards for %d hosts, so some have nothing to do; with another config.workdir, "
@@ -79,11 +57,10 @@ def grow(
             len(files),
             part.count,
         )
-    done = [_holds(file, run) for file, run in own]
-    pending = [shard for shard, there in zip(own, done, strict=True) if not there]
+    pending = [(file, run) for file, run in shards if not _holds(file, run)]
     left = [question for _, run in pending for question in run]
     if left:
-        total = sum(len(run) for _, run in own)
+        total = sum(len(run) for _, run in shards)
         bar = tqdm(
             total=total * nodes_per_question,
             initial=(total - len(left)) * nodes_per_question,
@@ -91,9 +68,9 @@ def grow(
             unit="node",
         )
         with bar:
-            for (file, _), rows in zip(pending, grow_trees(left, bar.update), strict=True):
+            for (file, _), rows in zip(pending, grow_rows(left, bar.update), strict=True):
                 if part.writes:
-                    write(file, rows, SCHEMA)
+                    write(file, rows, schema)
     hosts.meet()
     unseen = [file for file in files if not file.exists()]
     if unseen:
@@ -151,21 +128,28 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
         yield from read_one(path, columns)
 
 
-def read_one(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of one Parquet file. Raises ValueError naming the file if it cannot be read, or is
-    not what was written."""
+def read_one(
+    path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of one Parquet file, all columns or those of `columns`, of which the `optional` ones
+    are left out where the file has none. Raises ValueError naming the file if it cannot be read, is
+    not what was written, or lacks a column."""
     try:
-        content = pa.BufferReader(storage.read_checked(path))
-        table = pq.read_table(content, columns=None if columns is None else list(columns))
-        return table.to_pylist()
+        file = pq.ParquetFile(pa.BufferReader(storage.read_checked(path)))
+        stored = file.schema_arrow.names
+        wanted = stored if columns is None else columns
+        if lacking := sorted(set(wanted) - set(stored) - set(optional)):
+            raise ValueError(f"it lacks the columns {lacking}")
+        rows: list[dict[str, Any]] = file.read([c for c in wanted if c in stored]).to_pylist()
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
         ) from error
+    return rows
 
 
 def finished(directory: Path) -> set[str]:
-    """The ids of the questions whose trees are committed."""
+    """The ids of the questions whose rows are committed."""
     return {row["question_id"] for row in read(directory, ["question_id"])}
 
 

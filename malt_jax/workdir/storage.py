@@ -179,9 +179,10 @@ def directory_whole(path: Path, marker: str) -> Iterator[Path]:
 
 
 def at(path: str) -> Path:
-    """The path of a file or directory, on a disk or (gs://...) in a bucket."""
+    """The path of a file or directory, on a disk (`~` is the home directory) or (gs://...) in a
+    bucket."""
     if "://" not in path:
-        return Path(path)
+        return Path(path).expanduser()
     # What other hosts write must be seen.
     for scheme in ("gs", "gcs", "s3"):
         fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False

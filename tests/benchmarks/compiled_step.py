@@ -23,10 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.gsm8k import get_config
 from malt_jax.config import settings
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import llama, lora
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
 from malt_jax.plan.programs import Packed
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope(500000.0))
@@ -112,9 +114,9 @@ def main() -> None:
     devices = topology.devices(asked.topology)
     mesh = meshes.make(1, len(devices), 1, devices)
     config = replace(LLAMA_8B, num_layers=asked.layers)
-    phase = replace(settings.parse(get_config().to_dict()).sft, remat=asked.remat)
+    chosen = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
     packed = Packed(asked.length, asked.length // 2, len(devices), 1)
-    ours = programs.train(jnp.bfloat16, LORA, mesh, phase, packed)(config)
+    ours = programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
     found = {
         "malt_jax": programs.compiled(ours, packed.predictions // 128),
         "plain": programs.compiled(plain(config, mesh, asked.length, optax.adamw(1e-4))),

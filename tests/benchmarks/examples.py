@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.roofline import Example
 from configs.smollm2_gsm8k import get_config
 from malt_jax import tasks
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 from malt_jax.tasks.rows import Malformed, read_rows
 from malt_jax.text.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def unused_id(tokenizer: Tokenizer, examples: list[Example]) -> int:
 def _examples(tokenizer: Tokenizer, data: Path, phase: str) -> Iterator[Example]:
     config = get_config()
     config.data.train = str(data)
-    parsed = settings.parse(config.to_dict())
+    parsed = parse(config.to_dict())
     task = tasks.get(parsed.data.task)
     chain = {role.name: role for role in roles.chain(parsed)}
     limits = {role.name: role.max_new_tokens for role in chain.values()}

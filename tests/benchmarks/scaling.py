@@ -135,7 +135,7 @@ def collecting(
     """One process of a layout: a first collection, and one that is timed."""
     os.sched_setaffinity(0, cores)  # before JAX makes its threads
     from configs.quickstart import get_config
-    from malt_jax.config import settings
+    from malt_jax.recipe import parse
     from malt_jax.runtime import hosts
     from malt_jax.stages import collect, job
     from malt_jax.workdir import shards
@@ -145,7 +145,7 @@ def collecting(
     config = get_config()
     config.workdir, config.sample.rows, config.sample.kv_gib = workdir, 48, 0.25
     config.data.train_questions, config.sample.questions_per_shard = 2 * questions, 2
-    parsed = settings.parse(config.to_dict())
+    parsed = parse(config.to_dict())
     one = job.Job(parsed, collects=True)
     first, second = one.training[:questions], one.training[questions:]
     collect.run(Path(workdir) / "first", parsed, one.team, first)
@@ -171,9 +171,9 @@ def answering(sizes: list[int], counted: bool = False) -> None:
     If `counted`, the calls of functions in place of the time."""
     from configs.quickstart import get_config
     from malt_jax import report
-    from malt_jax.config import settings
     from malt_jax.evaluate import audit, evaluation
     from malt_jax.learn import datasets
+    from malt_jax.recipe import parse
     from malt_jax.stages import collect, job
     from malt_jax.types import Question
 
@@ -182,7 +182,7 @@ def answering(sizes: list[int], counted: bool = False) -> None:
     config.eval.equal_compute, config.eval.resamples = False, 100
     config.roles.generator.branching = 2
     config.roles.verifier.branching = config.roles.refiner.branching = 1
-    parsed = settings.parse(config.to_dict())
+    parsed = parse(config.to_dict())
     team = job.Job(parsed, collects=False).team
     team = replace(team, sampler=instant(team))
 
@@ -246,7 +246,7 @@ def instant(team: Any) -> Any:
     from malt_jax.sampler import Completion
 
     texts = [team.tokenizer.encode(f"Final Answer: {n}") for n in range(2)]
-    answers = [Completion(ids, np.zeros(len(ids), np.float32), True) for ids in texts]
+    answers = [Completion(ids, *np.zeros((2, len(ids)), np.float32), True) for ids in texts]
 
     def run(take: Callable[[], Any], *_: Any, **__: Any) -> Iterator[tuple[Any, list[Any]]]:
         while (request := take()) is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.roofline import Parent
 from configs.smollm2_gsm8k import get_config
 from malt_jax import tasks
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
@@ -40,7 +40,7 @@ def load(directory: Path, data: Path, count: int, limit: int) -> Workload:
     gives them. A role may write `limit` tokens."""
     config = get_config()
     config.data.eval = str(data)
-    parsed = settings.parse(config.to_dict())
+    parsed = parse(config.to_dict())
     task = tasks.get(parsed.data.task)
     questions, _ = tasks.load(
         task, parsed.data.eval, split="eval", limit=count, max_chars=parsed.data.max_chars

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import change, good
 
-from malt_jax.config.settings import parse
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 from malt_jax.workdir.run_record import flat
 

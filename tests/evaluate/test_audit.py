@@ -1,29 +1,37 @@
 """The grading audit on planted rows, worked out by hand."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
+import planted_graders
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recipes import change, good
 
-from malt_jax import tasks
+from malt_jax import recipe, tasks
+from malt_jax.config.settings import Settings
 from malt_jax.evaluate import audit
+from malt_jax.grading import verdict
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
-SETTINGS = SimpleNamespace(
-    data=SimpleNamespace(task="gsm8k"),
-    trees="",
-    eval=SimpleNamespace(systems=("sa", "sa_mv", "ma", "malt_mv")),
-    chain=("generator", "refiner"),
-)
+
+def audited() -> Settings:
+    config = change(change(good(), "data.task", "gsm8k"), "chain", ("generator", "refiner"))
+    change(config, "eval.systems", ("sa", "sa_mv", "ma", "malt_mv"))
+    return recipe.parse(config)
+
+
+SETTINGS = audited()
 MARKED, PLAIN, CUT = "so Final Answer: 2", "so it is 2.", "so it is 2 and then"
 
 
 def row(question: str, path: tuple[int, ...], completion: str, finish: str = "stop") -> dict:
-    """A row of shards.SCHEMA as a run would have written it."""
-    grade = tasks.get("gsm8k").grade(completion, "2", truncated=finish == "length")
+    """A row of records.SCHEMA as a run would have written it."""
+    grade = verdict(tasks.get("gsm8k"), completion, "2", truncated=finish == "length")
     return {
-        **dict.fromkeys(shards.SCHEMA.names),
+        **dict.fromkeys(records.SCHEMA.names),
         "question_id": question,
         "question": "1+1",
         "reference": "2",
@@ -105,9 +113,9 @@ def test_the_files(tmp_path):
     """malt_mv on q2: the unmarked 7 came first, and has a vote except in strict reading."""
     for name, rows in (("trees", BASE[:6]), ("eval/base", BASE), ("eval/malt", BASE)):
         (tmp_path / name).mkdir(parents=True)
-        shards.write(tmp_path / name / "shard-00000.parquet", rows[:6], shards.SCHEMA)
+        shards.write(tmp_path / name / "shard-00000.parquet", rows[:6], records.SCHEMA)
         if rows[6:]:
-            shards.write(tmp_path / name / "shard-00001.parquet", rows[6:], shards.SCHEMA)
+            shards.write(tmp_path / name / "shard-00001.parquet", rows[6:], records.SCHEMA)
     counts = audit.run(tmp_path, SETTINGS)
     assert json.loads((tmp_path / "eval" / "audit.json").read_text()) == counts
     assert set(counts["systems"]) == {"sa", "sa_mv", "ma", "malt_mv"}
@@ -121,11 +129,53 @@ def test_the_files(tmp_path):
     assert (first["strict_answer"], first["answer"], first["lenient_answer"]) == ("", "2", "2")
 
 
+def with_via(rows: list[dict]) -> list[dict]:
+    """The rows as a run writes them that says by which rule it read an answer."""
+    task = tasks.get("gsm8k")
+    cut = [row["finish_reason"] == "length" for row in rows]
+    grades = [
+        verdict(task, row["completion"], "2", truncated=truncated)
+        for row, truncated in zip(rows, cut, strict=True)
+    ]
+    return [{**row, "via": grade.via} for row, grade in zip(rows, grades, strict=True)]
+
+
+def test_a_rows_own_rule_gives_the_readings_that_grading_gives():
+    task = tasks.get("gsm8k")
+    assert audit.audit(with_via(BASE), task, "trees") == audit.audit(BASE, task, "trees")
+
+
+def test_only_answers_without_a_mark_are_graded_again(tmp_path):
+    """Of 7 rows 3 have no mark that was read, and two of these are alike. Of rows that name no rule
+    all are graded, and then leniently."""
+    asked = tmp_path / "asked"
+    task = replace(tasks.get("gsm8k"), rules=planted_graders.counts)
+    texts = ["a", "a", "b", "c", "d", "e", "Final Answer: unreadable"]
+    vias = ["fallback", "fallback", "", "final_answer", "boxed", "hashes", "grader"]
+    rows = [{**row("q", (0,), text), "reference": str(asked)} for text in texts]
+    newer = [{**row, "via": via} for row, via in zip(rows, vias, strict=True)]
+    assert len(audit.audit(newer, task, "trees")) == 7
+    assert len(asked.read_text()) == 2
+    audit.audit(rows, task, "trees")
+    assert len(asked.read_text()) == 2 + 6 + 4  # "a" and "b" were read leniently above
+
+
+def test_the_rule_is_read_where_a_file_has_it(tmp_path):
+    """Both kinds of file beside each other in one directory."""
+    older = pa.schema([field for field in records.SCHEMA if field.name != "via"])
+    newer = older.append(pa.field("via", pa.string()))
+    shards.write(tmp_path / "eval" / "base" / "shard-00000.parquet", BASE[:6], older)
+    shards.write(tmp_path / "eval" / "base" / "shard-00001.parquet", with_via(BASE[6:]), newer)
+    counts = audit.run(tmp_path, SETTINGS)
+    assert counts["answers"]["eval/base refiner"]["lenient"] == 4
+    assert counts["answers"]["eval/base refiner"]["strict"] == 2
+
+
 def test_trees_of_another_run_are_not_graded_again(tmp_path):
     """A sweep of five variants graded the main run's samples six times."""
     for name in ("trees", "eval/malt"):
-        shards.write(tmp_path / name / "shard-00000.parquet", BASE, shards.SCHEMA)
-    reusing = SimpleNamespace(**{**vars(SETTINGS), "trees": "runs/main"})
+        shards.write(tmp_path / name / "shard-00000.parquet", BASE, records.SCHEMA)
+    reusing = replace(SETTINGS, trees="runs/main")
     assert set(audit.run(tmp_path, reusing)["answers"]) == {
         "eval/malt generator",
         "eval/malt refiner",
@@ -143,5 +193,5 @@ def test_choices_come_from_the_questions_text():
 
 def test_a_finished_directory_without_evaluation_is_audited_as_far_as_it_goes(tmp_path):
     (tmp_path / "trees").mkdir()
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", BASE, shards.SCHEMA)
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", BASE, records.SCHEMA)
     assert audit.run(tmp_path, SETTINGS)["systems"] == {}

@@ -5,27 +5,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import small
+import toy_system
 from recipes import change, good
 
-from malt_jax import tasks
-from malt_jax.config import settings
-from malt_jax.evaluate import evaluation, scoring
+from malt_jax import report, tasks
+from malt_jax.evaluate import audit, evaluation, scoring, systems
 from malt_jax.models import lora
-from malt_jax.rollout import roles, tree
+from malt_jax.recipe import parse
+from malt_jax.rollout import roles
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.types import Question
 from malt_jax.workdir import shards
 
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(4)]
+IDS = [question.id for question in QUESTIONS]
 SYSTEMS = ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv", "debate")
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """A function that evaluates into one directory, and that directory."""
+    """A function that evaluates into one directory, that directory, and the settings."""
     workdir: Path = tmp_path_factory.mktemp("run")
     config = good()
     for role in ("generator", "verifier", "refiner"):
@@ -40,21 +44,25 @@ def stage(tmp_path_factory):
         "eval.resamples": 100,
     }.items():
         change(config, key, value)
-    parsed = settings.parse(config)
+    parsed = parse(config)
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), 16, tokenizer.stop_ids, tokenizer.pad_id
     )
     chain, task = roles.chain(parsed), tasks.get("arithmetic")
-    team = tree.Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
+    team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
     adapter = jax.tree.map(
         lambda x: x + 0.2 * jax.random.normal(jax.random.key(1), x.shape),
         lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0),
     )
     adapters = {role.name: adapter for role in chain}
-    return lambda **other: evaluation.run(
-        workdir, replace(parsed, **other), team, adapters, QUESTIONS
-    ), workdir
+    return (
+        lambda **other: evaluation.run(
+            workdir, replace(parsed, **other), team, adapters, QUESTIONS
+        ),
+        workdir,
+        parsed,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +129,54 @@ def test_no_vote_is_counted_twice(stage, results, monkeypatch):
     monkeypatch.setattr(scoring, "votes", count)
     assert stage[0]()["voting"] == results["voting"]
     assert len(counted) == len(set(counted)) > 3
+
+
+def test_a_new_system_takes_a_file_and_a_line(stage, results, monkeypatch):
+    """The trained generator alone, by a vote of five: more than the others' passes, so its own."""
+    evaluate, workdir, parsed = stage
+    monkeypatch.setitem(systems.SYSTEMS, "generator_mv5", toy_system.generator_vote)
+    wanted = replace(parsed, eval=replace(parsed.eval, systems=("sa", "malt", "generator_mv5")))
+    found = evaluate(eval=wanted.eval)
+    assert tuple(found["systems"]) == ("sa", "malt", "generator_mv5")
+    assert found["described"]["generator_mv5"]["votes"] == 5
+    assert found["at_k"]["generator_mv5"][-1]["k"] == 5
+    assert found["systems"]["sa"] == results["systems"]["sa"]
+    outcomes = shards.read_one(workdir / "eval" / "outcomes.parquet")
+    assert [r["question_id"] for r in outcomes if r["system"] == "generator_mv5"] == IDS
+    # The same random numbers: its first samples are those that the team began with.
+    stored, team = (
+        {(row["question_id"], *row["path"]): row["completion"] for row in shards.read(place)}
+        for place in (workdir / "eval" / "malt" / "votes-5", workdir / "eval" / "malt")
+    )
+    assert len(stored) == 5 * len(QUESTIONS)
+    assert all(stored[q, i] == team[q, i] for q in IDS for i in range(2))
+    audited = audit.run(workdir, wanted)
+    assert (
+        audited["systems"]["generator_mv5"]["graded"]
+        == found["systems"]["generator_mv5"]["accuracy"]
+    )
+    assert audited["systems"]["generator_mv5"]["n"] == len(QUESTIONS)
+    report.write(workdir)
+    text = (workdir / "report" / "report.md").read_text()
+    assert any(line.startswith("| generator_mv5 |") for line in text.splitlines())
+    assert "the trained generator (generator, majority of 5)" in (
+        " ".join((workdir / "report" / "index.html").read_text().split())
+    )
+
+
+def test_a_greedy_system_takes_the_likeliest_token_each_time(stage, monkeypatch):
+    evaluate, workdir, parsed = stage
+    monkeypatch.setitem(systems.SYSTEMS, "ma_greedy", toy_system.greedy_team)
+    found = evaluate(eval=replace(parsed.eval, systems=("ma", "ma_greedy")))
+    assert found["described"]["ma_greedy"]["decoding"] == "greedy"
+    assert found["systems"]["ma_greedy"]["tokens"] != found["systems"]["ma"]["tokens"]
+    rows = list(shards.read(workdir / "eval" / "base" / "greedy"))
+    assert len(rows) == 3 * len(QUESTIONS)
+    model = small.model(scale=4.0)
+    for row in rows:
+        prompt, written = row["prompt_token_ids"], row["completion_token_ids"]
+        tokens = np.full(512, -1)
+        tokens[: len(prompt) + len(written)] = prompt + written
+        logps = small.full_pass(model.config, model.params, tokens, None)
+        likeliest = np.argmax(logps, axis=-1)[len(prompt) - 1 :][: len(written)]
+        assert likeliest.tolist() == written

@@ -1,9 +1,21 @@
 """What each system made of a question, from planted passes."""
 
+from dataclasses import replace
+
 import pytest
 
 from malt_jax.evaluate import scoring
-from malt_jax.evaluate.scoring import Outcome, Passes, flows, outcome
+from malt_jax.evaluate.scoring import Outcome, Passes, flows
+from malt_jax.types import System
+
+CHAIN = ("generator", "refiner")
+SINGLE = System("sa", "single agent", "base", "single", CHAIN[:1])
+TEAM = System("ma", "untrained team", "base", "team", CHAIN)
+MALT = System("malt", "MALT", "trained", "team", CHAIN)
+
+
+def outcome(system: System, passes: Passes, votes: int = 1) -> Outcome:
+    return scoring.outcome(replace(system, votes=votes), passes)
 
 
 def passes(*answers: tuple[str, str]) -> Passes:
@@ -28,22 +40,22 @@ def passes(*answers: tuple[str, str]) -> Passes:
 
 def test_each_system_looks_at_its_own_nodes():
     found = passes(("1", "2"), ("2", "3"), ("2", "2"))
-    assert outcome("sa", found) == Outcome("wrong", 10, 5)
+    assert outcome(SINGLE, found) == Outcome("wrong", 10, 5)
     # Three samples of one prompt: the prompt is counted once.
-    assert outcome("sa_mv", found) == Outcome("correct", 10, 15)
-    assert outcome("ma", found) == Outcome("correct", 40, 12)
-    assert outcome("ma_mv", found) == Outcome("correct", 100, 36)
-    assert outcome("malt", found) == outcome("ma", found)
-    assert outcome("malt_mv", found) == outcome("ma_mv", found)
+    assert outcome(SINGLE, found, 3) == Outcome("correct", 10, 15)
+    assert outcome(TEAM, found) == Outcome("correct", 40, 12)
+    assert outcome(TEAM, found, 3) == Outcome("correct", 100, 36)
+    assert outcome(MALT, found) == outcome(TEAM, found)
+    assert outcome(MALT, found, 3) == outcome(TEAM, found, 3)
 
 
 def test_ties_and_silence():
     """Among equals the first to appear wins, an empty answer is no vote, and nobody voting is no
     answer."""
-    assert outcome("ma_mv", passes(("", "3"), ("", "2"), ("", ""))).status == "wrong"
-    assert outcome("ma_mv", passes(("", "2"), ("", "3"), ("", ""))).status == "correct"
-    assert outcome("ma_mv", passes(("", ""), ("", ""), ("", "2"))).status == "correct"
-    assert outcome("ma_mv", passes(("", ""), ("", ""))).status == "unparseable"
+    assert outcome(TEAM, passes(("", "3"), ("", "2"), ("", "")), 3).status == "wrong"
+    assert outcome(TEAM, passes(("", "2"), ("", "3"), ("", "")), 3).status == "correct"
+    assert outcome(TEAM, passes(("", ""), ("", ""), ("", "2")), 3).status == "correct"
+    assert outcome(TEAM, passes(("", ""), ("", "")), 3).status == "unparseable"
 
 
 def test_flows():

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from recipes import CONFIGS, change, good, load
 
-from malt_jax.config import settings
 from malt_jax.experiments import variants
 from malt_jax.experiments.variants import SUITES
+from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 
 
@@ -26,7 +26,7 @@ def test_every_variant_is_a_run(path, suite):
     assert found
     for variant in found:
         resolved = variants.resolve(main, variant)
-        parsed = settings.parse(resolved)
+        parsed = parse(resolved)
         chain = roles.chain(parsed)  # its prompts show what they may
         assert set(variant.rows) == set(parsed.eval.systems)
         assert parsed.workdir == f"{main['workdir']}/variants/{variant.name}"

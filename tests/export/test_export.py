@@ -16,9 +16,9 @@ from recipes import change, good
 from safetensors.numpy import load_file
 
 from malt_jax import export, models
-from malt_jax.config import settings
 from malt_jax.export import card
 from malt_jax.models.identity import tokenizer_hash
+from malt_jax.recipe import parse
 
 
 def results(workdir: Path, accuracy: float = 0.5) -> None:
@@ -248,4 +248,4 @@ def test_the_name_of_a_folder_beside_the_roles_is_no_role(base, name):
     config = change(good(), "model.path", str(base))
     config["roles"][name] = config["roles"]["verifier"]
     with pytest.raises(ValueError, match=rf"config.roles.{name}: a folder of export/"):
-        settings.parse(config)
+        parse(config)

@@ -1,5 +1,6 @@
 """Grading in a process of its own: bombs, faults, kills; the verdicts of the others stay."""
 
+import math
 import os
 import signal
 import subprocess
@@ -13,9 +14,8 @@ from pathlib import Path
 import planted_graders
 import pytest
 
-from malt_jax import tasks
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax import grading, tasks
+from malt_jax.grading import Sample, isolation, pool, verdict
 from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.task import Choices
 from malt_jax.types import Grade
@@ -26,7 +26,7 @@ MATH, GSM8K = tasks.get("math"), tasks.get("gsm8k")
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
     yield
-    isolation.close()
+    grading.close()
 
 
 def planted(rules: Callable[[str, Choices], Rules]) -> tasks.Task:
@@ -34,7 +34,7 @@ def planted(rules: Callable[[str, Choices], Rules]) -> tasks.Task:
 
 
 def statuses(task: tasks.Task, completions: list[str], answer: str = "18") -> list[str]:
-    return [v.status for v in isolation.grade(task, [Sample(c, answer) for c in completions])]
+    return [v.status for v in grading.grade(task, [Sample(c, answer) for c in completions])]
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> No
 def test_a_text_bomb_costs_at_most_its_time(name: str, short: None) -> None:
     for kind, answer in (("math", "2x"), ("gsm8k", "18"), ("csqa", "A"), ("jsonl", "red")):
         task = tasks.get(kind)
-        found = isolation.grade(task, [Sample(TEXTS[name], answer), Sample("B", answer)])
+        found = grading.grade(task, [Sample(TEXTS[name], answer), Sample("B", answer)])
         assert found[0].status != "correct"
-        assert found[1] == task.grade("B", answer)
+        assert found[1] == verdict(task, "B", answer)
 
 
 def test_what_a_text_says_at_its_end_counts_however_long_it_is() -> None:
@@ -111,25 +111,26 @@ def test_a_grader_that_dies_is_the_same_as_one_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     order = ["a", "exit", "crash", "memory", "fault", "b"]
-    found = isolation.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
+    found = grading.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
     assert [v.status for v in found] == ["correct", *["unknown"] * 4, "correct"]
-    assert all(v == Grade("unknown") and v.reward == 0 for v in found[1:5])
+    assert all(v == Grade("unknown") and math.isnan(v.score) for v in found[1:5])
 
 
 def test_a_worker_killed_from_outside_in_mid_grading() -> None:
     task = planted(planted_graders.hangs)
     assert statuses(task, ["a"]) == ["correct"]
-    worker = isolation._PROCESSES[0]
+    (worker,) = pool.processes()
     killer = threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL))
     killer.start()
     assert statuses(task, ["b", "hang", "c"]) == ["correct", "unknown", "correct"]
-    os.kill(isolation._PROCESSES[0].pid, signal.SIGKILL)
-    isolation._PROCESSES[0].wait()
+    (worker,) = pool.processes()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
     assert statuses(task, ["d"]) == ["correct"]  # killed while idle: nobody's verdict suffers
 
 
 def test_output_of_a_library_is_no_verdict() -> None:
-    found = isolation.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
+    found = grading.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
     assert found == [Grade("wrong", "1", "fallback")] * 3
 
 
@@ -166,9 +167,9 @@ def test_no_text_is_run_as_code(name: str, tmp_path: Path) -> None:
     file = tmp_path / "canary"
     answer = {"math": "1+x", "gsm8k": "18", "csqa": "A", "jsonl": "red"}[name]
     texts = [text.format(file=file) for text in CANARIES]
-    isolation.grade(tasks.get(name), [Sample(text, answer) for text in texts])
+    grading.grade(tasks.get(name), [Sample(text, answer) for text in texts])
     if name in ("math", "jsonl"):  # here such a text may be the reference
-        isolation.grade(tasks.get(name), [Sample("\\boxed{x+1}", text) for text in texts])
+        grading.grade(tasks.get(name), [Sample("\\boxed{x+1}", text) for text in texts])
     assert not file.exists()
     subprocess.run(["touch", str(file)], check=True)
     assert file.exists()  # the canary can sing
@@ -201,17 +202,18 @@ def test_an_interrupted_exchange_leaves_no_replies_behind(monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(isolation, "Grade", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            statuses(GSM8K, ["Final Answer: 18"] * 10)
-    assert statuses(GSM8K, ["Final Answer: 17"] * 10) == ["wrong"] * 10
+            statuses(GSM8K, [f"{i}. Final Answer: 18" for i in range(10)])
+    assert statuses(GSM8K, [f"{i}. Final Answer: 17" for i in range(10)]) == ["wrong"] * 10
 
 
 def test_the_process_ends_with_its_parent_and_is_no_zombie() -> None:
     """However the parent ends; and neither of the two has imported jax."""
     source = (
-        "import os, sys\nfrom malt_jax import tasks\nfrom malt_jax.grading import isolation\n"
-        "isolation.grade(tasks.get('gsm8k'), [isolation.Sample('18', '18')])\n"
+        "import os, sys\nfrom malt_jax import tasks\nfrom malt_jax import grading\n"
+        "from malt_jax.grading import pool\n"
+        "grading.grade(tasks.get('gsm8k'), [grading.Sample('18', '18')])\n"
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
-        "print(isolation._PROCESSES[0].pid, flush=True)\n"
+        "print(pool.processes()[0].pid, flush=True)\n"
     )
     for ending in ("", "os._exit(0)", "os.kill(os.getpid(), 9)"):
         done = subprocess.run(
@@ -223,9 +225,9 @@ def test_the_process_ends_with_its_parent_and_is_no_zombie() -> None:
         )
         assert done.stdout, done.stderr
         wait_for_the_end_of(int(done.stdout))
-    isolation.grade(GSM8K, [Sample("18", "18")])
-    worker = isolation._PROCESSES[0]
-    isolation.close()
+    grading.grade(GSM8K, [Sample("18", "18")])
+    (worker,) = pool.processes()
+    grading.close()
     assert worker.returncode == -signal.SIGKILL
 
 

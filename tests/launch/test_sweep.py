@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from recipes import good
 
 from malt_jax.report import sweep_page
 
@@ -45,12 +46,71 @@ def test_random_points_lie_in_their_ranges_and_come_again():
         (["--set", "rate"], "KEY=VALUE"),
         (["--set", "rate=log:1:2"], "a range is for --random"),
         (["--set", "rate=1", "--name=My_Sweep"], "lower case"),
+        (["--set", "rate=1", "--set", "rate=2"], "--set rate: given twice"),
+        (["--set", "rate=1", "--random=-3"], "--random=-3: a number of points"),
     ],
 )
 def test_a_wrong_call_is_told(flags, message, capsys):
     with pytest.raises(SystemExit):
         sweep.parse(["--config=c.py", "--name=rates", *flags])
     assert message in capsys.readouterr().err
+
+
+def test_a_comma_inside_of_a_value_ends_none():
+    sets = ["roles.verifier.train=('sft',),('sft','dpo'),()", 'kind="a,b",c', "seed=1,1"]
+    points = sweep.sample(sets, 0, 0)
+    trains = {point["roles.verifier.train"] for point in points}
+    assert trains == {"('sft',)", "('sft','dpo')", "()"}
+    assert {point["kind"] for point in points} == {'"a,b"', "c"}
+    assert len(points) == 6, "a point given twice is one"
+    drawn = sweep.sample(sets, 50, 0)
+    assert {point["roles.verifier.train"] for point in drawn} == trains
+
+
+def a_sweep(*points: dict[str, str], target: str = "here") -> sweep.Sweep:
+    return sweep.Sweep("rates", "configs/quickstart.py", target, (), points)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [{"x": "1"}, {"x": "-1"}, {"x": "+1"}],
+        [{"x": "0.5"}, {"x": "0-5"}, {"x": "0,5"}],
+        [{"x": "('sft',)"}, {"x": "sft"}, {"x": "['sft']"}, {"x": "SFT"}],
+        [{"x": "a" * 80 + end} for end in ("", "b", "c")],
+        [{"sft.rate": "1", "dpo.rate": "2"}, {"sft.rate": "2", "dpo.rate": "1"}],
+    ],
+)
+def test_no_two_points_share_a_directory_and_no_name_is_too_long(points):
+    labels = [a_sweep(*points).label(point) for point in points]
+    assert len(set(labels)) == len(points), labels
+    assert all(sweep.re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", label) for label in labels)
+    assert all(len(f"rates-{label}") <= 63 for label in labels)
+
+
+def test_results_of_another_point_are_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    workdir = tmp_path / "runs" / "rates" / "seed-1"
+    (workdir / "eval").mkdir(parents=True)
+    (workdir / "eval" / "results.json").write_text("{}")
+    config = good()
+    (workdir / "config.json").write_text(json.dumps({"config": config | {"seed": 1}}))
+    assert sweep.results(a_sweep({"seed": "1"}), {"seed": "1"}) == {}
+    (workdir / "config.json").write_text(json.dumps({"config": config | {"seed": 2}}))
+    with pytest.raises(ValueError, match=r"seed-1: holds the results of config.seed=2, not 1"):
+        sweep.results(a_sweep({"seed": "1"}), {"seed": "1"})
+
+
+def test_jobs_that_need_no_samples_of_their_own_learn_from_the_first_ones():
+    rates = [{"sft.learning_rate": rate} for rate in ("1e-3", "2e-3")]
+    seeds = [{"seed": seed} for seed in ("0", "1")]
+    assert a_sweep(*rates).trees(rates[0]) == ""
+    assert a_sweep(*rates).trees(rates[1]) == "runs/rates/learning-rate-1e-3"
+    assert "--config.trees=runs/rates/learning-rate-1e-3" in sweep.command(
+        a_sweep(*rates), rates[1]
+    )
+    assert a_sweep(*rates, target="slurm").trees(rates[1]) == ""
+    assert a_sweep(*seeds).trees(seeds[1]) == ""
 
 
 @pytest.mark.parametrize(
@@ -116,8 +176,8 @@ def test_a_sweep_runs_what_is_missing_and_tabulates(tmp_path, monkeypatch, capsy
         ran.append(line)
         workdir = tmp_path / line[-1].removeprefix("--config.workdir=")
         (workdir / "eval").mkdir(parents=True)
-        found = {"systems": {"ma": score(0.1), "malt": score(0.5)}}
-        (workdir / "eval" / "results.json").write_text(json.dumps(found))
+        results = {"systems": {"ma": score(0.1), "malt": score(0.5)}}
+        (workdir / "eval" / "results.json").write_text(json.dumps(results))
         return subprocess.CompletedProcess(line, len(ran) == 1)
 
     monkeypatch.setattr(sweep.subprocess, "run", fake)

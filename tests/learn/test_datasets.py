@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.learn.datasets import Harvest, gather
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 
-def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q") -> dict:
+def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q", **more) -> dict:
     return {
         "question_id": question,
         "question": "1+1",
@@ -29,12 +32,19 @@ def node(text: str, value: float, path=(0, 0, 0), role="refiner", question="q") 
         "finish_reason": "stop",
         "answer": "",
         "status": "",
+        "score": value,
         "reward": None,
         "value": value,
         "label": value > 0.5,
         "prompt_token_ids": [1, 2, 3],
         "completion_token_ids": [ord(c) for c in text],
-    }
+    } | more
+
+
+def write(workdir: Path, rows: list[dict]) -> None:
+    """The rows as trees whose roots they are, unless they name a parent."""
+    placed = [{"node": i, "parent": -1} | row for i, row in enumerate(rows)]
+    shards.write(workdir / "trees" / "shard-00000.parquet", placed, records.SCHEMA)
 
 
 def harvest(siblings, positives=9, pairs=9) -> Harvest:
@@ -44,31 +54,31 @@ def harvest(siblings, positives=9, pairs=9) -> Harvest:
 
 
 def pairs(found: Harvest):
-    return [(row["chosen"], row["rejected"]) for row in found.dpo]
+    return [(row["chosen"], row["rejected"]) for row in found.rows["dpo"]]
 
 
 def test_positives_and_pairs_of_one_parent():
     found = harvest([node("a", 1.0), node("b", 0.0), node("c", 2 / 3)])
-    assert [row["completion"] for row in found.sft] == ["a", "c"]
+    assert [row["completion"] for row in found.rows["sft"]] == ["a", "c"]
     assert pairs(found) == [("a", "b"), ("c", "b")]
     assert (found.positives, found.parents, found.contrasts) == (2, 1, 1)
 
 
 def test_no_contrast_no_pair():
-    assert not harvest([node("a", 1.0), node("b", 1.0)]).dpo
-    assert not harvest([node("a", 0.0), node("b", 0.5)]).dpo
-    assert not harvest([node("a", 0.0), node("b", 0.5)]).sft
+    assert not harvest([node("a", 1.0), node("b", 1.0)]).rows["dpo"]
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).rows["dpo"]
+    assert not harvest([node("a", 0.0), node("b", 0.5)]).rows["sft"]
 
 
 def test_identical_texts_are_dropped():
     """Two equal refinements gave a pair of a text against itself."""
     found = harvest([node("a", 1.0), node("a", 1.0), node("b", 0.0)])
-    assert [row["completion"] for row in found.sft] == ["a"]
+    assert [row["completion"] for row in found.rows["sft"]] == ["a"]
     assert pairs(found) == [("a", "b")]
     assert found.dropped["repeated text"] == 1
     mixed = harvest([node("a", 1.0), node("a", 0.0), node("b", 0.0)])
-    assert not mixed.sft
-    assert not mixed.dpo
+    assert not mixed.rows["sft"]
+    assert not mixed.rows["dpo"]
     assert mixed.dropped["same text, both labels"] == 2
     assert harvest([node(" ", 1.0)]).dropped["empty"] == 1
 
@@ -77,7 +87,7 @@ def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
     """Neither contrast nor caps matter; a value of exactly a half is undesirable."""
     siblings = [node("a", 1.0), node("a", 1.0), node("b", 0.5), node("c", 0.0), node(" ", 0.0)]
     found = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
-    assert [(row["completion"], row["label"], row["value"]) for row in found.kto] == [
+    assert [(row["completion"], row["label"], row["value"]) for row in found.rows["kto"]] == [
         ("a", True, 1.0),
         ("b", False, 0.5),
         ("c", False, 0.0),
@@ -100,12 +110,12 @@ def test_no_node_is_lost_silently(families, most_positives, most_pairs):
         gather(found, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
     reasons = ("empty", "same text, both labels", "repeated text")
     dropped = sum(found.dropped[reason] for reason in reasons)
-    assert len(found.kto) + dropped == sum(map(len, families))
-    desirable = sum(row["label"] for row in found.kto)
-    assert len(found.sft) + found.dropped["positives over the cap"] == desirable
-    labels = Counter((row["prompt"], row["label"]) for row in found.kto)
+    assert len(found.rows["kto"]) + dropped == sum(map(len, families))
+    desirable = sum(row["label"] for row in found.rows["kto"])
+    assert len(found.rows["sft"]) + found.dropped["positives over the cap"] == desirable
+    labels = Counter((row["prompt"], row["label"]) for row in found.rows["kto"])
     possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
-    assert len(found.dpo) + found.dropped["pairs over the cap"] == possible
+    assert len(found.rows["dpo"]) + found.dropped["pairs over the cap"] == possible
 
 
 def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
@@ -117,7 +127,7 @@ def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):
         for i in range(2)
         for j in range(3 - (question == "r"))
     ]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     summary = datasets.run(tmp_path, Chain())
     kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
     assert {row["completion"] for row in kto} == {row["completion"] for row in rows}
@@ -133,7 +143,7 @@ def test_caps_keep_the_widest_gap_and_spread_the_chosen():
     assert pairs(harvest(siblings, pairs=2)) == [("a", "d"), ("b", "d")]
     assert pairs(harvest(siblings)) == [("a", "d"), ("b", "d"), ("a", "c"), ("b", "c")]
     capped = harvest(siblings, positives=1, pairs=1)
-    assert [row["completion"] for row in capped.sft] == ["a"]
+    assert [row["completion"] for row in capped.rows["sft"]] == ["a"]
     assert capped.dropped["positives over the cap"] == 1
     assert capped.dropped["pairs over the cap"] == 3
 
@@ -141,6 +151,7 @@ def test_caps_keep_the_widest_gap_and_spread_the_chosen():
 class Chain:
     chain = ("generator", "refiner")
     credit = CreditSettings(0.5, False, 3, 2)
+    seed = 0
 
 
 def test_pairs_never_cross_parents(tmp_path):
@@ -155,7 +166,7 @@ def test_pairs_never_cross_parents(tmp_path):
         node("g", 0.5, (0,), "generator"),
         node("h", 2 / 3, (1,), "generator"),
     ]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     summary = datasets.run(tmp_path, Chain())
     dpo = shards.read_one(tmp_path / "datasets" / "refiner" / "dpo.parquet")
     assert [(row["chosen"], row["rejected"]) for row in dpo] == [("e", "f")]
@@ -180,13 +191,53 @@ def test_the_files_load_with_hugging_face_datasets(tmp_path):
     from datasets import load_dataset
 
     rows = [node("a", 1.0, (0, 0)), node("b", 0.0, (0, 1))]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    write(tmp_path, rows)
     datasets.run(tmp_path, Chain())
     for name, columns in (
         ("datasets/refiner/sft.parquet", {"prompt", "completion", "value"}),
         ("datasets/refiner/dpo.parquet", {"prompt", "chosen", "rejected"}),
         ("datasets/refiner/kto.parquet", {"prompt", "completion", "label", "value"}),
-        ("trees/shard-00000.parquet", {"question_id", "path", "value"}),
+        ("trees/shard-00000.parquet", {"question_id", "path", "score"}),
     ):
         table = load_dataset("parquet", data_files=str(tmp_path / name), cache_dir=str(tmp_path))
         assert columns <= set(table["train"].column_names)
+
+
+def under(**changes) -> Chain:
+    """The same chain under other credit settings."""
+    chain = Chain()
+    chain.credit = replace(Chain.credit, **changes)
+    return chain
+
+
+def test_another_threshold_and_the_control_need_no_new_sample(tmp_path):
+    """What samples are worth follows from their grades whenever data sets are made."""
+    rows = [node(f"{i}", i / 8, (i,)) for i in range(9)]
+    write(tmp_path, rows)
+    (shard,) = (tmp_path / "trees").glob("shard-*")
+    before = shard.stat().st_mtime_ns
+
+    def positives(chain: Chain) -> list[str]:
+        datasets.run(tmp_path, chain)
+        kto = shards.read_one(tmp_path / "datasets" / "refiner" / "kto.parquet")
+        return [row["completion"] for row in kto if row["label"]]
+
+    assert positives(Chain()) == ["5", "6", "7", "8"]
+    assert positives(under(threshold=0.7)) == ["6", "7", "8"]
+    mixed = positives(under(shuffle_rewards=True))
+    assert len(mixed) == 4
+    assert mixed != ["5", "6", "7", "8"]
+    assert positives(Chain()) == ["5", "6", "7", "8"]
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_data_sets_of_other_settings_are_not_trained_on(tmp_path):
+    write(tmp_path, [node("a", 1.0), node("b", 0.0)])
+    datasets.check_fresh(tmp_path, Chain())  # of a warm start, or none yet
+    datasets.run(tmp_path, Chain())
+    datasets.check_fresh(tmp_path, Chain())
+    for other in (under(threshold=0.7), under(max_pairs_per_parent=1), under(shuffle_rewards=True)):
+        with pytest.raises(ValueError, match=r"datasets: made under other .* --stage=datasets"):
+            datasets.check_fresh(tmp_path, other)
+        datasets.run(tmp_path, other)
+        datasets.check_fresh(tmp_path, other)

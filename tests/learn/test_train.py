@@ -61,7 +61,7 @@ def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
     write_data(tmp_path)
 
     def kill_after(steps: int):
-        real, count = loop._figures, iter(range(1, 10**6))
+        real, count = loop.step_figures, iter(range(1, 10**6))
 
         def figures(*args):
             row = real(*args)
@@ -77,7 +77,7 @@ def test_a_resumed_run_is_bit_identical(whole, tmp_path, monkeypatch):
 
     for steps in (1, 4, 7, 0):
         with monkeypatch.context() as patched:
-            patched.setattr(loop, "_figures", kill_after(steps))
+            patched.setattr(loop, "step_figures", kill_after(steps))
             with pytest.raises(KeyboardInterrupt):
                 train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
     assert not (tmp_path / "export" / "refiner").exists()
@@ -97,7 +97,7 @@ def test_slow_steps_are_saved_before_their_number_is_up(whole, tmp_path, monkeyp
     all 42 before it."""
     write_data(tmp_path)
     recipes = recipe(**HELD_OUT | {"checkpoint_every": 100})
-    real = loop._figures
+    real = loop.step_figures
 
     def figures(*args):
         row = real(*args)
@@ -109,14 +109,14 @@ def test_slow_steps_are_saved_before_their_number_is_up(whole, tmp_path, monkeyp
 
         return dying
 
-    monkeypatch.setattr(loop, "_figures", figures)
+    monkeypatch.setattr(loop, "step_figures", figures)
     folder = tmp_path / "checkpoints" / "refiner" / "sft"
     for seconds, wanted in ((180.0, set()), (0.0, {"2", "3"})):
         monkeypatch.setattr(loop, "_OVERDUE_SECONDS", seconds)
         with pytest.raises(KeyboardInterrupt):
             train.run(tmp_path, recipes, MODEL, mesh.make())
         assert {path.name for path in folder.glob("[0-9]*")} == wanted
-    monkeypatch.setattr(loop, "_figures", real)
+    monkeypatch.setattr(loop, "step_figures", real)
     train.run(tmp_path, recipes, MODEL, mesh.make())
     assert exported(whole) == exported(tmp_path)
     assert untimed(whole, "sft") == untimed(tmp_path, "sft")

@@ -9,6 +9,7 @@ import small
 
 from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import datasets
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 trl = pytest.importorskip("trl", reason="what TRL makes of the files needs trl and torch")
@@ -19,6 +20,7 @@ STEPS = 2
 class Chain:
     chain = ("refiner",)
     credit = CreditSettings(0.5, False, 3, 2)
+    seed = 0
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +36,13 @@ def workdir(tmp_path_factory) -> Path:
         for i, text in enumerate(answers):
             completion = [*tokenizer.encode(text), tokenizer.end_id]
             rows.append(
-                dict.fromkeys(shards.SCHEMA.names)
-                | {"question_id": str(a), "role": "refiner", "path": [0, 0, i]}
+                dict.fromkeys(records.SCHEMA.names)
+                | {"question_id": str(a), "role": "refiner", "node": i, "parent": -1, "path": [i]}
                 | {"prompt": tokenizer.decode(prompt, control=True), "completion": text}
-                | {"value": float(i < 2), "label": i < 2}
+                | {"status": "correct" if i < 2 else "wrong", "score": float(i < 2)}
                 | {"prompt_token_ids": prompt, "completion_token_ids": completion}
             )
-    shards.write(folder / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    shards.write(folder / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
     datasets.run(folder, Chain())
     return folder
 

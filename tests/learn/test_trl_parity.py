@@ -9,12 +9,14 @@ import pytest
 import small
 
 from configs.base import get_config
-from malt_jax.config import settings
-from malt_jax.learn import objectives, optim, steps
+from malt_jax.learn import optim, steps
 from malt_jax.learn.logprobs import sequence_logprobs
 from malt_jax.learn.packing import arrange, examples, take
+from malt_jax.learn.phases import PHASES
+from malt_jax.learn.phases.phase import StepData
 from malt_jax.models import lora
 from malt_jax.models.peft import load_adapter, save_adapter
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
 
 trl = pytest.importorskip("trl", reason="parity with TRL's trainers needs trl and torch")
@@ -122,7 +124,8 @@ def ours(rows, kind: str, batch: int, accumulate: int):
     )
     config = get_config()
     config.dpo.beta, config.data.task, config.model.path = BETA, "gsm8k", "random"
-    phase, devices = settings.parse(config.to_dict()).phase(kind), mesh.make(data=1)
+    phase, chosen = PHASES[kind], parse(config.to_dict()).phases[kind]
+    devices = mesh.make(data=1)
     reference = np.zeros((len(rows), 0 if kind == "sft" else 2), np.float32)
     if kind == "dpo":
         once = arrange(data, np.arange(len(rows))[None], 1, rows=1)
@@ -130,14 +133,13 @@ def ours(rows, kind: str, batch: int, accumulate: int):
         reference[once.order.reshape(-1)] = np.asarray(sums).reshape(-1, 2)
     tx = optim.adamw(PEAK, STEPS, **RECIPE)
     state = steps.init(tx, jax.tree.map(jax.numpy.array, start()), devices)
-    loss = objectives.loss(phase)
+    loss = phase.loss(chosen)
     step = steps.training(MODEL.config, tx, loss, state, remat="keep_products")
     values = []
     for i in range(STEPS):
         batches = take(data, order, i, pad_id=3)
-        extra = objectives.extra(
-            phase, order.order[i], data.completions, reference, np.ones(len(rows), bool)
-        )
+        arrays = {"reference": reference}
+        extra = phase.extra(StepData(order.order[i], data.completions, arrays, batches))
         state, metrics = step(MODEL.params, state, *steps.place(devices, batches, extra))
         values.append(float(metrics["loss"]))
     return values, state["adapter"]

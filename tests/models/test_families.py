@@ -11,7 +11,7 @@ import transformers
 from malt_jax.models import LlamaConfig, llama, load, lora
 from malt_jax.models.config import Family
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import tree
+from malt_jax.rollout.keys import node_keys
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Completion, Request, Sampler, Sampling
 
@@ -177,7 +177,7 @@ def test_decoding_in_pages_equals_the_full_pass(tiny_llama, tmp_path, fields, ro
     model = load(tmp_path)
     adapters = [None, filled(model.config)]
     rng = np.random.default_rng(0)
-    keys = tree.node_keys(0, "test", [(str(i), ()) for i in range(4)], 2)
+    keys = [node_keys(0, "test", str(i), [(0,), (1,)]) for i in range(4)]
     asked = [
         Request(rng.integers(0, 97, length).tolist(), keys[i], 40, adapter=i % 2, tag=i)
         for i, length in enumerate((1, 50, 64, 130))

@@ -12,12 +12,14 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.gsm8k import get_config as gsm8k
-from malt_jax.config.settings import LoraSettings, parse
+from malt_jax.config.settings import LoraSettings
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import lora
 from malt_jax.models.attention import Partial, implementation
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology
 from malt_jax.plan.programs import Packed, Pass
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 
 pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
@@ -87,8 +89,9 @@ def training(mesh: Mesh) -> Any:
     """An optimiser step, lowered, in bfloat16 on two layers and a vocabulary of 32k: two rows of
     1,024 tokens."""
     config = LlamaConfig(32768, 1024, 2816, 2, 8, 4, 128, 8192, 1e-5, Rope(500000.0))
-    phase = parse(gsm8k().to_dict()).sft
-    return programs.train(jnp.bfloat16, LORA, mesh, phase, Packed(1024, 512, 4, 1))(config)
+    chosen = parse(gsm8k().to_dict()).phases["sft"]
+    packed = Packed(1024, 512, 4, 1)
+    return programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
 
 
 LOWERED: dict[str, Callable[[Mesh], Any]] = {

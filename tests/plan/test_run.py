@@ -11,10 +11,11 @@ from plans import CONFIG, LORA, PASS, phase
 
 from configs.gsm8k import get_config
 from malt_jax import plan
-from malt_jax.config.settings import Settings, parse
+from malt_jax.config.settings import Settings
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import programs, topology, workload
 from malt_jax.plan.programs import Footprint, Packed
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope())
@@ -138,7 +139,7 @@ def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     deep, one = replace(CONFIG, num_layers=7), mesh.make()
     build = {
         "decode": programs.decode(jnp.float32, LORA, one, PASS),
-        "train": programs.train(jnp.float32, LORA, one, phase("sft"), Packed(128, 128, 1, 1)),
+        "train": programs.train(jnp.float32, LORA, one, *phase("sft"), Packed(128, 128, 1, 1)),
     }[kind]
     line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
     assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)

@@ -9,6 +9,7 @@ from pages import cells
 from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, write_json, write_trees
 
 from malt_jax import report
+from malt_jax.config.settings import CreditSettings
 from malt_jax.report.forest import load_forest, spread
 from malt_jax.report.load import load
 
@@ -137,7 +138,7 @@ def test_a_chain_of_two_roles_with_other_names(tmp_path: Path) -> None:
 
 
 def test_trees_are_counted_in_full_and_shown_in_an_even_spread(workdir: Path) -> None:
-    forest = load_forest(workdir / "trees")
+    forest = load_forest(workdir / "trees", CreditSettings(0.5, False, 3, 2), 0)
     assert forest is not None
     assert (forest.total, forest.nodes, len(forest.trees)) == (90, 90 * 39, 60)
     # 88 trees in turn all right, all wrong, even, only leaves right; and two even ones.

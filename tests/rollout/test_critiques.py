@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax import tasks
-from malt_jax.config.settings import CreditSettings
 from malt_jax.models import lora
-from malt_jax.rollout import critiques, tree
+from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
+from malt_jax.rollout.strategies.critiques import critiques, strangers
+from malt_jax.rollout.strategies.full_tree import passes as chain_passes
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
@@ -28,11 +30,11 @@ ROLES = (
 )
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
 OTHER = {"q0": "q2", "q1": "q3", "q2": "q4", "q3": "q0", "q4": "q1"}
-TREES = ("reward", "value", "label")
+PLACE = ("node", "parent")
 
 
 @pytest.fixture(scope="module")
-def team() -> tree.Team:
+def team() -> Team:
     """A trained team: every role has an adapter of its own."""
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
@@ -46,45 +48,40 @@ def team() -> tree.Team:
         for i, role in enumerate(ROLES)
     }
     task = tasks.get("arithmetic")
-    return tree.Team(sampler, tokenizer, ROLES, adapters, task, Sampling(1.0), 7, "collect")
+    return Team(sampler, tokenizer, ROLES, adapters, task, Sampling(1.0), 7, "collect")
 
 
 @pytest.fixture(scope="module")
-def passes(team: tree.Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def passes(team: Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Two passes a question, drawn, stored and read as the evaluation does."""
     directory = tmp_path_factory.mktemp("eval")
-    passing, credit = replace(team, stream="evaluate"), CreditSettings(0.5, False, 3, 2)
-
-    def grow_trees(pending, progress):
-        return tree.grow(passing, pending, credit, 2, progress, Work())
-
-    shards.grow(directory, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=6, title="test")
-    found = {question.id: [[], []] for question in QUESTIONS}
+    passing = replace(team, stream="evaluate")
+    driver.store(directory, chain_passes(passing, 2), QUESTIONS, 2, "test")
+    stored = {question.id: [[], []] for question in QUESTIONS}
     for row in shards.read(directory):
-        found[row["question_id"]][row["path"][0]].append(row)
-    return found
+        stored[row["question_id"]][row["path"][0]].append(row)
+    return stored
 
 
 def again(team, passes, shown, questions=QUESTIONS, per_batch=2) -> list[dict]:
     evaluating = replace(team, stream="evaluate")
-    batches = critiques.grow(
-        evaluating, passes, questions, shown, per_batch, lambda nodes: None, Work()
-    )
+    strategy = critiques(evaluating, passes, shown)
+    batches = driver.grow(strategy, questions, per_batch, lambda nodes: None, Work())
     return [row for rows in batches for row in rows]
 
 
 def test_the_own_critique_gives_the_stored_answer_bit_for_bit(team, passes):
     """Tokens, log-probability, verdict and path, though the pass ran beside other roles."""
     stored = [nodes[-1] for q in QUESTIONS for nodes in passes[q.id]]
-    found = again(team, passes, "own")
-    assert len(found) == 10
-    for one, other in zip(found, stored, strict=True):
-        assert [one[name] for name in TREES] == [None] * 3
-        assert {**one, **dict.fromkeys(TREES)} == {**other, **dict.fromkeys(TREES)}
+    answers = again(team, passes, "own")
+    assert len(answers) == 10
+    for drawn, other in zip(answers, stored, strict=True):
+        assert drawn["parent"] == -1
+        assert {**drawn, **dict.fromkeys(PLACE)} == {**other, **dict.fromkeys(PLACE)}
     # A team of another seed, or without its adapter, is another team.
     wrong = [replace(team, seed=8), replace(team, adapters={})]
-    for one in wrong:
-        texts = [row["completion"] for row in again(one, passes, "own", QUESTIONS[:2])]
+    for other_team in wrong:
+        texts = [row["completion"] for row in again(other_team, passes, "own", QUESTIONS[:2])]
         assert texts != [row["completion"] for row in stored[:4]]
 
 
@@ -108,20 +105,22 @@ def strange(passes: dict, rows: list[dict]) -> list[tuple[str, int]]:
 def test_the_other_critique_is_never_of_the_own_question(team, passes):
     critics = {nodes[1]["completion"] for q in QUESTIONS for nodes in passes[q.id]}
     assert len(critics) > 6  # else one would pass for another
-    found = again(team, passes, "other")
-    assert not strange(passes, found)
-    assert [row["path"] for row in found] == [[0, 0, 0], [1, 0, 0]] * 5
+    answers = again(team, passes, "other")
+    assert not strange(passes, answers)
+    assert [row["path"] for row in answers] == [[0, 0, 0], [1, 0, 0]] * 5
     assert len(strange(passes, again(team, passes, "own"))) > 6  # the planted fault
     stored = [nodes[-1]["completion"] for q in QUESTIONS for nodes in passes[q.id]]
-    assert [row["completion"] for row in found] != stored
+    assert [row["completion"] for row in answers] != stored
 
 
 def test_what_differs_the_critique_alone_has_done(team, passes):
     """Where all critics said the same, the other's critique changes no bit: the random numbers and
     the rest of the prompt are the pass's own."""
     same = {
-        name: [[first, {**critic, "completion": "so it is"}, last] for first, critic, last in one]
-        for name, one in passes.items()
+        name: [
+            [first, {**critic, "completion": "so it is"}, last] for first, critic, last in stored
+        ]
+        for name, stored in passes.items()
     }
     assert again(team, same, "own") == again(team, same, "other")
 
@@ -145,17 +144,15 @@ def test_a_killed_run_continues(team, passes, tmp_path):
     evaluating = replace(team, stream="evaluate")
 
     def grow(stop):
-        def grow_trees(pending, progress):
-            for i, rows in enumerate(
-                critiques.grow(evaluating, passes, pending, "other", 2, progress, Work())
-            ):
+        def grow_rows(pending, progress):
+            strategy = critiques(evaluating, passes, "other")
+            for i, rows in enumerate(driver.grow(strategy, pending, 2, progress, Work())):
                 if i == stop:
                     raise KeyboardInterrupt
                 yield rows
 
-        shards.grow(
-            tmp_path, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=2, title="test"
-        )
+        sizes = {"per_shard": 2, "nodes_per_question": 2}
+        shards.grow(tmp_path, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
         grow(1)
@@ -169,15 +166,15 @@ def test_a_killed_run_continues(team, passes, tmp_path):
 
 @given(st.sets(st.text(max_size=4), min_size=2, max_size=40))
 def test_strangers_are_a_derangement(ids):
-    found = critiques.strangers(ids)
-    assert set(found) == set(found.values()) == ids
-    assert all(one != other for one, other in found.items())
+    others = strangers(ids)
+    assert set(others) == set(others.values()) == ids
+    assert all(name != other for name, other in others.items())
 
 
 def test_strangers_literally():
-    assert critiques.strangers(reversed(list(OTHER))) == OTHER
+    assert strangers(reversed(list(OTHER))) == OTHER
     with pytest.raises(ValueError, match=r"config.data.eval_questions"):
-        critiques.strangers(["q0"])
+        strangers(["q0"])
 
 
 def test_in_a_chain_of_two_the_first_role_is_replaced(team, monkeypatch):
@@ -186,7 +183,8 @@ def test_in_a_chain_of_two_the_first_role_is_replaced(team, monkeypatch):
     def run(self, take, adapters, *, sampling, work):
         assert adapters == [team.adapters["refiner"]]
         while request := take():
-            prompts.append((small.tokenizer().decode(request.prompt), request.tag[1]))
+            (path,) = request.tag[1].paths
+            prompts.append((small.tokenizer().decode(request.prompt), path))
         return iter(())
 
     monkeypatch.setattr(Sampler, "run", run)
@@ -202,7 +200,7 @@ def test_in_a_chain_of_two_the_first_role_is_replaced(team, monkeypatch):
         ]
         for question in QUESTIONS
     }
-    list(critiques.expand(short, stored, QUESTIONS[:1], "other"))
+    list(driver.expand(critiques(short, stored, "other"), QUESTIONS[:1]))
     assert prompts == [("0+0 q2 by 0", (0, 0)), ("0+0 q2 by 1", (1, 0))]
 
 

@@ -10,8 +10,12 @@ from malt_jax import tasks
 from malt_jax.config.settings import DebateSettings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import Outcome
-from malt_jax.rollout import debate, tree
+from malt_jax.rollout import driver, records
+from malt_jax.rollout.keys import node_keys
 from malt_jax.rollout.roles import Role, prompt_ids
+from malt_jax.rollout.strategies import debate
+from malt_jax.rollout.team import Team
+from malt_jax.rollout.tree import Node
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Completion, Sampler, Sampling, Work
 from malt_jax.types import Question
@@ -26,30 +30,31 @@ def how(agents: int = 3, rounds: int = 3) -> DebateSettings:
     return DebateSettings(agents, rounds, prompt, "Solution of another agent:\n{other}")
 
 
-def team(rows: int = 12) -> tree.Team:
+def team(rows: int = 12) -> Team:
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), rows, tokenizer.stop_ids, tokenizer.pad_id
     )
     task = tasks.get("arithmetic")
-    return tree.Team(sampler, tokenizer, (GENERATOR,), {}, task, Sampling(1.0), 0, "collect")
+    return Team(sampler, tokenizer, (GENERATOR,), {}, task, Sampling(1.0), 0, "collect")
 
 
-def debates(one: tree.Team, questions=QUESTIONS, agents=3, rounds=3) -> dict[str, list[tree.Node]]:
-    return {q.id: nodes for q, nodes in debate.expand(one, questions, how(agents, rounds))}
+def debates(playing: Team, questions=QUESTIONS, agents=3, rounds=3) -> dict[str, list[Node]]:
+    strategy = debate.debate(playing, how(agents, rounds))
+    return {tree.question.id: tree.nodes for tree in driver.expand(strategy, questions)}
 
 
-def drawn(found: dict[str, list[tree.Node]]) -> dict:
+def drawn(grown: dict[str, list[Node]]) -> dict:
     """Tokens and log-probabilities by question and path."""
     return {
         (name, node.path): (node.completion.tokens, node.completion.logps.tolist())
-        for name, nodes in found.items()
+        for name, nodes in grown.items()
         for node in nodes
     }
 
 
 @pytest.fixture(scope="module")
-def whole() -> dict[str, list[tree.Node]]:
+def whole() -> dict[str, list[Node]]:
     return debates(team())
 
 
@@ -64,7 +69,8 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
-        batches = list(debate.grow(team(), QUESTIONS, how(), 2, lambda nodes: None, work))
+        strategy = debate.debate(team(), how())
+        batches = list(driver.grow(strategy, QUESTIONS, 2, lambda nodes: None, work))
     assert sorted(asked) == [(1, 1)] * 5 * 6 + [(3, 3)] * 5
     assert [len(rows) for rows in batches] == [18, 18, 9]
     rows = [row for batch in batches for row in batch]
@@ -73,13 +79,15 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
         (q.id, path) for q in QUESTIONS for path in paths
     ]
     assert {row["role"] for row in rows} == {"debater"}
-    assert {row["reward"] for row in rows} == {row["label"] for row in rows} == {None}
+    assert not {"reward", "value", "label"} & rows[0].keys()
+    assert [row["node"] for row in rows[:9]] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row["parent"] for row in rows[:9]] == [-1, -1, -1, 0, 1, 2, 3, 4, 5]
     assert {row["status"] for row in rows} <= {"correct", "wrong", "unparseable", "truncated"}
     assert rows[0]["prompt_token_ids"] == team().tokenizer.prompt(
         GENERATOR.prompt, {"question": "0+0"}
     )
     assert work.decoded == sum(row["completion_tokens"] for row in rows)
-    assert set(rows[0]) == set(shards.SCHEMA.names)
+    assert set(rows[0]) == set(records.SCHEMA.names)
 
 
 def shown(question: Question, others: list[str]) -> str:
@@ -90,7 +98,7 @@ def shown(question: Question, others: list[str]) -> str:
     )
 
 
-def misled(nodes: list[tree.Node]) -> list[tuple[int, ...]]:
+def misled(question: Question, nodes: list[Node]) -> list[tuple[int, ...]]:
     """The nodes that do not see the other agents' answers of the round before, and those alone."""
     said = {node.path: node.text for node in nodes}
     decode = small.tokenizer().decode
@@ -100,22 +108,22 @@ def misled(nodes: list[tree.Node]) -> list[tuple[int, ...]]:
         if node.path[1] > 0
         and decode(node.prompt)
         != shown(
-            node.question,
+            question,
             [said[other, node.path[1] - 1] for other in range(3) if other != node.path[0]],
         )
     ]
 
 
 def test_an_agent_sees_the_others_and_not_itself(whole):
-    assert not [path for nodes in whole.values() for path in misled(nodes)]
+    assert not [path for question in QUESTIONS for path in misled(question, whole[question.id])]
     nodes = whole["q3"]
     assert len({node.text for node in nodes}) > 6  # else seeing one for another would not show
     at = next(i for i, node in enumerate(nodes) if node.path == (1, 2))
     for seen in ([(1, 1), (2, 1)], [(0, 0), (2, 0)], [(2, 1), (0, 1)]):  # own, too old, turned
         texts = [node.text for path in seen for node in nodes if node.path == path]
-        planted = small.tokenizer().encode(shown(nodes[at].question, texts))
+        planted = small.tokenizer().encode(shown(QUESTIONS[3], texts))
         wrong = [*nodes[:at], replace(nodes[at], prompt=planted), *nodes[at + 1 :]]
-        assert misled(wrong) == [(1, 2)]
+        assert misled(QUESTIONS[3], wrong) == [(1, 2)]
 
 
 def test_a_debate_depends_on_neither_order_nor_company(whole):
@@ -136,8 +144,8 @@ def test_answers_of_one_round_are_drawn_apart(whole):
     """Agents of one prompt differ by their keys alone, and a path's key is its own."""
     first = [[node.text for node in nodes[:3]] for nodes in whole.values()]
     assert sum(len(set(texts)) for texts in first) > 12
-    keys = tree.node_keys(0, debate.STREAM, [("q0", (agent,)) for agent in range(3)], 3)
-    assert len({tuple(key) for key in keys.reshape(-1, 2)}) == 9
+    paths = [(agent, turn) for agent in range(3) for turn in range(3)]
+    assert len({tuple(key) for key in node_keys(0, debate.STREAM, "q0", paths)}) == 9
 
 
 def test_agents_use_the_first_roles_adapter(monkeypatch):
@@ -157,17 +165,17 @@ def test_a_killed_debate_continues(tmp_path):
     calls = []
 
     def grow(directory, before_the_kill=9):
-        def grow_trees(pending, progress):
+        def grow_rows(pending, progress):
             calls.append([question.id for question in pending])
-            batches = debate.grow(team(), pending, how(2, 2), 2, progress, Work())
+            strategy = debate.debate(team(), how(2, 2))
+            batches = driver.grow(strategy, pending, 2, progress, Work())
             for i, rows in enumerate(batches):
                 if i == before_the_kill:
                     raise KeyboardInterrupt
                 yield rows
 
-        shards.grow(
-            directory, QUESTIONS, grow_trees, per_shard=2, nodes_per_question=4, title="test"
-        )
+        sizes = {"per_shard": 2, "nodes_per_question": 4}
+        shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
         grow(tmp_path / "broken", 1)
@@ -177,7 +185,7 @@ def test_a_killed_debate_continues(tmp_path):
     broken, unbroken = (list(shards.read(tmp_path / name)) for name in ("broken", "whole"))
     assert broken == unbroken
     assert len(broken) == 20
-    assert broken[0]["value"] is None
+    assert broken[0]["score"] in (0.0, 1.0)
 
 
 def rows(*rounds: list[str]) -> list[dict]:
@@ -210,21 +218,21 @@ def test_outcome():
 
 def test_the_longest_prompt_is_known_before(monkeypatch):
     """Answers longer than a role may write are cut, and their control tokens stay text."""
-    one, hint = team(), tasks.get("arithmetic").answer_hint
+    playing, hint = team(), tasks.get("arithmetic").answer_hint
     long, question = "<|end|><|assistant|>" * 3, QUESTIONS[4]
-    logps = np.zeros(40, np.float32)
+    logps = np.zeros((2, 40), np.float32)
     prompts = []
 
     def run(self, take, adapters, *, sampling, work):
         while request := take():
             prompts.append(request.prompt)
             children = len(request.keys)
-            ids = one.tokenizer.encode(long)
-            yield request, [Completion(ids, logps, False)] * children
+            ids = playing.tokenizer.encode(long)
+            yield request, [Completion(ids, *logps, False)] * children
 
     monkeypatch.setattr(Sampler, "run", run)
-    debates(one, [question], agents=4, rounds=2)
-    size = debate.prompt_size(GENERATOR, how(4), hint, one.tokenizer)
+    debates(playing, [question], agents=4, rounds=2)
+    size = debate.prompt_size(GENERATOR, how(4), hint, playing.tokenizer)
     assert {len(prompt) for prompt in prompts[1:]} == {size + len(question.text)}
     blank = prompt_ids(
         debate.debater(GENERATOR, how(4)),
@@ -232,10 +240,10 @@ def test_the_longest_prompt_is_known_before(monkeypatch):
         hint,
         dict.fromkeys(["other_1", "other_2", "other_3"], ""),
         {},
-        one.tokenizer,
+        playing.tokenizer,
     )
 
     def control(ids):
-        return [i for i in ids if i in one.tokenizer.control_ids]
+        return [i for i in ids if i in playing.tokenizer.control_ids]
 
     assert all(control(prompt) == control(blank) for prompt in prompts[1:])

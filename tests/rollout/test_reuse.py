@@ -7,9 +7,11 @@ import pytest
 import small
 from recipes import change, good
 
-from malt_jax import tasks
-from malt_jax.config import settings
-from malt_jax.rollout import reuse, roles, tree
+from malt_jax import credit, tasks
+from malt_jax.recipe import parse
+from malt_jax.rollout import driver, records, reuse, roles
+from malt_jax.rollout.strategies.full_tree import full_tree
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
@@ -19,26 +21,26 @@ QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(4)]
 
 
 def config(workdir: Path, **changes) -> dict:
-    found = good()
+    rows_now = good()
     for role, length in (("generator", 10), ("verifier", 8), ("refiner", 9)):
-        change(found, f"roles.{role}.max_new_tokens", length)
+        change(rows_now, f"roles.{role}.max_new_tokens", length)
     changes = {"workdir": str(workdir), "model.path": "m", **changes}
     for key, value in changes.items():
-        change(found, key.replace("__", "."), value)
-    return found
+        change(rows_now, key.replace("__", "."), value)
+    return rows_now
 
 
 def grown(given: dict) -> list[dict]:
     """The rows of the trees that these settings grow."""
-    parsed = settings.parse(given)
+    parsed = parse(given)
     model, tokenizer = small.model(scale=4.0), small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), 12, tokenizer.stop_ids, tokenizer.pad_id
     )
     task = tasks.get("arithmetic")
     chain = roles.chain(parsed)
-    team = tree.Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
-    (rows,) = tree.grow(team, QUESTIONS, parsed.credit, 4, lambda nodes: None, Work())
+    team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
+    (rows,) = driver.grow(full_tree(team), QUESTIONS, 4, lambda nodes: None, Work())
     return rows
 
 
@@ -51,13 +53,8 @@ def source(tmp_path_factory) -> Path:
     for i, row in enumerate(rows):
         if row["status"]:
             row["status"] = "correct" if i % 3 else "wrong"
-    by_depth = [[row for row in rows if len(row["path"]) == depth] for depth in (1, 2, 3)]
-    parsed = settings.parse(given)
-    shards.write(
-        path / "trees" / "shard-00000.parquet",
-        tree.value(by_depth, (3, 3, 3), parsed.credit, parsed.seed),
-        shards.SCHEMA,
-    )
+            row["score"] = float(i % 3 > 0)
+    shards.write(path / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
     record = {"config": json.loads(json.dumps(given)), "base_hash": "sha256:x"}
     (path / "config.json").write_text(json.dumps(record))
     (path / "data.json").write_text(json.dumps({"train": {"kept": len(QUESTIONS)}}))
@@ -65,49 +62,52 @@ def source(tmp_path_factory) -> Path:
 
 
 def reused(source: Path, workdir: Path, **changes) -> list[dict]:
+    """The rows with what they are worth under the settings of the run that reuses them."""
     given = config(workdir, trees=str(source), **changes)
-    reuse.run(workdir, settings.parse(given), given, "sha256:x")
-    return list(shards.read(workdir / "trees"))
+    parsed = parse(given)
+    reuse.run(workdir, parsed, given, "sha256:x")
+    return credit.assign(list(shards.read(workdir / "trees")), parsed.credit, parsed.seed)
 
 
 def test_fewer_branches_are_the_tree_that_would_have_grown(source, tmp_path):
     fewer = {f"roles.{role}.branching": 2 for role in ("generator", "verifier", "refiner")}
-    found = reused(source, tmp_path, **fewer)
+    rows_now = reused(source, tmp_path, **fewer)
     expected = grown(config(tmp_path, **fewer))
-    for key in ("question_id", "role", "path", "completion_token_ids", "prompt_token_ids"):
-        assert [row[key] for row in found] == [row[key] for row in expected], key
-    leaves = [row for row in found if row["role"] == "refiner"]
+    samples = ("completion_token_ids", "prompt_token_ids", "behaviour_logprobs", "policy")
+    for key in ("question_id", "role", "node", "parent", "path", *samples):
+        assert [row[key] for row in rows_now] == [row[key] for row in expected], key
+    leaves = [row for row in rows_now if row["role"] == "refiner"]
     assert all(row["reward"] == float(row["status"] == "correct") for row in leaves)
-    for critique in (row for row in found if row["role"] == "verifier"):
+    for critique in (row for row in rows_now if row["role"] == "verifier"):
         family = critique["question_id"], critique["path"]
         below = [r["reward"] for r in leaves if (r["question_id"], r["path"][:-1]) == family]
         assert critique["value"] == pytest.approx(sum(below) / 2)
 
 
 def test_another_threshold_changes_labels_alone(source, tmp_path):
-    before = list(shards.read(source / "trees"))
-    found = reused(source, tmp_path, **{"credit.threshold": 0.7})
-    assert [row["value"] for row in found] == [row["value"] for row in before]
-    assert [row["label"] for row in found] == [row["value"] > 0.7 for row in before]
-    assert any(a["label"] != b["label"] for a, b in zip(found, before, strict=True))
+    before = reused(source, tmp_path / "before")
+    rows_now = reused(source, tmp_path, **{"credit.threshold": 0.7})
+    assert [row["value"] for row in rows_now] == [row["value"] for row in before]
+    assert [row["label"] for row in rows_now] == [row["value"] > 0.7 for row in before]
+    assert any(a["label"] != b["label"] for a, b in zip(rows_now, before, strict=True))
 
 
 def test_shuffled_rewards_keep_samples_and_verdicts(source, tmp_path):
-    before = list(shards.read(source / "trees"))
-    found = reused(source, tmp_path, **{"credit.shuffle_rewards": True})
-    assert [row["status"] for row in found] == [row["status"] for row in before]
+    before = reused(source, tmp_path / "before")
+    rows_now = reused(source, tmp_path, **{"credit.shuffle_rewards": True})
+    assert [row["status"] for row in rows_now] == [row["status"] for row in before]
     rewards = [[row["reward"] for row in rows if row["reward"] is not None]
-               for rows in (before, found)]  # fmt: skip
+               for rows in (before, rows_now)]  # fmt: skip
     assert sorted(rewards[0]) == sorted(rewards[1])
     assert rewards[0] != rewards[1]
 
 
 def test_a_chain_of_one_is_graded_by_its_own_answers(source, tmp_path):
     """STaR: the generator's value is whether its own answer is right, not its refiners'."""
-    found = reused(source, tmp_path, chain=("generator",))
-    assert [len(row["path"]) for row in found] == [1] * 12
-    assert all(row["value"] == float(row["status"] == "correct") for row in found)
-    assert {row["label"] for row in found} == {True, False}
+    rows_now = reused(source, tmp_path, chain=("generator",))
+    assert [len(row["path"]) for row in rows_now] == [1] * 12
+    assert all(row["value"] == float(row["status"] == "correct") for row in rows_now)
+    assert {row["label"] for row in rows_now} == {True, False}
 
 
 def test_a_second_run_writes_nothing(source, tmp_path):
@@ -138,7 +138,7 @@ def test_what_needs_other_samples_is_refused_by_name(source, tmp_path, changes, 
 
 def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     given = config(tmp_path, trees=str(source))
-    parsed = settings.parse(given)
+    parsed = parse(given)
     with pytest.raises(ValueError, match=r"the base model: sha256:x there, sha256:y now"):
         reuse.run(tmp_path, parsed, given, "sha256:y")
     with pytest.raises(ValueError, match=r"nowhere holds no run; run its --stage=collect first"):
@@ -151,7 +151,7 @@ def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     with pytest.raises(ValueError, match=r"holds 4 of 5 trees"):
         reused(other, tmp_path)
     rows = [row for row in shards.read(source / "trees") if row["path"] != [1, 2, 0]]
-    shards.write(other / "trees" / "shard-00000.parquet", rows, shards.SCHEMA)
+    shards.write(other / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
     (other / "data.json").write_text(json.dumps({"train": {"kept": 4}}))
     with pytest.raises(ValueError, match=r"shard-00000.parquet: the tree of q0 is not whole"):
         reused(other, tmp_path)

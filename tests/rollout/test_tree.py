@@ -1,49 +1,51 @@
 """Expansion, random keys, grading and values of whole trees."""
 
-import math
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from telling import telling
 from trees import QUESTIONS, ROLES, grow_nothing, team, trees
 
+from malt_jax import credit
 from malt_jax.config.settings import CreditSettings
 from malt_jax.models import lora
-from malt_jax.rollout import tree
+from malt_jax.rollout import driver, records
+from malt_jax.rollout.keys import node_keys
+from malt_jax.rollout.strategies.full_tree import full_tree, nodes_per_question
 from malt_jax.runtime import hosts
-from malt_jax.sampler import Completion, Sampler, Work
-from malt_jax.stages import collect
+from malt_jax.sampler import Sampler, Work
 from malt_jax.types import Question
 from malt_jax.workdir import shards
 
 CREDIT = CreditSettings(0.5, False, 3, 2)
 
 
-def by_path(found):
+def by_path(grown):
     """Tokens and log-probabilities of all nodes."""
     return {
         (name, node.path): (node.completion.tokens, node.completion.logps.tolist())
-        for name, levels in found.items()
+        for name, levels in grown.items()
         for nodes in levels
         for node in nodes
     }
 
 
 def test_a_tree_is_dense_and_in_order():
-    found = trees(team())
-    assert sorted(found) == [question.id for question in QUESTIONS]
-    levels = found["q3"]
+    grown = trees(team())
+    assert sorted(grown) == [question.id for question in QUESTIONS]
+    levels = grown["q3"]
     assert [len(nodes) for nodes in levels] == [3, 6, 18]
     for depth, branching in ((1, 2), (2, 3)):
         for i, node in enumerate(levels[depth]):
             parent = levels[depth - 1][i // branching]
-            assert (node.question, node.path[:-1]) == (parent.question, parent.path)
+            assert (node.parent, node.path[:-1]) == (parent, parent.path)
             assert node.path[-1] == i % branching
     decode = team().tokenizer.decode
     leaf, critique, solution = levels[2][-1], levels[1][-1], levels[0][-1]
     shown = decode(leaf.prompt)
-    assert shown == f"{leaf.question.text} {solution.text} {critique.text}"
+    assert shown == f"3+3 {solution.text} {critique.text}"
 
 
 def test_a_nodes_tokens_depend_on_neither_order_nor_company():
@@ -62,10 +64,14 @@ def test_no_prompt_token_is_computed_twice():
     """The counters are exact: every distinct prefix of a prompt once (a role's fixed instruction
     once a run, what siblings' prompts share once), every drawn token once."""
     work = Work()
-    found = {q.id: levels for q, levels in tree.expand(team(), QUESTIONS, work=work)}
-    nodes = [node for levels in found.values() for nodes in levels for node in nodes]
+    grown = list(driver.expand(full_tree(team()), QUESTIONS, work=work))
+    nodes = [node for tree in grown for node in tree.nodes]
     prompts = {tuple(node.prompt) for node in nodes}
-    parents = {(node.question.id, node.path[:-1]): len(node.prompt) - 1 for node in nodes}
+    parents = {
+        (tree.question.id, node.path[:-1]): len(node.prompt) - 1
+        for tree in grown
+        for node in tree.nodes
+    }
     prefixes = {prompt[:n] for prompt in prompts for n in range(1, len(prompt))}
     assert work.prefilled == len(prefixes)
     assert work.prefilled + work.reused == sum(parents.values())
@@ -78,11 +84,11 @@ def test_no_prompt_token_is_computed_twice():
 def test_roles_decode_side_by_side():
     """A verifier starts while generators of later questions still run, and each role samples under
     its own adapter (level by level, the first verifier would wait for the last generator)."""
-    one, order = team(), []
+    playing, order = team(), []
     adapters = {
         role.name: jax.tree.map(
             lambda x, i=i: x + 0.2 * jax.random.normal(jax.random.key(i), x.shape),
-            lora.init(one.sampler.config, jax.random.key(i), rank=2, alpha=4.0),
+            lora.init(playing.sampler.config, jax.random.key(i), rank=2, alpha=4.0),
         )
         for i, role in enumerate(ROLES)
     }
@@ -95,14 +101,14 @@ def test_roles_decode_side_by_side():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
-        mixed = by_path(trees(replace(one, adapters=adapters)))
+        mixed = by_path(trees(replace(playing, adapters=adapters)))
     depths = [depth for depth, _ in order]
     assert depths != sorted(depths)
-    alone = by_path(trees(replace(one, adapters={"generator": adapters["generator"]})))
+    alone = by_path(trees(replace(playing, adapters={"generator": adapters["generator"]})))
     assert all(alone[key] == mixed[key] for key in mixed if len(key[1]) == 1)
-    plain = by_path(trees(one))
+    plain = by_path(trees(playing))
     for depth, role in enumerate(ROLES):
-        partly = by_path(trees(replace(one, adapters={role.name: adapters[role.name]})))
+        partly = by_path(trees(replace(playing, adapters={role.name: adapters[role.name]})))
         changed = [len(path) for name, path in plain if plain[name, path] != partly[name, path]]
         assert min(changed) == depth + 1
 
@@ -112,15 +118,19 @@ def test_trees_are_finished_in_the_order_they_were_begun():
     trees was whole after 159 of 324 nodes."""
     drawn, whole = [0], []
     questions = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(12)]
-    for question, _ in tree.expand(team(), questions, drawn.append):
-        whole.append((question.id, sum(drawn)))
+
+    def hear(_, nodes):
+        drawn.append(len(nodes))
+
+    for tree in driver.expand(full_tree(team()), questions, hear):
+        whole.append((tree.question.id, sum(drawn)))
     assert [name for name, _ in whole] == [question.id for question in questions]
     assert whole[0][1] < 2 * 27
 
 
 def test_keys_are_a_function_of_seed_stream_question_and_path():
     def key(seed=0, stream="a", question="q", path=(1, 2)):
-        return tree.node_keys(seed, stream, [(question, path)], 3)[0]
+        return node_keys(seed, stream, question, [(*path, child) for child in range(3)])
 
     assert (key() == key()).all()
     for other in (
@@ -131,52 +141,61 @@ def test_keys_are_a_function_of_seed_stream_question_and_path():
         key(path=(1,)),
     ):
         assert (key() != other).any(axis=1).all()
-    many = tree.node_keys(0, "a", [(f"q{i}", (i, 2)) for i in range(200)], 3)
+    many = np.array([key(question=f"q{i}", path=(i, 2)) for i in range(200)])
     assert len({tuple(k) for k in many.reshape(-1, 2)}) == 600
-    assert (tree.node_keys(0, "a", [("q7", (7, 2))], 3)[0] == many[7]).all()
+    assert (node_keys(0, "a", "q7", [(7, 2, 1), (7, 2, 0)]) == many[7][[1, 0]]).all()
 
 
-def planted(answers: list[str], branching=(2, 2, 2)) -> tuple[tree.Team, list[list[tree.Node]]]:
-    """One question's tree with given leaf completions."""
-    question = Question("q", "1+1", "2")
+def test_keys_are_those_that_earlier_versions_drew_with():
+    """Samples on disk are continued with these."""
+    first = node_keys(7, "evaluate", "q0", [(1, 2), (0, 0)])
+    assert first.tolist() == [[1256219647, 4211439175], [2773401618, 3071955134]]
+    assert node_keys(0, "collect", "q1", [(2,)]).tolist() == [[4280784127, 1671864857]]
+
+
+def planted(leaves: list[str], branching=(2, 2, 2)) -> list[dict]:
+    """The rows of one question's tree with given leaf completions."""
     roles = tuple(replace(r, branching=n) for r, n in zip(ROLES, branching, strict=True))
-    completion = Completion([5, 0], np.zeros(2, np.float32), True)
-    levels = []
-    for depth in range(3):
-        shape = branching[: depth + 1]
-        nodes = []
-        for i in range(math.prod(shape)):
-            text = answers[i] if depth == 2 else "Final Answer: 3"
-            path = tuple(int(x) for x in np.unravel_index(i, shape))
-            nodes.append(tree.Node(question, roles[depth].name, path, [4], completion, text))
-        levels.append(nodes)
-    return replace(team(), roles=roles), levels
+
+    def say(_, path: tuple[int, ...]) -> str:
+        return (
+            leaves[np.ravel_multi_index(path, branching)] if len(path) == 3 else "Final Answer: 3"
+        )
+
+    playing = telling(replace(team(), roles=roles), say)
+    questions, nothing = [Question("q", "1+1", "2")], lambda nodes: None
+    (rows,) = driver.grow(full_tree(playing), questions, 1, nothing, Work())
+    return rows
 
 
 def test_values_of_a_planted_tree():
     """Leaves 1 1 | 1 0 || 0 0 | 1 0 under two solutions of two critiques each."""
     right, wrong = "so Final Answer: 2", "Final Answer: 3"
     leaves = [right, right, right, wrong, wrong, wrong, right, wrong]
-    one, levels = planted(leaves)
-    rows = tree.rows(one, levels, CREDIT)
-    found = {(row["role"], tuple(row["path"])): row for row in rows}
+    rows = credit.assign(planted(leaves), CREDIT, 0)
+    by_place = {(row["role"], tuple(row["path"])): row for row in rows}
     assert len(rows) == 2 + 4 + 8
-    assert found["generator", (0,)]["value"] == 0.75
-    assert found["generator", (1,)]["value"] == 0.25
-    assert [found["verifier", (i, j)]["value"] for i in (0, 1) for j in (0, 1)] == [1, 0.5, 0, 0.5]
-    assert found["verifier", (0, 0)]["label"]
-    assert not found["verifier", (0, 1)]["label"]  # one half is not above one half
-    assert found["generator", (0,)]["status"] == "wrong"
-    assert found["verifier", (0, 0)]["status"] == ""
-    assert found["refiner", (0, 0, 0)]["answer"] == "2"
+    assert by_place["generator", (0,)]["value"] == 0.75
+    assert by_place["generator", (1,)]["value"] == 0.25
+    assert [by_place["verifier", (i, j)]["value"] for i in (0, 1) for j in (0, 1)] == [
+        1,
+        0.5,
+        0,
+        0.5,
+    ]
+    assert by_place["verifier", (0, 0)]["label"]
+    assert not by_place["verifier", (0, 1)]["label"]  # one half is not above one half
+    assert by_place["generator", (0,)]["status"] == "wrong"
+    assert by_place["verifier", (0, 0)]["status"] == ""
+    assert by_place["refiner", (0, 0, 0)]["answer"] == "2"
     assert [row["reward"] for row in rows if row["role"] == "refiner"] == [1, 1, 1, 0, 0, 0, 1, 0]
-    assert found["verifier", (0, 0)]["reward"] is None
+    assert by_place["verifier", (0, 0)]["reward"] is None
 
 
 def test_shuffled_rewards_keep_the_true_status():
-    one, levels = planted(["Final Answer: 2"] * 3 + ["Final Answer: 3"] * 5)
-    plain = tree.rows(one, levels, CREDIT)
-    mixed = tree.rows(one, levels, replace(CREDIT, shuffle_rewards=True))
+    rows = planted(["Final Answer: 2"] * 3 + ["Final Answer: 3"] * 5)
+    plain = credit.assign(rows, CREDIT, 0)
+    mixed = credit.assign(rows, replace(CREDIT, shuffle_rewards=True), 0)
     assert [row["status"] for row in plain] == [row["status"] for row in mixed]
     assert sum(row["reward"] or 0 for row in mixed) == 3
     assert [row["reward"] for row in plain] != [row["reward"] for row in mixed]
@@ -188,9 +207,10 @@ def test_a_killed_collection_continues(tmp_path):
     calls = []
 
     def grow(directory, shards_before_the_kill=9):
-        def grow_trees(pending, progress):
+        def grow_rows(pending, progress):
             calls.append([question.id for question in pending])
-            for i, rows in enumerate(tree.grow(team(), pending, CREDIT, 2, progress, Work())):
+            batches = driver.grow(full_tree(team()), pending, 2, progress, Work())
+            for i, rows in enumerate(batches):
                 if i == shards_before_the_kill:
                     raise KeyboardInterrupt
                 yield rows
@@ -198,9 +218,10 @@ def test_a_killed_collection_continues(tmp_path):
         shards.grow(
             directory,
             QUESTIONS,
-            grow_trees,
+            grow_rows,
+            records.SCHEMA,
             per_shard=2,
-            nodes_per_question=collect.nodes_per_question((3, 2, 3)),
+            nodes_per_question=nodes_per_question((3, 2, 3)),
             title="test",
         )
 
@@ -237,12 +258,12 @@ def test_hosts_write_the_shards_that_one_would(tmp_path):
     grow_nothing(tmp_path / "two", calls, hosts.Part(1, 2))
     grow_nothing(tmp_path / "one", calls)
     assert calls == [["q0", "q1", "q4"], ["q2", "q3"], ["q0", "q1", "q2", "q3", "q4"]]
-    one, two = (
+    alone, together = (
         {path.name: path.read_bytes() for path in shards.paths(tmp_path / name)}
         for name in ("one", "two")
     )
-    assert list(one) == [f"shard-0000{i}.parquet" for i in range(3)]
-    assert one == two
+    assert list(alone) == [f"shard-0000{i}.parquet" for i in range(3)]
+    assert alone == together
     (tmp_path / "two" / "shard-00000.parquet").unlink()
     grow_nothing(tmp_path / "two", calls, hosts.Part(0, 3))
     assert calls[-1] == ["q0", "q1"]
@@ -263,5 +284,5 @@ def test_a_shard_of_other_questions_is_named(tmp_path):
 
 
 def test_nodes_per_question():
-    assert collect.nodes_per_question((3, 3, 3)) == 39
-    assert collect.nodes_per_question((3, 1)) == 6
+    assert nodes_per_question((3, 3, 3)) == 39
+    assert nodes_per_question((3, 1)) == 6

@@ -1,68 +1,70 @@
 """Leaves that could not be graded: missing in the values, the labels and the data sets."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import planted_graders
 import pyarrow.parquet as pq
 import small
+from telling import telling
 
-from malt_jax import tasks
+from malt_jax import credit, tasks
 from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import datasets
-from malt_jax.rollout import tree
+from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
-from malt_jax.sampler import Completion, Sampling
+from malt_jax.rollout.strategies.full_tree import full_tree
+from malt_jax.rollout.team import Team
+from malt_jax.sampler import Sampling, Work
 from malt_jax.types import Question
 from malt_jax.workdir import shards
 
 CREDIT = CreditSettings(0.5, False, 3, 2)
-ROLES = (Role("generator", "{question}", ("question",), 2, 9), Role("verifier", "", (), 2, 9))
+ROLES = tuple(
+    Role(name, "{question}", ("question",), 2, 9) for name in ("generator", "verifier", "refiner")
+)
 BRANCHING = (2, 2, 2)
 
 
-def rows(answers: list[str], credit: CreditSettings = CREDIT) -> list[dict]:
+def rows(answers: list[str]) -> list[dict]:
     """The rows of one tree with these leaf completions; "exit" ends the grading process."""
-    roles = (*ROLES, Role("refiner", "", (), 2, 9))
     task = replace(tasks.get("gsm8k"), rules=planted_graders.dies)
-    team = tree.Team(None, small.tokenizer(), roles, {}, task, Sampling(1.0), 0, "collect")  # type: ignore[arg-type]
-    levels = []
-    for depth, role in enumerate(roles):
-        paths = list(itertools.product(*map(range, BRANCHING[: depth + 1])))
-        levels.append(
-            [
-                tree.Node(
-                    Question("q", "1+1", "2"), role.name, path, [4],
-                    Completion([5, 0], np.zeros(2, np.float32), True),
-                    answers[i] if depth == 2 else f"text {path}",
-                )
-                for i, path in enumerate(paths)
-            ]
-        )  # fmt: skip
-    return tree.rows(team, levels, credit)
+    team = Team(None, small.tokenizer(), ROLES, {}, task, Sampling(1.0), 0, "collect")  # type: ignore[arg-type]
+
+    def say(_, path: tuple[int, ...]) -> str:
+        leaf = len(path) == len(BRANCHING)
+        return answers[np.ravel_multi_index(path, BRANCHING)] if leaf else f"text {path}"
+
+    strategy = full_tree(telling(team, say))
+    (batch,) = driver.grow(strategy, [Question("q", "1+1", "2")], 1, lambda nodes: None, Work())
+    return batch
+
+
+def valued(answers: list[str], settings: CreditSettings = CREDIT) -> list[dict]:
+    return credit.assign(rows(answers), settings, 0)
 
 
 LEAVES = ["right 1", "exit", "right 2", "fault", "exit", "crash", "exit", "right 3"]
 
 
-def by_path(found: list[dict]) -> dict[tuple[int, ...], dict]:
-    return {tuple(row["path"]): row for row in found}
+def by_path(sampled: list[dict]) -> dict[tuple[int, ...], dict]:
+    return {tuple(row["path"]): row for row in sampled}
 
 
 def test_an_unknown_leaf_counts_in_no_mean_and_is_no_negative():
-    found = by_path(rows(LEAVES))
+    sampled = by_path(valued(LEAVES))
     facts = ("status", "answer", "reward", "value", "label")
-    assert [found[0, 0, 0][k] for k in facts] == ["correct", "right 1", 1.0, 1.0, True]
-    assert [found[0, 0, 1][k] for k in facts] == ["unknown", "", None, None, None]
-    assert found[0, 0]["value"] == found[0,]["value"] == found[1,]["value"] == 1.0
-    assert [found[1, 0][k] for k in ("value", "label")] == [None, None]  # none of its leaves
-    assert found[1, 1]["value"] == 1.0
+    assert [sampled[0, 0, 0][k] for k in facts] == ["correct", "right 1", 1.0, 1.0, True]
+    assert [sampled[0, 0, 1][k] for k in facts] == ["unknown", "", None, None, None]
+    assert sampled[0, 0]["value"] == sampled[0,]["value"] == sampled[1,]["value"] == 1.0
+    assert [sampled[1, 0][k] for k in ("value", "label")] == [None, None]  # none of its leaves
+    assert sampled[1, 1]["value"] == 1.0
 
 
 def test_shuffled_rewards_leave_missing_leaves_where_they_are():
     plain, mixed = (
-        by_path(rows(LEAVES, replace(CREDIT, shuffle_rewards=shuffle))) for shuffle in (False, True)
+        by_path(valued(LEAVES, replace(CREDIT, shuffle_rewards=shuffle)))
+        for shuffle in (False, True)
     )
     assert {p: r["status"] for p, r in plain.items()} == {p: r["status"] for p, r in mixed.items()}
     assert all((plain[p]["value"] is None) == (mixed[p]["value"] is None) for p in plain)
@@ -70,12 +72,14 @@ def test_shuffled_rewards_leave_missing_leaves_where_they_are():
 
 def test_shards_and_data_sets_take_them(tmp_path):
     """In the data sets they are neither chosen nor rejected, and the yield says how many."""
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows(LEAVES), shards.SCHEMA)
-    assert [row["value"] for row in shards.read(tmp_path / "trees")].count(None) == 6
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", rows(LEAVES), records.SCHEMA)
+    stored = list(shards.read(tmp_path / "trees"))
+    assert [row["value"] for row in credit.assign(stored, CREDIT, 0)].count(None) == 6
 
     class settings:
         chain = ("generator", "verifier", "refiner")
         credit = CREDIT
+        seed = 0
 
     summary = datasets.run(tmp_path, settings)  # type: ignore[arg-type]
     assert {role: counts["nodes"] for role, counts in summary.items()} == {
@@ -90,13 +94,14 @@ def test_shards_and_data_sets_take_them(tmp_path):
 
 
 def test_a_tree_without_any_grade_gives_nothing_and_ends_no_run(tmp_path):
-    found = rows(["exit"] * 8)
-    assert {row["value"] for row in found} == {None}
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", found, shards.SCHEMA)
+    sampled = rows(["exit"] * 8)
+    assert {row["value"] for row in credit.assign(sampled, CREDIT, 0)} == {None}
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", sampled, records.SCHEMA)
 
     class settings:
         chain = ("generator", "verifier", "refiner")
         credit = CREDIT
+        seed = 0
 
     summary = datasets.run(tmp_path, settings)  # type: ignore[arg-type]
     assert [counts["nodes"] for counts in summary.values()] == [0, 0, 0]

@@ -11,7 +11,7 @@ from sampling import STOP, adapter, requests, run, sampler
 
 from malt_jax.models import paged
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import tree
+from malt_jax.rollout.keys import node_keys
 from malt_jax.sampler import (
     Completion,
     Request,
@@ -37,7 +37,10 @@ def full_pass(one: Sampler, tokens: list[int], adapter: Adapter | None = None) -
 def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:
     """Bit by bit."""
     return all(
-        x.tokens == y.tokens and (x.logps == y.logps).all() and x.stopped == y.stopped
+        x.tokens == y.tokens
+        and (x.logps == y.logps).all()
+        and (x.behaviour == y.behaviour).all()
+        and x.stopped == y.stopped
         for x, y in zip(a, b, strict=True)
     )
 
@@ -58,7 +61,24 @@ def test_tokens_and_logps_are_the_models_own(rows):
         assert first.tokens == np.argmax(logps[start:-1], -1).tolist()
         expected = logps[np.arange(start, start + n), first.tokens]
         np.testing.assert_allclose(first.logps, expected, atol=5e-5)
+        assert not first.behaviour.any()
         assert not first.stopped
+
+
+def test_behaviour_is_the_sampled_distribution_of_every_token():
+    """Over pages and passes: the temperature and the cut of top-k, from one full forward pass."""
+    engine, hot = sampler(stop_ids=()), Sampling(0.7, top_k=5)
+    asked = requests(3, new=40)
+    drawn = run(engine, asked, hot)
+    for request in asked:
+        completion = drawn[request.tag][1]
+        start = len(request.prompt) - 1
+        logps = full_pass(engine, [*request.prompt, *completion.tokens])[start:-1]
+        kept = np.where(logps < np.sort(logps)[:, -5:-4], -np.inf, logps / 0.7)
+        sampled = np.asarray(jax.nn.log_softmax(kept))
+        places = np.arange(40), completion.tokens
+        np.testing.assert_allclose(completion.behaviour, sampled[places], atol=1e-4)
+        np.testing.assert_allclose(completion.logps, logps[places], atol=5e-5)
 
 
 def test_a_row_depends_on_nothing_but_itself():
@@ -128,6 +148,7 @@ def test_stop_ids_end_a_row_and_count_as_its_last_token():
         assert completion.tokens.count(STOP) == int(completion.stopped)
         assert len(completion.tokens) == 24 or completion.tokens[-1] == STOP
         assert len(completion.logps) == len(completion.tokens)
+        np.testing.assert_array_equal(completion.behaviour, completion.logps)  # temperature 1
 
 
 def test_mixed_rows_each_under_their_own_adapter():
@@ -188,7 +209,7 @@ def test_programs_compiled_are_no_more_than_the_buckets():
     asked = []
     for i in range(60):
         children = int(rng.integers(1, 6))
-        keys = tree.node_keys(0, "b", [(str(i), ())], children)[0]
+        keys = node_keys(0, "b", str(i), [(child,) for child in range(children)])
         prompt = rng.integers(4, 100, rng.integers(1, 300)).tolist()
         asked.append(Request(prompt, keys, int(rng.integers(2, 60)), tag=i))
     work = Work()

@@ -2,24 +2,22 @@
 is told: each goes through or stops, and says why."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 from jobs import a_job
 from jobs import write as write_questions
 from recipes import change, good
+from telling import telling
 from whole import TINY
 
 from malt_jax import report
 from malt_jax.config import settings
 from malt_jax.evaluate import audit, evaluation, scoring
 from malt_jax.learn import datasets
-from malt_jax.sampler import Completion
+from malt_jax.recipe import parse
 from malt_jax.stages import collect, job, preflight
 from malt_jax.types import Question
 from malt_jax.workdir import shards
@@ -30,25 +28,9 @@ QUESTIONS = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(3)]
 RIGHT, WRONG = "Final Answer: 0", "Final Answer: 1"
 
 
-def telling(team: Any, say: Say) -> Any:
-    """The team with a sampler that says what `say` does, at once."""
-
-    def completed(text: str) -> Completion:
-        tokens = [*team.tokenizer.encode(text), team.tokenizer.end_id]
-        return Completion(tokens, np.zeros(len(tokens), np.float32), True)
-
-    def run(take: Callable, *_, **__) -> Iterator[tuple]:
-        while (request := take()) is not None:
-            tree, path, _ = request.tag
-            texts = [say(tree.question.id, len(path), c) for c in range(len(request.keys))]
-            yield request, [completed(text) for text in texts]
-
-    return replace(team, sampler=SimpleNamespace(mesh=team.sampler.mesh, run=run))
-
-
 @pytest.fixture(scope="module")
 def one() -> job.Job:
-    return job.Job(settings.parse(change(good(), "model.path", str(TINY))), collects=False)
+    return job.Job(parse(change(good(), "model.path", str(TINY))), collects=False)
 
 
 def stages(
@@ -59,8 +41,11 @@ def stages(
     shape = {"eval.systems": ("sa", "sa_mv", "malt", "malt_mv"), "eval.resamples": 50}
     for key, value in (shape | changes).items():
         change(config, key.replace("__", "."), value)
-    parsed = settings.parse(config)
-    team = telling(replace(one.team, roles=job.Job(parsed, collects=False).chain), say)
+    parsed = parse(config)
+    chain = job.Job(parsed, collects=False).chain
+    team = telling(
+        replace(one.team, roles=chain), lambda name, path: say(name, len(path) - 1, path[-1])
+    )
     collect.run(workdir, parsed, team, questions)
     datasets.run(workdir, parsed)
     evaluation.run(workdir, parsed, team, {}, questions)

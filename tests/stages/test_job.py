@@ -10,12 +10,11 @@ from exports import another_base, drawn, made_elsewhere
 from jobs import a_job, write
 from recipes import change, good
 
-from malt_jax import export
-from malt_jax.config import settings
-from malt_jax.rollout import debate, roles
-from malt_jax.stages import job
+from malt_jax import export, stages
+from malt_jax.recipe import parse
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
 from malt_jax.types import Question
-from malt_jax.workdir import run_record
 
 
 def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
@@ -100,14 +99,14 @@ def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
 def test_a_debate_without_room_for_a_question_is_refused_before_anything_is_sampled(tmp_path):
     """The chain alone was measured; the sampler refused the first debate after everything else."""
     few = {"eval__systems": ("sa", "debate"), "roles__generator__max_new_tokens": 24}
-    job.check(a_job(tmp_path, **few).settings)
+    stages.check(a_job(tmp_path, **few).settings)
     one = a_job(tmp_path, **few, eval__debate__agents=30)
     with pytest.raises(
         ValueError, match=r"config.eval.debate: .*max_new_tokens=24 .*context.*debate.agents"
     ):
-        job.check(one.settings)
+        stages.check(one.settings)
     few["eval__systems"] = ("sa",)
-    job.check(a_job(tmp_path, **few, eval__debate__agents=30).settings)
+    stages.check(a_job(tmp_path, **few, eval__debate__agents=30).settings)
 
 
 def test_a_question_too_long_to_be_debated_is_left_out_of_the_test_set_alone(tmp_path):
@@ -143,7 +142,7 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
     config = good()
     for key, value in changes.items():
         change(config, key, value)
-    job.run(settings.parse(config), config, ["evaluate"])
+    stages.run(parse(config), config, ["evaluate"])
     rows = pq.read_table(tmp_path / "run" / "eval" / "predictions.parquet").to_pylist()
     texts = {
         (system, role): [
@@ -173,7 +172,7 @@ def test_an_export_of_another_base_is_not_evaluated(tmp_path):
 def test_trees_of_another_base_are_not_gone_on_with(tmp_path):
     """The hash in config.json was overwritten, and old and new trees were mixed."""
     one = a_job(tmp_path)
-    run_record.claim(tmp_path, good())
+    stages.claim(tmp_path, good())
     one.claim_base()
     there = json.loads((tmp_path / "config.json").read_text())
     assert there["base_hash"] == one.model.content_hash

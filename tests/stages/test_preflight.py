@@ -10,13 +10,13 @@ from exports import PEFTS_SHAPE, another_base, drawn, made_elsewhere, recipe
 from safetensors.numpy import load_file
 
 from malt_jax import export
-from malt_jax.learn import datasets
+from malt_jax.learn.phases import PHASES
 from malt_jax.models.identity import identity
 from malt_jax.runtime import mesh
 from malt_jax.stages import preflight, train
 from malt_jax.workdir import shards, storage
 
-SCHEMAS = {"sft": datasets.SFT_SCHEMA, "dpo": datasets.DPO_SCHEMA}
+SCHEMAS = {name: PHASES[name].schema for name in ("sft", "dpo")}
 
 
 def row(schema: pa.Schema) -> dict:

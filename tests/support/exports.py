@@ -13,6 +13,7 @@ from recipes import change, good
 from malt_jax import models
 from malt_jax.config import settings
 from malt_jax.models import hf, llama, lora
+from malt_jax.recipe import parse
 
 TOKENS = np.random.default_rng(3).integers(0, 90, (2, 11))
 
@@ -24,7 +25,7 @@ def recipe(base: Path, **changes) -> settings.Settings:
     config = change(good(), "model.path", str(base))
     for key, value in changes.items():
         change(config, key.replace("__", "."), value)
-    return settings.parse(config)
+    return parse(config)
 
 
 def drawn(model: models.Model, seed: int = 0, rank: int = 8, alpha: float = 16.0) -> lora.Adapter:

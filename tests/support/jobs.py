@@ -6,7 +6,7 @@ from pathlib import Path
 import small
 from recipes import change, good
 
-from malt_jax.config import settings
+from malt_jax.recipe import parse
 from malt_jax.stages import job
 
 
@@ -18,7 +18,7 @@ def a_job(tmp_path: Path, **changes) -> job.Job:
         small.save(model)
     for key, value in {"workdir": str(tmp_path), "model.path": str(model), **changes}.items():
         change(config, key.replace("__", "."), value)
-    return job.Job(settings.parse(config), collects=True)
+    return job.Job(parse(config), collects=True)
 
 
 def write(path: Path, questions: list[str]) -> str:

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
-from malt_jax.config.settings import LoraSettings, parse
+from malt_jax.config.settings import LoraSettings
+from malt_jax.learn.phases import PHASES
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan.programs import Pass
+from malt_jax.recipe import parse
 
 CONFIG = LlamaConfig(1024, 256, 512, 2, 8, 4, 32, 512, 1e-5, Rope())
 
@@ -19,8 +21,10 @@ PASS = Pass(GROUPS * CHILDREN, (GROUPS * PROMPT, GROUPS * CHILDREN * OWN), 16, 9
 
 
 def phase(name: str, **changes):
+    """A phase and its settings."""
     from configs.base import get_config
 
     config = get_config()
     config.workdir = config.model.path = "x"
-    return replace(parse(config.to_dict()).phase(name), remat="keep_all", **changes)
+    chosen = parse(config.to_dict()).phases[name]
+    return PHASES[name], replace(chosen, **{"remat": "keep_all"} | changes)

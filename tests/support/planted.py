@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
 ATTACK = (
@@ -37,7 +38,6 @@ def node(
     name: str, chain: tuple[str, ...], path: tuple[int, ...], right: bool, **changes: Any
 ) -> dict[str, Any]:
     """A row of the trees; a right node answers 18, a wrong one 19."""
-    leaf = len(path) == len(chain)
     role = chain[len(path) - 1]
     return {
         "question_id": name,
@@ -53,9 +53,7 @@ def node(
         "finish_reason": "stop",
         "answer": str(19 - right),
         "status": "correct" if right else "wrong",
-        "reward": float(right) if leaf else None,
-        "value": float(right) if leaf else 0.5,
-        "label": leaf and right,
+        "score": float(right),
     } | changes
 
 
@@ -71,18 +69,12 @@ def tree(
 ) -> list[dict[str, Any]]:
     """The full tree of `name` in which the nodes that `rule` names are right."""
     paths = [p for depth in range(len(chain)) for p in product(range(n), repeat=depth + 1)]
-    rows = {path: node(name, chain, path, rule(path), **changes) for path in paths}
-    for path in reversed(paths):
-        below = [rows[(*path, i)]["value"] for i in range(n) if (*path, i) in rows]
-        if below:
-            rows[path]["value"] = math.fsum(below) / n
-        rows[path]["label"] = rows[path]["value"] > 0.5
-    return list(rows.values())
+    return [node(name, chain, path, rule(path), **changes) for path in paths]
 
 
 def write_trees(folder: Path, *trees: list[dict[str, Any]], shard: int = 0) -> None:
     rows = [row for rows in trees for row in rows]
-    shards.write(folder / f"shard-{shard:05}.parquet", rows, shards.SCHEMA)
+    shards.write(folder / f"shard-{shard:05}.parquet", rows, records.SCHEMA)
 
 
 def results(systems: dict[str, tuple[Any, ...]], paired: list[dict[str, Any]]) -> dict[str, Any]:
@@ -171,7 +163,12 @@ def write_run(folder: Path) -> None:
                 "data": {"task": "arithmetic", "train_questions": 600, "eval_questions": 500},
                 "chain": list(CHAIN),
                 "roles": {role: {"prompt": PROMPT.format(role), "branching": 3} for role in CHAIN},
-                "credit": {"threshold": 0.5, "shuffle_rewards": False},
+                "credit": {
+                    "threshold": 0.5,
+                    "shuffle_rewards": False,
+                    "max_positives_per_parent": 3,
+                    "max_pairs_per_parent": 2,
+                },
             },
             "command": COMMAND,
             "versions": {"jax": "0.10.2", "flax": "0.12.8"},

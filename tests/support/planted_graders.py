@@ -3,10 +3,11 @@
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.task import Choices
+from malt_jax.types import Question
 
 
 def hangs(answer: str, choices: Choices) -> Rules:
@@ -55,6 +56,46 @@ def _print(completion: str) -> str:
     print('["correct", "planted", "", ""]', flush=True)
     os.write(1, b'["correct", "planted", "", ""]\n')
     return "1"
+
+
+def counts(answer: str, choices: Choices) -> Rules:
+    """Notes in the file that the reference names that it was asked for; all is right."""
+    with open(answer, "a") as file:
+        file.write("x")
+    return Rules("", _marked, lambda text: text, lambda text: text, lambda text, truth: True)
+
+
+def _marked(text: str) -> str | None:
+    return None if text == "unreadable" else text
+
+
+def refuses(answer: str, choices: Choices) -> Rules:
+    """Cannot read the reference "bad", nor judge the completion "bad"."""
+    if answer == "bad":
+        raise ValueError("planted: a bad reference")
+    return _reading(_refuse)
+
+
+def _refuse(completion: str) -> str:
+    if completion == "bad":
+        raise ValueError("planted: a bad completion")
+    return completion
+
+
+def scores(completions: Sequence[str], questions: Sequence[Question]) -> list[float]:
+    """A task's own grader: the number that a completion is; "exit" ends the process, "spin" takes
+    for ever, "short" gives a score too few."""
+    given = []
+    for completion in completions:
+        _hang(_die(completion))
+        given.append(float(completion) if completion != "short" else 0.0)
+    return given[: len(given) - ("short" in completions)]
+
+
+def asks(completions: Sequence[str], questions: Sequence[Question]) -> list[float]:
+    """Right where a completion says the question, the reference and the first choice."""
+    said = [f"{q.text} {q.answer} {q.choices[0][1]}" for q in questions]
+    return [float(text == right) for text, right in zip(completions, said, strict=True)]
 
 
 def warm_up_fails() -> None:

@@ -8,7 +8,7 @@ import small
 
 from malt_jax.models import lora
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import tree
+from malt_jax.rollout.keys import node_keys
 from malt_jax.runtime import mesh
 from malt_jax.sampler import (
     Completion,
@@ -32,7 +32,8 @@ def sampler(rows: int = 12, stop_ids: tuple[int, ...] = (STOP,), kv_gib: float =
 def requests(n: int = 10, children: int = 3, new: int = 24, longest: int = 150) -> list[Request]:
     rng = np.random.default_rng(0)
     prompts = [rng.integers(4, 100, rng.integers(5, longest)).tolist() for _ in range(n)]
-    keys = tree.node_keys(0, "test", [(str(i), ()) for i in range(n)], children)
+    paths = [(child,) for child in range(children)]
+    keys = [node_keys(0, "test", str(i), paths) for i in range(n)]
     return [Request(p, k, new, tag=i) for i, (p, k) in enumerate(zip(prompts, keys, strict=True))]
 
 

@@ -3,8 +3,11 @@
 import small
 
 from malt_jax import tasks
-from malt_jax.rollout import tree
+from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
+from malt_jax.rollout.strategies.full_tree import full_tree
+from malt_jax.rollout.team import Team
+from malt_jax.rollout.tree import Node
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.types import Question
@@ -22,35 +25,43 @@ ROLES = (
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
 
 
-def team(rows: int = 12) -> tree.Team:
+def team(rows: int = 12) -> Team:
     model = small.model(scale=4.0)
     tokenizer = small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), rows, tokenizer.stop_ids, tokenizer.pad_id
     )
     task = tasks.get("arithmetic")
-    return tree.Team(sampler, tokenizer, ROLES, {}, task, Sampling(1.0), 0, "collect")
+    return Team(sampler, tokenizer, ROLES, {}, task, Sampling(1.0), 0, "collect")
 
 
-def trees(one: tree.Team, questions=QUESTIONS) -> dict[str, list[list[tree.Node]]]:
-    return {question.id: levels for question, levels in tree.expand(one, questions)}
+def trees(playing: Team, questions=QUESTIONS, **named) -> dict[str, list[list[Node]]]:
+    """The questions' full trees, a list of nodes a depth."""
+    whole = driver.expand(full_tree(playing), questions, **named)
+    return {tree.question.id: by_depth(tree.nodes) for tree in whole}
+
+
+def by_depth(nodes: list[Node]) -> list[list[Node]]:
+    depths = range(1 + max(node.depth for node in nodes))
+    return [[node for node in nodes if node.depth == depth] for depth in depths]
 
 
 def grow_nothing(directory, calls, part=hosts.ALL):
     """Shards of two questions, a node each, which `calls` hears of."""
 
-    def grow_trees(pending, progress):
+    def grow_rows(pending, progress):
         calls.append([question.id for question in pending])
         for i in range(0, len(pending), 2):
             yield [
-                dict.fromkeys(shards.SCHEMA.names) | {"question_id": question.id}
+                dict.fromkeys(records.SCHEMA.names) | {"question_id": question.id}
                 for question in pending[i : i + 2]
             ]
 
     shards.grow(
         directory,
         QUESTIONS,
-        grow_trees,
+        grow_rows,
+        records.SCHEMA,
         per_shard=2,
         nodes_per_question=1,
         title="test",

@@ -11,15 +11,14 @@ import prm800k
 import pytest
 
 from malt_jax import tasks
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax.grading import Sample, grade, verdict
 from malt_jax.tasks import math
 
 MATH = tasks.get("math")
 
 
 def ours(answer: str, reference: str) -> bool:
-    return MATH.grade(f"\\boxed{{{answer}}}", reference).status == "correct"
+    return verdict(MATH, f"\\boxed{{{answer}}}", reference).status == "correct"
 
 
 def math_verify(answer: str, reference: str) -> bool:
@@ -55,8 +54,8 @@ def test_agreement_of_the_three_with_the_truth(capsys: pytest.CaptureFixture[str
         "PRM800K-style": prm800k.grade,
     }
     counts = {}
-    for name, grade in graders.items():
-        verdicts = [(grade(a, b), truth) for a, b, truth in hard_cases.ALL]
+    for name, judge in graders.items():
+        verdicts = [(judge(a, b), truth) for a, b, truth in hard_cases.ALL]
         counts[name] = (
             sum(found == truth for found, truth in verdicts),
             sum(found and not truth for found, truth in verdicts),
@@ -94,7 +93,7 @@ def test_real_references_in_other_spellings(file: str, how: str, shared_data: Pa
     rows = map(json.loads, (shared_data / "math" / file).read_text().splitlines())
     references = [math.reference(math.read_row(row).answer) for row in rows]
     samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in references if t]
-    found = isolation.grade(MATH, samples)
+    found = grade(MATH, samples)
     wrong = [s for s, v in zip(samples, found, strict=True) if v.status != "correct"]
     assert not wrong
 
@@ -121,7 +120,7 @@ def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> 
     faulty = {t: FAULTS[how](t) for t in sorted(references)}
     samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
     assert len(samples) > 2
-    found = isolation.grade(MATH, samples)
+    found = grade(MATH, samples)
     assert {v.status for v in found} <= {"wrong", "unparseable"}, [
         s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
     ]
@@ -134,7 +133,7 @@ def test_different_references_are_not_equal(shared_data: Path) -> None:
     references = sorted({math.reference(math.read_row(row).answer) or "" for row in rows})
     samples = [Sample(f"\\boxed{{{a}}}", b) for a in references for b in references if a < b]
     samples = samples[:: max(1, len(samples) // 4000)]
-    found = isolation.grade(MATH, samples)
+    found = grade(MATH, samples)
     assert not any(v.status == "unknown" for v in found)
-    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.reward]
+    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.score]
     assert equal == []

@@ -1,10 +1,13 @@
 """The multiple-choice grader: letters, texts, and both."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 
 CHOICES = (
     ("A", "bank"),
@@ -13,7 +16,7 @@ CHOICES = (
     ("D", "mall"),
     ("E", "Mall"),
 )
-grade = tasks.get("csqa").grade
+grade = partial(verdict, tasks.get("csqa"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tasks.test_published_data import published
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 from malt_jax.tasks import equations, numeric
 
 TASK = tasks.get("mawps_equations")
@@ -82,14 +83,14 @@ def test_any_text_has_a_value_or_none(text: str) -> None:
     ],
 )
 def test_grades_are_of_values(completion: str, status: str, answer: str) -> None:
-    found = TASK.grade(completion, "7.0")
+    found = verdict(TASK, completion, "7.0")
     assert (found.status, found.answer) == (status, answer)
-    assert TASK.lenient(completion, "7.0").status == status
+    assert verdict(TASK, completion, "7.0", leniently=True).status == status
 
 
 def test_a_line_that_was_cut_short_is_no_answer() -> None:
-    assert TASK.grade("12 - 5", "7", truncated=True).status == "truncated"
-    assert TASK.lenient("12 - 5", "7").status == "correct"
+    assert verdict(TASK, "12 - 5", "7", truncated=True).status == "truncated"
+    assert verdict(TASK, "12 - 5", "7", leniently=True).status == "correct"
 
 
 def test_a_worked_solution_is_the_expression_alone() -> None:
@@ -102,5 +103,5 @@ def test_how_many_published_solutions_give_their_answer() -> None:
     """The others' answers are rounded, up to whole tables, say; a warm start leaves them out."""
     questions = [TASK.read_row(row) for row in published("mawps/train.json")]
     solved = [q for q in questions if q.solution]
-    right = sum(TASK.grade(q.solution, q.answer).status == "correct" for q in solved)
+    right = sum(verdict(TASK, q.solution, q.answer).status == "correct" for q in solved)
     assert (len(solved), right) == (1879, 1829)

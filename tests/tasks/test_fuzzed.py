@@ -7,9 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from malt_jax import tasks
-from malt_jax.grading import isolation
-from malt_jax.grading.isolation import Sample
+from malt_jax import grading, tasks
+from malt_jax.grading import Sample
 from malt_jax.tasks import extract
 from malt_jax.tasks.rows import MAX_LINE
 
@@ -39,11 +38,19 @@ def graded(name: str, sample: Sample) -> str:
     where it can be stopped."""
     task = tasks.get(name)
     if name == "math":
-        (grade,) = isolation.grade(task, [sample])
+        (grade,) = grading.grade(task, [sample])
     else:
-        completion, answer, truncated, choices = sample
-        assert task.lenient(completion, answer, choices=choices).status in VERDICTS
-        grade = task.grade(completion, answer, truncated=truncated, choices=choices)
+        completion, answer, truncated, choices, _ = sample
+        for leniently in (True, False):
+            grade = grading.verdict(
+                task,
+                completion,
+                answer,
+                truncated=truncated,
+                choices=choices,
+                leniently=leniently,
+            )
+            assert grade.status in VERDICTS
     assert bool(grade.answer) == (grade.status in {"correct", "wrong"})
     return grade.status
 

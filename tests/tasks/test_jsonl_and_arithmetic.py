@@ -1,8 +1,11 @@
 """The grader of anybody's file, the generated task, and the table of tasks."""
 
+from functools import partial
+
 import pytest
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 from malt_jax.tasks import arithmetic
 
 NAMES = ["gsm8k", "math", "csqa", "mawps", "svamp", "arithmetic", "jsonl"]
@@ -39,12 +42,12 @@ def test_an_unknown_task_is_refused() -> None:
 def test_jsonl_grades_numbers_by_value_and_text_by_wording(
     completion: str, reference: str, status: str, answer: str
 ) -> None:
-    verdict = tasks.get("jsonl").grade(completion, reference)
-    assert (verdict.status, verdict.answer) == (status, answer)
+    found = verdict(tasks.get("jsonl"), completion, reference)
+    assert (found.status, found.answer) == (status, answer)
 
 
 def test_jsonl_truncation() -> None:
-    grade = tasks.get("jsonl").grade
+    grade = partial(verdict, tasks.get("jsonl"))
     assert grade("the answer is Rome", "Rome", truncated=True).status == "truncated"
     assert grade("Final Answer: Rome", "Rome", truncated=True).status == "correct"
 

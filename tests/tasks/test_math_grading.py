@@ -1,16 +1,18 @@
 """The MATH grader: canonical forms, symbolic equality and its limits."""
 
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 from malt_jax.tasks import math
 from malt_jax.types import Grade
 
-grade = tasks.get("math").grade
+grade = partial(verdict, tasks.get("math"))
 
 EQUAL = [
     ("Final Answer: $\\frac12$", "0.5"),

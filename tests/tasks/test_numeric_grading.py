@@ -1,16 +1,18 @@
 """The numeric grader: a table of hard cases worked out by hand, and properties."""
 
 from fractions import Fraction
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 from malt_jax.tasks import numeric
 from malt_jax.types import Grade
 
-grade = tasks.get("gsm8k").grade
+grade = partial(verdict, tasks.get("gsm8k"))
 
 EIGHTEEN = [
     ("Final Answer: 18", "final_answer"),

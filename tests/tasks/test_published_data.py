@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from malt_jax import tasks
+from malt_jax.grading import verdict
 from malt_jax.tasks.extract import marked
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -47,8 +48,8 @@ def test_every_reference_graded_against_itself_is_correct(file: str) -> None:
         completions += [question.solution] if question.solution else []
         canonical = task.reference(question.answer, question.choices)
         for completion in completions:
-            verdict = task.grade(completion, question.answer, choices=question.choices)
-            assert (verdict.status, verdict.answer) == ("correct", canonical), (row, completion)
+            grade = verdict(task, completion, question.answer, choices=question.choices)
+            assert (grade.status, grade.answer) == ("correct", canonical), (row, completion)
 
 
 def test_how_many_rows_have_a_worked_solution() -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from configs.base import get_config
 from malt_jax.config import settings
 from malt_jax.models import gguf
-from malt_jax.rollout import debate, roles
+from malt_jax.recipe import parse
+from malt_jax.rollout import roles
+from malt_jax.rollout.strategies import debate
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
 
@@ -40,7 +42,7 @@ def tokenizer(request, smollm2_gguf, wheel_file, tmp_path_factory) -> Tokenizer:
 def chain() -> tuple[tuple[roles.Role, ...], settings.Settings]:
     config = get_config().to_dict()
     config["model"]["path"] = "none"
-    parsed = settings.parse(config)
+    parsed = parse(config)
     return roles.chain(parsed), parsed
 
 

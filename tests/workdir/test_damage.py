@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from malt_jax.learn import datasets
-from malt_jax.workdir import run_record, shards, storage
+from malt_jax.learn.phases import PHASES
+from malt_jax.workdir import shards, storage
 
 ROWS = [
     {
@@ -26,7 +26,7 @@ ROWS = [
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "sft.parquet"
-    shards.write(path, ROWS, datasets.SFT_SCHEMA)
+    shards.write(path, ROWS, PHASES["sft"].schema)
     assert len(shards.read_one(path)) == 40
     return path
 
@@ -71,7 +71,7 @@ def test_the_checksum_is_one_that_sha256sum_reads(file: Path):
 
 
 def test_a_file_replaced_has_the_new_checksum(file: Path):
-    shards.write(file, ROWS[:3], datasets.SFT_SCHEMA)
+    shards.write(file, ROWS[:3], PHASES["sft"].schema)
     assert len(shards.read_one(file)) == 3
 
 
@@ -82,7 +82,7 @@ def test_a_kill_between_the_two_files_leaves_no_file(tmp_path: Path, monkeypatch
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_record.storage, "_note_digest", killed)
+    monkeypatch.setattr(storage, "_note_digest", killed)
     with pytest.raises(KeyboardInterrupt), storage.written_whole(path, checked=True) as stream:
         stream.write(b"x")
     assert not path.exists()

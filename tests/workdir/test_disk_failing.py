@@ -20,12 +20,12 @@ from recipes import change, good
 from whole import ROOT, TINY, command, products, run
 
 from malt_jax import report
-from malt_jax.config import settings
 from malt_jax.evaluate import audit, evaluation
 from malt_jax.learn import datasets, metrics
-from malt_jax.stages import collect, job, train
+from malt_jax.recipe import parse
+from malt_jax.stages import claim, collect, job, train
 from malt_jax.types import Question
-from malt_jax.workdir import checkpoints, lock, run_record, storage
+from malt_jax.workdir import checkpoints, lock, storage
 
 QUESTIONS = [Question(f"q{i}", f"{i}-{i}", "0") for i in range(4)]
 CHANGES = {
@@ -121,14 +121,14 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     config = good()
     for key, value in CHANGES.items():
         change(config, key, value)
-    parsed = settings.parse(config)
+    parsed = parse(config)
     one = job.Job(parsed, collects=False)
     team = replace(one.team, sampler=instant(one.team))
     monkeypatch.setattr(train, "fit", fit)
 
     def through(workdir: Path) -> None:
         with lock.sole(workdir):
-            run_record.claim(workdir, config)
+            claim(workdir, config)
             collect.run(workdir, parsed, team, QUESTIONS)
             datasets.run(workdir, parsed)
             train.run(workdir, parsed, one.model, one.mesh)

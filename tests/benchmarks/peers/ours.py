@@ -1,4 +1,4 @@
-"""malt_jax: any prompts through its sampler, and whole trees through `tree.expand`.
+"""malt_jax: any prompts through its sampler, and whole trees through `driver.expand`.
 
 python -m benchmarks.peers.ours DIRECTORY DATA QUESTIONS LIMIT
 """
@@ -16,7 +16,10 @@ from benchmarks import workload
 from benchmarks.peers.serving import serve
 from malt_jax import models
 from malt_jax.models import lora
-from malt_jax.rollout import tree
+from malt_jax.rollout import driver
+from malt_jax.rollout.keys import node_keys
+from malt_jax.rollout.strategies.full_tree import full_tree
+from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling, Work
 
@@ -51,8 +54,8 @@ class Engine:
     def sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """All completions of a request, a list a prompt."""
         started = time.perf_counter()
-        names = [(str(i), ()) for i in range(len(request["prompts"]))]
-        keys = tree.node_keys(request["seed"], "benchmark", names, request["n"])
+        paths, seed = [(child,) for child in range(request["n"])], request["seed"]
+        keys = [node_keys(seed, "benchmark", str(i), paths) for i in range(len(request["prompts"]))]
         sampler = dataclasses.replace(self.sampler, stop_ids=tuple(request["stop_ids"]))
         limit = request["max_new_tokens"]
         asked = enumerate(zip(request["prompts"], keys, strict=True))
@@ -66,7 +69,7 @@ class Engine:
         """The questions' trees: parents as the driver counts them, and the mean number of rows a
         decoding step worked on. The seconds include text handling; those of programs that had to
         be compiled are told apart."""
-        team = tree.Team(
+        team = Team(
             sampler=self.sampler,
             tokenizer=self.work.tokenizer,
             roles=self.work.roles,
@@ -77,15 +80,16 @@ class Engine:
             stream="benchmark",
         )
         started, work, before = time.perf_counter(), Work(), len(_COMPILED)
-        trees = [levels for _, levels in tree.expand(team, self.work.questions, work=work)]
+        trees = list(driver.expand(full_tree(team), self.work.questions, work=work))
         compiling = sum(_COMPILED[before:])
         seconds = time.perf_counter() - started - compiling
         parents = []
-        for levels in trees:
-            for nodes, role in zip(levels, self.work.roles, strict=True):
-                for i in range(0, len(nodes), role.branching):
-                    rows = [node.completion.tokens for node in nodes[i : i + role.branching]]
-                    parents.append((nodes[i].prompt, rows))
+        for tree in trees:
+            siblings: dict[Any, list[Any]] = {}
+            for node in tree.nodes:
+                siblings.setdefault(node.parent, []).append(node)
+            for nodes in siblings.values():
+                parents.append((nodes[0].prompt, [node.completion.tokens for node in nodes]))
         live = work.decoded / work.steps
         print(f"{work.summary()}; {compiling:.1f} s compiling", file=sys.stderr, flush=True)
         return {

@@ -17,10 +17,11 @@ from benchmarks.peers.serving import serve
 from benchmarks.peers.training_job import Job
 from configs.base import get_config
 from malt_jax import models
-from malt_jax.config import settings
-from malt_jax.learn import datasets, examples, objectives, optim, steps
+from malt_jax.learn import examples, optim, steps
 from malt_jax.learn.packing import plan
+from malt_jax.learn.phases import PHASES
 from malt_jax.models import Model, lora
+from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 from malt_jax.workdir import shards
 
@@ -33,21 +34,20 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
     the loss of each step, and what is compared once. The adapter is fresh at first; references are
     computed here."""
     config = get_config()
-    phase = config[job.phase]
-    phase.learning_rate, phase.clip_norm, phase.batch = job.learning_rate, job.clip_norm, job.batch
-    phase.warmup, phase.epochs, phase.remat = 0.0, 1, REMAT
+    phase, group = PHASES[job.phase], config[job.phase]
+    group.learning_rate, group.clip_norm, group.batch = job.learning_rate, job.clip_norm, job.batch
+    group.warmup, group.epochs, group.remat = 0.0, 1, REMAT
     config.dpo.beta = job.beta
     config.data.task, config.model.path = "gsm8k", model.source
-    wanted = settings.parse(config.to_dict()).phase(job.phase)
+    wanted = parse(config.to_dict()).phases[job.phase]
     mesh = meshes.make()
     adapter = lora.init(model.config, jax.random.key(0), rank=job.rank, alpha=job.alpha)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{job.phase}.parquet"
-        schema = datasets.SFT_SCHEMA if job.phase == "sft" else datasets.DPO_SCHEMA
-        shards.write(path, _rows(job, count), schema)
+        shards.write(path, _rows(job, count), phase.schema)
         cache = Path(folder) / "reference.npz"
         data, _ = examples.load(
-            path, cache, model, mesh, adapter, batch=job.batch, share=0.0, seed=0
+            path, cache, phase, model, mesh, adapter, batch=job.batch, share=0.0, seed=0
         )
     order = plan(
         data.examples, batch=job.batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh)
@@ -62,17 +62,17 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
         clip_norm=job.clip_norm,
     )
     state = steps.init(tx, adapter, mesh)
-    loss = objectives.loss(wanted)
+    loss = phase.loss(wanted)
     step = steps.training(model.config, tx, loss, state, remat=wanted.remat)
     about: dict[str, Any] = {"parameters": sum(x.size for x in jax.tree.leaves(adapter))}
     if job.phase == "dpo":  # the fresh adapter's own, for it changes nothing yet
-        about["logps"] = data.reference.mean(0).tolist()
+        about["logps"] = data.arrays["reference"].mean(0).tolist()
 
     def epoch() -> tuple[list[float], dict[str, Any]]:
         nonlocal state
         found = []
         for i in range(len(order)):
-            batches, extra = data.step(wanted, order, i, model.tokenizer.pad_id)
+            batches, extra = data.step(phase, order, i, model.tokenizer.pad_id)
             state, metrics = step(model.params, state, *steps.place(mesh, batches, extra))
             found.append(float(metrics["loss"]))
         return found, about

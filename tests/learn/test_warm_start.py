@@ -9,6 +9,7 @@ import small
 
 from malt_jax import tasks
 from malt_jax.learn import warm_start
+from malt_jax.rollout import records
 from malt_jax.rollout.roles import Role, prompt_ids
 from malt_jax.types import Question
 from malt_jax.workdir import shards
@@ -85,7 +86,7 @@ def test_prompts_show_what_was_written_in_the_question_s_tree(tmp_path: Path) ->
         {"question_id": RIGHT.id, "role": role, "path": path, "completion": completion}
         for role, path, completion in nodes
     ]
-    shards.write(tmp_path / "trees" / "shard-00000.parquet", tree, shards.SCHEMA)
+    shards.write(tmp_path / "trees" / "shard-00000.parquet", tree, records.SCHEMA)
     asked = [RIGHT, second]
     warm_start.run(tmp_path, chain, ("generator",), TASK, tokenizer, asked)
     rows = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()

@@ -3,19 +3,19 @@
 import json
 import logging
 import math
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
-from objectives_of import adapter, dpo
+from preferences import adapter, dpo
 from safetensors.numpy import load_file
-from training import MODEL, metrics, recipe, write_data
+from training import MODEL, metrics, recipe, with_phase, write_data
 
 from malt_jax.learn import examples, logprobs, loop, steps, validation
 from malt_jax.learn.packing import plan
+from malt_jax.learn.phases import PHASES
 from malt_jax.runtime import mesh
 from malt_jax.stages import train
 from malt_jax.workdir import checkpoints
@@ -41,14 +41,17 @@ def test_never_all_and_with_share_0_none():
 
 
 def test_kto_takes_a_completion_of_another_question_of_its_side_that_fits():
-    def row(prompt: int, completion: int) -> dict:
-        return {"prompt_token_ids": [1] * prompt, "completion_token_ids": [1] * completion}
+    def row(i: int, question: str, prompt: int, length: int) -> dict:
+        tokens = {"prompt_token_ids": [1] * prompt, "completion_token_ids": [i] * length}
+        return {"question_id": question} | tokens
 
-    rows = [row(2, 3), row(2, 3), row(9, 1), row(2, 9), row(2, 1)]
-    questions = np.array(["a", "a", "b", "c", "d"])
+    sizes = [("a", 2, 3), ("a", 2, 3), ("b", 9, 1), ("c", 2, 9), ("d", 2, 1)]
+    rows = [row(i, *size) for i, size in enumerate(sizes)]
     out = np.array([False, False, False, False, True])
     # b's prompt leaves no room for c's completion; d has nobody on its side.
-    assert examples.mismatched(rows, questions, out, context=12) == [2, 2, 0, 0, 4]
+    completions = PHASES["kto"].completions(rows, out, 12)
+    assert [own for own, _ in completions] == [row["completion_token_ids"] for row in rows]
+    assert [other[0] for _, other in completions] == [2, 2, 0, 0, 4]
 
 
 @pytest.mark.parametrize(
@@ -73,9 +76,11 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     write_data(tmp_path)
     monkeypatch.setattr(logprobs, "CHUNK", 4)
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
-    load = {"batch": 4, "share": 0.0, "seed": 0}
-    data, _ = examples.load(path, tmp_path / "cache", MODEL, mesh.make(), adapter(0), **load)
-    evaluate = validation.evaluator(recipe().sft, MODEL, mesh.make(), adapter(2), data)
+    load, phase = {"batch": 4, "share": 0.0, "seed": 0}, PHASES["sft"]
+    cache = tmp_path / "cache"
+    data, _ = examples.load(path, cache, phase, MODEL, mesh.make(), adapter(0), **load)
+    chosen = recipe().phases["sft"]
+    evaluate = validation.evaluator(phase, chosen, MODEL, mesh.make(), adapter(2), data)
     found = evaluate(adapter(1))
     one, total = data.examples, 0.0
     for i in range(len(one)):
@@ -172,9 +177,8 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
 ):
     """In one compilation of the step and one of the evaluation."""
     write_data(tmp_path)
-    settings = replace(
-        recipe(("dpo",)), dpo=dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4)
-    )
+    chosen = dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4)
+    settings = with_phase(recipe(("dpo",)), "dpo", chosen)
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.run(tmp_path, settings, MODEL, mesh.make())
     for program in ("step", "evaluate"):
@@ -190,7 +194,8 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     assert 0 <= first["padding"] < 1
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
     load = {"batch": 4, "share": 0.3, "seed": 0}
-    one, other = examples.load(path, tmp_path / "cache", MODEL, mesh.make(), adapter(0), **load)
+    args = (path, tmp_path / "cache", PHASES["dpo"], MODEL, mesh.make(), adapter(0))
+    one, other = examples.load(*args, **load)
     assert not set(one.questions) & set(other.questions)
     assert len(one) + len(other) == 10
     epoch = [row["tokens"] for row in rows if not row.get("eval")][: -(-len(one) // 4)]
@@ -201,11 +206,11 @@ def test_the_reference_is_computed_once(tmp_path, monkeypatch):
     write_data(tmp_path)
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
     load = {"batch": 4, "share": 0.0, "seed": 0}
-    args = (path, tmp_path / "reference.npz", MODEL, mesh.make())
+    args = (path, tmp_path / "reference.npz", PHASES["dpo"], MODEL, mesh.make())
     first, _ = examples.load(*args, adapter(1), **load)
     monkeypatch.setattr(examples, "sequence_logprobs", None)
     again, _ = examples.load(*args, adapter(1), **load)
-    np.testing.assert_array_equal(first.reference, again.reference)
+    np.testing.assert_array_equal(first.arrays["reference"], again.arrays["reference"])
     with pytest.raises(TypeError):
         examples.load(*args, adapter(2), **load)
 

@@ -35,7 +35,8 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_written_out(tmp_path,
     assert [row["nonfinite"] for row in rows] == [0, 0, 1, 1, 1, 1, 1, 1, 1]
     assert rows[2]["loss"] is None
     # The schedule goes on where it was: nothing is skipped, and step 4 has the rate of step 3.
-    rate = optim.schedule(settings.sft.learning_rate, 9, settings.sft.warmup)
+    chosen = settings.phases["sft"]
+    rate = optim.schedule(chosen.learning_rate, 9, chosen.warmup)
     wanted = [float(rate(i)) for i in (0, 1, 2, 2, 3, 4, 5, 6, 7)]
     assert [row["lr"] for row in rows] == wanted
     folder = tmp_path / "checkpoints" / "refiner" / "sft"

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
-from objectives_of import BETA, LOG2, adapter, dpo
-from training import MODEL, metrics, recipe, write_data
+from preferences import BETA, LOG2, adapter, dpo
+from training import MODEL, metrics, recipe, with_phase, write_data
 
-from malt_jax.learn import examples, losses, objectives, steps
+from malt_jax.learn import examples, losses, steps
 from malt_jax.learn.packing import plan
+from malt_jax.learn.phases import PHASES
 from malt_jax.runtime import mesh
 from malt_jax.stages import train
 
@@ -30,7 +31,7 @@ FIRST = {
 @pytest.mark.parametrize("kind", FIRST)
 def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
     write_data(tmp_path)
-    settings = replace(recipe(("dpo",), batch=10), dpo=dpo(kind, batch=10, epochs=6))
+    settings = with_phase(recipe(("dpo",)), "dpo", dpo(kind, batch=10, epochs=6))
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = metrics(tmp_path, "dpo")
     assert rows[0]["loss"] == pytest.approx(FIRST[kind], rel=1e-4)
@@ -42,7 +43,8 @@ def test_kto_trains_from_its_literal(tmp_path):
     """4 of 10 rows are desirable: (4 x 2.0 + 6 x 0.5) / 10 times sigmoid(0)."""
     write_data(tmp_path)
     settings = recipe(("kto",), batch=10, epochs=12)
-    settings = replace(settings, kto=replace(settings.kto, desirable=2.0, undesirable=0.5))
+    weights = replace(settings.phases["kto"], desirable=2.0, undesirable=0.5)
+    settings = with_phase(settings, "kto", weights)
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = metrics(tmp_path, "kto")
     assert rows[0]["loss"] == pytest.approx(1.1 / 2, rel=1e-4)
@@ -63,40 +65,43 @@ def data(tmp_path_factory):
         name: load(
             folder / "datasets" / "refiner" / f"{name}.parquet",
             folder / f"{name}.npz",
+            phase,
             reference=reference,
         )[0]
-        for name in ("sft", "dpo", "kto")
+        for name, phase in PHASES.items()
     }
 
 
-def evaluated(settings, data, batch: int, accumulate: int) -> dict[str, float]:
+def evaluated(name: str, settings, data, batch: int, accumulate: int) -> dict[str, float]:
+    """A phase's metrics on its examples in `data`, by name."""
+    phase, data = PHASES[name], data[name]
     order = plan(data.examples, batch=batch, accumulate=accumulate, epochs=1, seed=[0])
-    inputs = steps.place(mesh.make(), *data.step(settings, order, 0, MODEL.tokenizer.pad_id))
-    evaluate = steps.evaluation(MODEL.config, objectives.loss(settings))
-    found = evaluate(MODEL.params, adapter(2), adapter(3), *inputs)
-    return {name: float(value) for name, value in found.items()}
+    inputs = steps.place(mesh.make(), *data.step(phase, order, 0, MODEL.tokenizer.pad_id))
+    evaluate = steps.evaluation(MODEL.config, phase.loss(settings))
+    scores = evaluate(MODEL.params, adapter(2), adapter(3), *inputs)
+    return {name: float(value) for name, value in scores.items()}
 
 
 @pytest.mark.parametrize(
-    ("phase", "settings"), [("sft", recipe().sft), ("dpo", dpo("ipo", rpo_alpha=0.7))]
+    ("phase", "settings"), [("sft", recipe().phases["sft"]), ("dpo", dpo("ipo", rpo_alpha=0.7))]
 )
 def test_a_step_in_eight_parts_is_the_step(phase, settings, data):
     """The added SFT term is a mean over the step's tokens, so its denominator is of all eight."""
-    whole, parts = (evaluated(settings, data[phase], *split) for split in ((16, 1), (2, 8)))
+    whole, parts = (evaluated(phase, settings, data, *split) for split in ((16, 1), (2, 8)))
     assert whole == pytest.approx(parts, rel=1e-4)
 
 
 def test_the_added_sft_term_is_a_mean_over_chosen_tokens(data):
-    plain, added = (evaluated(dpo("hinge", rpo_alpha=a), data["dpo"], 16, 1) for a in (0.0, 0.5))
+    plain, added = (evaluated("dpo", dpo("hinge", rpo_alpha=a), data, 16, 1) for a in (0.0, 0.5))
     assert added["loss"] - plain["loss"] == pytest.approx(0.5 * plain["nll"], rel=1e-3)
-    sft = evaluated(recipe().sft, data["sft"], 16, 1)
+    sft = evaluated("sft", recipe().phases["sft"], data, 16, 1)
     assert plain["nll"] == pytest.approx(sft["loss"], rel=1e-4)  # the chosen are SFT's rows here
 
 
 def test_kto_is_the_loss_of_whole_sequences_alone(data):
     """Each completion and each mismatched one in a row of its own, through the pure function."""
-    settings = recipe().kto
-    found = evaluated(settings, data["kto"], 16, 1)
+    settings = recipe().phases["kto"]
+    found = evaluated("kto", settings, data, 16, 1)
     one = data["kto"].examples
     sums = np.zeros((2, len(one), 2))
     for i in range(len(one)):
@@ -106,9 +111,9 @@ def test_kto_is_the_loss_of_whole_sequences_alone(data):
             at += length
             for k, seed in enumerate((2, 1)):
                 sums[k, i, c] = logp(adapter(seed), row, length)
-    np.testing.assert_allclose(data["kto"].reference, sums[1], atol=1e-3)
+    np.testing.assert_allclose(data["kto"].arrays["reference"], sums[1], atol=1e-3)
     kl = losses.kl_reference(jnp.array(sums[0, :, 1]), jnp.array(sums[1, :, 1]))
-    rows = losses.Unpaired(sums[0, :, 0], sums[1, :, 0], jnp.array(data["kto"].labels))
+    rows = losses.Unpaired(sums[0, :, 0], sums[1, :, 0], jnp.array(data["kto"].arrays["labels"]))
     want, means = losses.kto_loss(rows, kl, settings.beta)
     assert float(kl) > 0.1
     assert found["loss"] == pytest.approx(float(want), rel=1e-4)

@@ -1,0 +1,201 @@
+"""MALT from the first sample to the trained team: `python examples/malt_in_one_page.py`.
+
+A generator solves, a verifier checks, a refiner answers (arXiv 2412.01928). Every question grows a
+tree of 3 x 3 x 3 samples. The leaves are graded, and a node is worth the mean of its children.
+Nodes above 0.5 become SFT data; a good and a bad child of one parent become a DPO pair. So each
+role learns what made the team right. The tiny model that ships with the package does sums; two CPU
+cores need some minutes. `python -m malt_jax.main` does the same exactly, resumably and on many
+devices; this page is for reading, and takes the shortest way that is still the method.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from malt_jax import credit, models, tasks
+from malt_jax.evaluate.stats import majority
+from malt_jax.learn.losses import Pairs, sigmoid, token_logprobs
+from malt_jax.models import llama, lora
+from malt_jax.runtime import mesh
+from malt_jax.sampler import Request, Sampler, Sampling
+from malt_jax.tasks import arithmetic
+from malt_jax.types import Question
+
+PROMPTS = {  # what the tiny model was pretrained with; a role sees what its prompt names
+    "generator": "Solve: {question}",
+    "verifier": "Check: {question}\n{generator}",
+    "refiner": "Refine: {question}\n{generator}\n{verifier}",
+}
+N, NEW_TOKENS, BATCH, BETA = 3, 48, 32, 0.2
+MODEL = models.load(files("malt_jax") / "tiny" / "model")
+CONFIG, PARAMS, TOKENIZER = MODEL.config, MODEL.params, MODEL.tokenizer
+SAMPLER = Sampler(
+    CONFIG, PARAMS, mesh.make(), 96, TOKENIZER.stop_ids, TOKENIZER.pad_id, siblings=N, kv_gib=0.5
+)
+TASK = tasks.get("arithmetic")
+
+
+class Node(NamedTuple):
+    """One sample: the prompt and completion as token ids, and the texts of its path by role."""
+
+    prompt: list[int]
+    completion: list[int]
+    texts: dict[str, str]
+
+
+def sample(role: str, adapter: Any, paths: list[dict[str, str]], n: int, key: Any) -> list[Node]:
+    """`n` samples of a role for every path of texts, path by path."""
+    seen = [name for name in ("question", *PROMPTS) if f"{{{name}}}" in PROMPTS[role]]
+    fields = [{name: path[name] for name in seen} for path in paths]
+    prompts = [TOKENIZER.prompt(PROMPTS[role], each) for each in fields]
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, (len(paths), n))))
+    requests = (Request(prompt, keys[i], NEW_TOKENS, tag=i) for i, prompt in enumerate(prompts))
+    done = SAMPLER.run(lambda: next(requests, None), [adapter], sampling=Sampling(1.0))
+    completions = {request.tag: children for request, children in done}
+    return [
+        Node(prompts[i], child.tokens, paths[i] | {role: TOKENIZER.decode(child.tokens)})
+        for i in range(len(paths))
+        for child in completions[i]
+    ]
+
+
+def grow(questions: list[Question], adapters: dict, branching: dict, key: Any) -> list[list[Node]]:
+    """The trees of all questions, a list a depth: node i of a depth has parent i // n above it."""
+    paths, levels = [{"question": question.text} for question in questions], []
+    for role, role_key in zip(PROMPTS, jax.random.split(key, len(PROMPTS)), strict=True):
+        levels.append(sample(role, adapters.get(role), paths, branching[role], role_key))
+        paths = [node.texts for node in levels[-1]]
+    return levels
+
+
+def rewards(questions: list[Question], leaves: list[Node]) -> np.ndarray:
+    """1 for a leaf whose final answer is right, else 0: float32[leaves]."""
+    each = len(leaves) // len(questions)
+    grades = [
+        TASK.grade(leaf.texts["refiner"], questions[i // each].answer)
+        for i, leaf in enumerate(leaves)
+    ]
+    return np.array([grade.status == "correct" for grade in grades], np.float32)
+
+
+def positives(nodes: list[Node], values: np.ndarray) -> list[Node]:
+    """SFT data of a role: its samples of value strictly above 0.5."""
+    return [n for n, good in zip(nodes, credit.label(values), strict=True) if good]
+
+
+def pairs(nodes: list[Node], values: np.ndarray) -> list[tuple[Node, Node]]:
+    """DPO data of a role: of every parent with both kinds of children, the best and the worst."""
+    siblings = values.reshape(-1, N)
+    best, worst = siblings.argmax(1), siblings.argmin(1)
+    contrast = credit.label(siblings.max(1)) & ~credit.label(siblings.min(1))
+    return [(nodes[i * N + best[i]], nodes[i * N + worst[i]]) for i in np.flatnonzero(contrast)]
+
+
+def padded(nodes: list[Node], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32[B, width], and which of them are completion: bool[B, width]."""
+    tokens = np.full((len(nodes), width), TOKENIZER.pad_id, np.int32)
+    said = np.zeros(tokens.shape, bool)
+    for row, mask, node in zip(tokens, said, nodes, strict=True):
+        end = len(node.prompt) + len(node.completion)
+        row[:end], mask[len(node.prompt) : end] = node.prompt + node.completion, True
+    return tokens, said
+
+
+def logprobs(adapter: lora.Adapter, tokens: jax.Array, said: jax.Array) -> jax.Array:
+    """log pi(completion | prompt), summed over tokens: float32[B]."""
+    hidden, _ = llama.forward(CONFIG, PARAMS, tokens, jnp.ones_like(said), adapter)
+    logps = token_logprobs(llama.unembed(CONFIG, PARAMS, hidden[:, :-1]), tokens[:, 1:])
+    return jnp.sum(logps * said[:, 1:], -1)  # causal: what is padded on the right changes nothing
+
+
+def sft_loss(adapter: lora.Adapter, batch: tuple) -> jax.Array:
+    """The mean negative log-likelihood of a completion token."""
+    tokens, said = batch
+    return -jnp.sum(logprobs(adapter, tokens, said)) / jnp.sum(said)
+
+
+def dpo_loss(adapter: lora.Adapter, batch: tuple) -> jax.Array:
+    """-log sigmoid(beta h), h the log-ratio of chosen to rejected against the reference, which is
+    the SFT policy (arXiv 2305.18290, equation 7)."""
+    chosen, rejected, ref_chosen, ref_rejected = batch
+    logps = [logprobs(adapter, *side) for side in (chosen, rejected)]
+    counts = [jnp.sum(side[1], -1) for side in (chosen, rejected)]
+    return jnp.mean(sigmoid(Pairs(*logps, ref_chosen, ref_rejected, *counts), beta=BETA))
+
+
+def train(adapter: lora.Adapter, loss: Callable, batches: list, rate: float) -> lora.Adapter:
+    """AdamW over the batches, once."""
+    tx = optax.adamw(optax.cosine_decay_schedule(rate, max(len(batches), 1)))
+
+    @jax.jit
+    def step(adapter: lora.Adapter, state: Any, batch: Any) -> tuple:
+        updates, state = tx.update(jax.grad(loss)(adapter, batch), state, adapter)
+        return optax.apply_updates(adapter, updates), state
+
+    state = tx.init(adapter)
+    for batch in batches:
+        adapter, state = step(adapter, state, batch)
+    return adapter
+
+
+def dealt(rows: list, epochs: int) -> Iterator[list]:
+    """Whole batches of rows in random order."""
+    rng = np.random.default_rng(0)
+    for _ in range(epochs):
+        order = rng.permutation(len(rows))
+        for i in range(0, len(rows) - BATCH + 1, BATCH):
+            yield [rows[j] for j in order[i : i + BATCH]]
+
+
+def learn(role: str, nodes: list[Node], values: np.ndarray, key: Any) -> lora.Adapter:
+    """A role's adapter: SFT on its positives; then, but for the generator, DPO on its pairs."""
+    width = max(len(node.prompt) + len(node.completion) for node in nodes)
+    good, contrast = positives(nodes, values), pairs(nodes, values)
+    print(f"{role}: {len(nodes)} samples, {len(good)} for SFT, {len(contrast)} pairs for DPO")
+    adapter = lora.init(CONFIG, key, rank=8, alpha=16.0)
+    adapter = train(adapter, sft_loss, [padded(rows, width) for rows in dealt(good, 2)], 1.5e-3)
+    if role == "generator":
+        return adapter
+    reference, batches = jax.jit(partial(logprobs, adapter)), []
+    for rows in dealt(contrast, 1):
+        sides = [padded([pair[i] for pair in rows], width) for i in (0, 1)]
+        batches.append((*sides, *(reference(*side) for side in sides)))
+    return train(adapter, dpo_loss, batches, 1e-4)
+
+
+def accuracies(questions: list[Question], adapters: dict, key: Any) -> tuple[float, float]:
+    """How often one pass of the team is right, and how often a majority vote of three is."""
+    leaves = grow(questions, adapters, {"generator": N, "verifier": 1, "refiner": 1}, key)[-1]
+    right = rewards(questions, leaves).reshape(-1, N)
+    answers = [TASK.grade(leaf.texts["refiner"], "0").answer for leaf in leaves]
+    votes = [majority(answers[i : i + N]) or 0 for i in range(0, len(answers), N)]
+    return float(right[:, 0].mean()), float(right[np.arange(len(votes)), votes].mean())
+
+
+def main(train_questions: int = 150, eval_questions: int = 200, seed: int = 0) -> list[tuple]:
+    """Grows trees, trains the three roles and prints the team's accuracy before and after."""
+    training = arithmetic.generate(train_questions, seed, "train")
+    held_out = arithmetic.generate(eval_questions, seed, "eval")
+    tree_key, eval_key, *role_keys = jax.random.split(jax.random.key(seed), 2 + len(PROMPTS))
+    before = accuracies(held_out, {}, eval_key)
+    levels = grow(training, {}, dict.fromkeys(PROMPTS, N), tree_key)
+    scores = rewards(training, levels[-1]).reshape(len(training), N, N, N)
+    values = [np.asarray(depth).ravel() for depth in credit.propagate(scores)]
+    adapters = {
+        role: learn(role, *of_role)
+        for role, *of_role in zip(PROMPTS, levels, values, role_keys, strict=True)
+    }
+    after = accuracies(held_out, adapters, eval_key)
+    for name, (one_pass, vote) in (("untrained", before), ("trained", after)):
+        print(f"{name} team: one pass {one_pass:.1%}, vote of {N} {vote:.1%}")
+    return [before, after]
+
+
+if __name__ == "__main__":
+    main()

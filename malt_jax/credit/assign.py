@@ -1,0 +1,82 @@
+"""From graded samples to their worth: rows of whole trees get a reward, a value and a label.
+
+Nothing of it is stored with the samples, so that another threshold, another rule or the shuffled
+control needs no new sample.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from malt_jax.config.settings import CreditSettings
+from malt_jax.credit.rules import Rule, mean_of_children
+from malt_jax.credit.values import label, shuffle
+
+Row = dict[str, Any]
+
+
+def assign(
+    rows: Sequence[Row], settings: CreditSettings, seed: int, rule: Rule = mean_of_children
+) -> list[Row]:
+    """The rows of a shard's trees, each with its `reward` (a leaf's score), `value` and `label`.
+
+    A row needs `question_id`, `node` (its index in its question's tree), `parent` (that of its
+    parent, -1 at the root) and `score` (in [0, 1], None where there is no verdict). All three are
+    None where no leaf below a node has a score, and `reward` is None at a node with children.
+
+    With `settings.shuffle_rewards` the scores of all leaves of these rows are permuted first, in a
+    way that follows from `seed` and their number; what says how a sample was graded stays as it is.
+
+    Raises ValueError for a row whose parent is not among the rows of its question.
+    """
+    if not rows:
+        return []
+    parents = forest(rows)
+    scores = np.array([row["score"] for row in rows], np.float32)  # None becomes NaN
+    leaves = np.setdiff1d(np.arange(len(rows)), parents)
+    if settings.shuffle_rewards:
+        scores[leaves] = shuffle(jnp.asarray(scores[leaves]), jax.random.key(seed))
+    values = _padded(rule, scores, parents)
+    labels = np.asarray(label(values, settings.threshold))
+    rewards = np.full(len(rows), np.nan, np.float32)
+    rewards[leaves] = scores[leaves]
+    return [
+        row
+        | {
+            "reward": None if np.isnan(reward) else float(reward),
+            "value": None if np.isnan(value) else float(value),
+            "label": None if np.isnan(value) else bool(positive),
+        }
+        for row, reward, value, positive in zip(rows, rewards, values, labels, strict=True)
+    ]
+
+
+def forest(rows: Sequence[Row]) -> np.ndarray:
+    """Each row's parent as an index into the rows: int32[N], -1 at a root. See `assign`."""
+    places = {(row["question_id"], row["node"]): i for i, row in enumerate(rows)}
+    parents = np.full(len(rows), -1, np.int32)
+    for i, row in enumerate(rows):
+        if row["parent"] < 0:
+            continue
+        place = places.get((row["question_id"], row["parent"]))
+        if place is None or row["parent"] >= row["node"]:
+            raise ValueError(
+                f"question {row['question_id']!r}: node {row['node']} has no parent "
+                f"{row['parent']} before it; collect its tree anew"
+            )
+        parents[i] = place
+    return parents
+
+
+def _padded(rule: Rule, scores: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """The rule's values: float32[N]. Roots without a score fill the arrays up to a power of two, so
+    that shards of other sizes need no program of their own."""
+    spare = (1 << (len(scores) - 1).bit_length()) - len(scores)
+    padded = (
+        np.pad(scores, (0, spare), constant_values=np.nan),
+        np.pad(parents, (0, spare), constant_values=-1),
+    )
+    return np.array(rule(*map(jnp.asarray, padded)))[: len(scores)]

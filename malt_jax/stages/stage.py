@@ -1,0 +1,41 @@
+"""What a stage is: a name, what it does, and what it leaves in the work directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from malt_jax.stages.job import Job
+from malt_jax.workdir.outputs import Output
+
+# The settings that shape every sample, of trees and of evaluation alike.
+SAMPLES = (
+    *("seed", "model.*", "data.*", "chain"),
+    *("roles.*.prompt", "roles.*.branching", "roles.*.max_new_tokens"),
+    *("sample.temperature", "sample.top_*", "sample.questions_per_shard"),
+)
+
+
+def known(job: Job) -> None:
+    """Raises ValueError for a task or a system that does not exist, and for prompts that show what
+    no role before them wrote."""
+    _ = job.chain, job.task, job.systems, job.single_agent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a job, which reads what the stages before it left and goes on from what it left
+    itself.
+
+    `run` raises ValueError where a setting, or what lies in the work directory, stands against it;
+    `foresees` does so before any stage of the job has run, for what can be known by then.
+    Of `outputs` only what later stages build on is declared: what is written anew by every run of
+    its stage contradicts no setting.
+    """
+
+    name: str
+    does: str  # for --help, without a full stop
+    run: Callable[[Job], None]
+    outputs: tuple[Output, ...] = ()
+    on_request: bool = False  # not a part of the job unless it is asked for
+    collects: bool = False  # whether it asks the training questions
+    claims: bool = True  # whether it works in the work directory, under the settings given
+    foresees: Callable[[Job], None] = known
