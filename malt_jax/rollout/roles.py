@@ -101,10 +101,11 @@ def question_budget(roles: Sequence[Role], hint: str, context: int, tokenizer: T
 
 def prompt_sizes(roles: Sequence[Role], hint: str, tokenizer: Tokenizer) -> dict[str, int]:
     """The most tokens that each role's prompt may have beside those of the question."""
-    limits = {role.name: role.max_new_tokens for role in roles}
-    blank, empty = Question("", "", ""), dict.fromkeys(limits, "")
+    limits = {role.name: role.max_new_tokens for role in roles} | {
+        "hint": len(tokenizer.encode(hint))
+    }
     return {
-        role.name: len(prompt_ids(role, blank, hint, empty, limits, tokenizer))
+        role.name: tokenizer.overhead(role.prompt)
         + sum(limits[name] for name in role.sees if name in limits)
         for role in roles
     }
