@@ -184,10 +184,9 @@ class EvalSettings:
     systems: tuple[str, ...] = setting(
         ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
         "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
-        filled("empty; name at least one system"),
     )
     single_agent: str = setting(
-        "", "the role that is the single agent, of config.roles; empty: the first of config.chain"
+        "", "the role that is the single agent; empty: the first of config.chain"
     )
     votes: int = setting(
         3,
@@ -269,7 +268,7 @@ class Settings:
     mesh: MeshSettings = group(MeshSettings, "the layout of the devices")
 
     def as_config(self) -> dict[str, Any]:
-        """The plain nested dictionary that `parse` makes these settings of."""
+        """The plain nested dictionary that these settings are made of."""
         config = asdict(self)
         return config | config.pop("phases")
 
@@ -277,3 +276,25 @@ class Settings:
     def branching(self) -> tuple[int, ...]:
         """Children a parent along the chain."""
         return tuple(self.roles[name].branching for name in self.chain)
+
+    def rules(self) -> Checks:
+        """The roles are described, their phases exist, and all that is asked at once fits the rows
+        that are decoded at a time."""
+        together = {"eval.votes": self.eval.votes, "eval.debate.agents": self.eval.debate.agents}
+        together |= {f"roles.{name}.branching": r.branching for name, r in self.roles.items()}
+        phases = f"phases are {list(self.phases)}"
+        return [
+            ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
+            *(
+                ("chain", name in self.roles, f"{name!r} is not described in config.roles")
+                for name in self.chain
+            ),
+            *(
+                (f"roles.{name}.train", set(role.train) <= set(self.phases), phases)
+                for name, role in self.roles.items()
+            ),
+            *(
+                ("sample.rows", self.sample.rows >= count, f"too few: config.{key} is {count}")
+                for key, count in together.items()
+            ),
+        ]

@@ -57,14 +57,11 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
-            harvests = {role: Harvest() for role in settings.chain}
             nodes = credit.assign(records.read(path, columns), settings.credit, settings.seed)
-            for (role, *_), siblings in _families(nodes).items():
-                gather(harvests[role], siblings, settings.credit)
-            for role, harvest in harvests.items():
-                for phase, rows in harvest.rows.items():
+            for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
+                for phase, rows in of_role.rows.items():
                     writers[role][phase](rows)
-                totals[role] = _added(totals[role], summary(harvest))
+                totals[role] = _added(totals[role], summary(of_role))
     storage.write_json(directory / "yield.json", totals)
     storage.write_json(directory / "credit.json", _made_under(settings))
     for role, counts in totals.items():
@@ -73,6 +70,17 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         if why := lacks(counts):
             logging.warning("%s: %s", role, why)
     return totals
+
+
+def harvest(
+    nodes: Sequence[Row], roles: Sequence[str], credit: CreditSettings
+) -> dict[str, Harvest]:
+    """What each of `roles` has of the nodes of whole trees, which have a value and a label."""
+    harvests = {role: Harvest() for role in roles}
+    for (role, *_), siblings in _families(nodes).items():
+        if role in harvests:
+            gather(harvests[role], siblings, credit)
+    return harvests
 
 
 def check_fresh(workdir: Path, settings: Settings) -> None:

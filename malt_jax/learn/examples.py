@@ -38,7 +38,7 @@ class Data:
     def step(self, phase: Phase[Any], plan: Plan, i: int, pad_id: int) -> tuple[Batch, steps.Extra]:
         """The micro-batches of optimiser step `i` and the arrays its loss needs beside them."""
         batch = take(self.examples, plan, i, pad_id)
-        data = StepData(plan.order[i], self.examples.completions, self.arrays, batch)
+        data = StepData(plan.order[i], self.examples, self.arrays, batch)
         return batch, phase.extra(data)
 
     def part(self, chosen: np.ndarray) -> "Data":

@@ -154,7 +154,12 @@ class LlamaConfig:
         )
 
     def to_hf(self) -> dict[str, Any]:
-        """The same settings as the dictionary of the family's transformers config (v5 layout)."""
+        """The same settings as the dictionary of the family's transformers config.
+
+        The RoPE fields stand in both layouts: readers of the older one (transformers 4, vLLM and
+        others) know `rope_theta` and `rope_scaling` alone and take 10,000 and none in silence where
+        those are missing.
+        """
         rope: dict[str, Any] = {"rope_type": self.rope.kind, "rope_theta": self.rope.theta}
         if self.rope.kind != "default":
             rope["factor"] = self.rope.factor
@@ -164,6 +169,7 @@ class LlamaConfig:
                 "high_freq_factor": self.rope.high_freq_factor,
                 "original_max_position_embeddings": self.rope.original_context,
             }
+        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         switches: dict[str, Any] = {}
         if self.family in ("llama", "qwen3"):
             switches["attention_bias"] = self.attention_bias
@@ -184,6 +190,8 @@ class LlamaConfig:
             "max_position_embeddings": self.context,
             "rms_norm_eps": self.norm_eps,
             "rope_parameters": rope,
+            "rope_theta": self.rope.theta,
+            "rope_scaling": None if self.rope.kind == "default" else scaling,
             "hidden_act": "gelu_pytorch_tanh"
             if self.activation == "gelu_tanh"
             else self.activation,
@@ -251,8 +259,10 @@ def _rope(config: Mapping[str, Any], context: int) -> Rope:
     if kind == "linear":
         return Rope(theta, "linear", _number("rope_parameters.factor", scaling["factor"]))
     factor, low, high = (_number(f"rope_parameters.{name}", scaling[name]) for name in needed)
-    original = scaling.get("original_max_position_embeddings") or context
-    return Rope(theta, "llama3", factor, low, high, int(original))
+    # Transformers lets the config's own field win over that of the RoPE fields.
+    field = "original_max_position_embeddings"
+    original = config.get(field) or scaling.get(field) or context
+    return Rope(theta, "llama3", factor, low, high, int(_number(field, original)))
 
 
 def _number(name: str, found: Any) -> float:

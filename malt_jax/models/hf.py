@@ -50,12 +50,13 @@ def config(directory: Path) -> LlamaConfig:
 def tensors(directory: Path) -> dict[str, Stored]:
     """Lists the tensors of a directory by name; reads headers only.
 
+    A whole `model.safetensors` goes before an index and shards beside it, as in transformers.
     Raises ValueError for pickled weights, broken files and an index that disagrees with its shards.
     """
-    if (directory / INDEX).exists():
-        return _sharded(directory)
     if (directory / SINGLE).exists():
         return _listed(directory / SINGLE)
+    if (directory / INDEX).exists():
+        return _sharded(directory)
     if pickled := sorted(p.name for p in directory.iterdir() if p.suffix in PICKLED):
         raise ValueError(
             f"{directory / pickled[0]}: pickled weights can run code and are refused; convert them"

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.settings import LoraSettings
 from malt_jax.learn import steps
-from malt_jax.learn.packing import Batch
+from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.phases.phase import Phase, StepData
 from malt_jax.models import llama, lora, paged
 from malt_jax.models.attention import implementation, writers
@@ -236,11 +236,12 @@ def _step_data(phase: Phase[Any], packed: Packed, rows: int) -> StepData:
     said = np.zeros((many, rows, packed.predictions), np.int32)
     sequences = order[0].size * phase.branches
     batch = Batch(tokens, tokens, tokens, tokens, said, said, said, sequences)
-    completions = np.ones((1, phase.branches), np.int32)
+    lengths = np.ones((1, 1 + phase.branches), np.int32)
+    blank = Examples(lengths[0], np.array([0, lengths.size]), lengths[:, 0], lengths[:, 1:])
     arrays = phase.arrays([{column.name: _blank(column.type) for column in phase.schema}])
     if phase.needs_reference:
-        arrays["reference"] = completions.astype(np.float32)
-    return StepData(order, completions, arrays, batch)
+        arrays["reference"] = lengths[:, 1:].astype(np.float32)
+    return StepData(order, blank, arrays, batch)
 
 
 def _blank(kind: pa.DataType) -> Any:

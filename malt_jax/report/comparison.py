@@ -94,7 +94,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Critique:
-    """The trained refiner's accuracy with critiques of one kind: own, other or none."""
+    """The accuracy of the trained team's last role with critiques of one kind: own, other or
+    none."""
 
     kind: str
     accuracy: float
@@ -150,6 +151,12 @@ class Comparison:
     def main_row(self) -> Row | None:
         """The row that the others are compared with, if the suite came so far."""
         return next((row for row in self.rows if row.name == self.main), None)
+
+    @property
+    def last_role(self) -> str:
+        """The role that gives the main system's answer: the refiner, where that is not known."""
+        roles = self.main_row.system.roles if self.main_row else ()
+        return roles[-1] if roles else "refiner"
 
     @property
     def groups(self) -> list[tuple[str, list[Row]]]:

@@ -28,11 +28,12 @@ def main_system(evaluation: Evaluation) -> str | None:
 
 
 def description(system: types.System) -> str:
-    """A system's title, and what it does not say: which role the single agent is, how many answers
-    vote."""
-    role = system.roles[0] if system.kind == "single" and system.roles else ""
+    """A system's title, and what it does not say: which role the single agent is, who is trained,
+    how many answers vote."""
+    single = system.kind == "single" and bool(system.roles)
+    who = system.roles[0] if single else "the trained team" if system.trained else ""
     votes = f"majority of {system.votes}" if system.voted else ""
-    more = ", ".join(filter(None, [role, votes]))
+    more = ", ".join(filter(None, [who, votes]))
     return f"{system.title} ({more})" if more else system.title
 
 

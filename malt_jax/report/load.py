@@ -137,14 +137,11 @@ def _settings(data: Mapping[str, Any]) -> Settings:
     )
 
 
-_PAPER = CreditSettings(0.5, False, 3, 2)
-
-
 def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
-    """By what, and from which seed, the run's samples are valued: as in the paper where nothing is
+    """By what, and from which seed, the run's samples are valued: by the defaults where nothing is
     known of the run."""
     if settings is None or "credit" not in settings.config:
-        return _PAPER, 0
+        return CreditSettings(), 0
     given = settings.config["credit"]
     return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 

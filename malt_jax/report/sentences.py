@@ -84,7 +84,7 @@ def split(part: Split) -> str:
 
 
 def critiques(comparison: Comparison) -> str:
-    """What the refiner's own critique is worth to it."""
+    """What its own critique is worth to the last role."""
     accuracy = {critique.kind: critique.accuracy for critique in comparison.critiques}
     if "own" not in accuracy:
         return ""
@@ -95,7 +95,7 @@ def critiques(comparison: Comparison) -> str:
         if kind in accuracy
     ]
     own = f"{pct(accuracy['own'])} with its own critique"
-    return f"The trained refiner is right on {join([own, *beside])}."
+    return f"The trained {comparison.last_role} is right on {join([own, *beside])}."
 
 
 def power(comparison: Comparison) -> str:

@@ -26,15 +26,20 @@ ALWAYS_SHOWN = ("question", "hint")
 def chain(settings: Settings) -> tuple[Role, ...]:
     """The roles in order. Raises ValueError if a prompt names something that its role cannot see,
     and for a role that is named as what every prompt may show."""
+    return in_order({name: settings.roles[name] for name in settings.chain})
+
+
+def in_order(settings: Mapping[str, RoleSettings]) -> tuple[Role, ...]:
+    """Roles that work one after another, by name. Raises ValueError as `chain` does."""
     known = list(ALWAYS_SHOWN)
     roles = []
-    for name in settings.chain:
+    for name, of_role in settings.items():
         if name in ALWAYS_SHOWN:
             raise ValueError(
                 f"config.chain: {{{name}}} in a prompt is the {name} itself; give the role "
                 f"{name!r} another name"
             )
-        role = _role(name, settings.roles[name], known)
+        role = _role(name, of_role, known)
         roles.append(role)
         known.append(name)
     return tuple(roles)
@@ -96,10 +101,11 @@ def question_budget(roles: Sequence[Role], hint: str, context: int, tokenizer: T
 
 def prompt_sizes(roles: Sequence[Role], hint: str, tokenizer: Tokenizer) -> dict[str, int]:
     """The most tokens that each role's prompt may have beside those of the question."""
-    limits = {role.name: role.max_new_tokens for role in roles}
-    blank, empty = Question("", "", ""), dict.fromkeys(limits, "")
+    limits = {role.name: role.max_new_tokens for role in roles} | {
+        "hint": len(tokenizer.encode(hint))
+    }
     return {
-        role.name: len(prompt_ids(role, blank, hint, empty, limits, tokenizer))
+        role.name: tokenizer.overhead(role.prompt)
         + sum(limits[name] for name in role.sees if name in limits)
         for role in roles
     }

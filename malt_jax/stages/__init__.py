@@ -35,8 +35,8 @@ STAGES: dict[str, Stage] = {
 }
 """By name, in the order of a job."""
 
-# The settings that say where and how the work is done, and shape no output; those of eval
-# only add to what is there (each single agent's passes have a directory of their own).
+# The settings that say where and how the work is done, and shape no output. Those of eval only add
+# to what is there: each single agent's samples have a directory of their own.
 _FREE = (
     *("workdir", "suite", "mesh.*", "sample.rows", "sample.kv_gib", "wandb", "*.max_nonfinite"),
     *("eval.equal_compute", "eval.critiques", "eval.single_agent"),

@@ -16,5 +16,6 @@ STAGE = Stage(
     "datasets",
     "make data sets of the trees, one for every role and phase",
     _stage,
-    (Output("datasets", needs=("trees",)),),  # of other credit they are made anew
+    # Other credit makes them anew, and training refuses old ones: it binds what was trained.
+    (Output("datasets", needs=("trees",)),),
 )

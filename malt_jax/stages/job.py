@@ -68,10 +68,6 @@ class Job:
     def single_agent(self) -> roles.Role:
         return systems.single_role(self.settings)
 
-    @property
-    def debates(self) -> bool:
-        return any(system.kind == "debate" for system in self.systems)
-
     @cached_property
     def model(self) -> models.Model:
         return _model(self.settings.model, self.mesh)
@@ -116,7 +112,7 @@ class Job:
         limits = hint, model.config.context, model.tokenizer
         room = roles.question_budget(self.chain, *limits)
         least = min(room, roles.question_budget((single,), *limits))
-        if self.debates:
+        if any(system.kind == "debate" for system in self.systems):
             least = min(least, debate.question_budget(single, self.settings.eval.debate, *limits))
         return {"train": room, "eval": least}
 
@@ -187,7 +183,7 @@ class Job:
             sampler.check(sizes[role.name] + longest, role.max_new_tokens, most)
         size = roles.prompt_sizes((single,), hint, tokenizer)[single.name]
         sampler.check(size + evaluated, single.max_new_tokens, most)
-        if self.debates:
+        if any(system.kind == "debate" for system in self.systems):
             size = debate.prompt_size(single, self.settings.eval.debate, hint, tokenizer)
             sampler.check(size + evaluated, single.max_new_tokens, 1)
         return Team(

@@ -97,7 +97,7 @@ STAGE = Stage(
     (
         Output(
             "checkpoints/{role}/{phase}",
-            ("lora.*", "{phase}.*", "credit.*", "roles.{role}.train", "roles.{role}.adapter"),
+            ("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
         Output("export/{role}", needs=("checkpoints/{role}/*",)),

@@ -35,7 +35,7 @@ _SPELLINGS = [
     (re.compile(r"√(\w+)"), r"\\sqrt{\1}"),
     (re.compile(r",(?:and|or)(?=[A-Z])"), ","),
     (re.compile(r",?or(?=-?(?:[a-z]|\d+)(?:[<>]|\\[lg]e(?![A-Za-z])))"), r"\\cup "),
-    (re.compile(r"(?<=[\d)}]),?(?:and|or)(?=-?[\d\\(]|[a-z]=)|;"), ","),
+    (re.compile(r"(?<=[\d)}]),?(?:and|or)(?=-?[\d\\(]|[a-z](?:_\{?\w+\}?)?=)|;"), ","),
 ]
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z]{3,}|^(?:no|on|am|pm)$")
@@ -47,10 +47,9 @@ _MATRIX = re.compile(r"\\begin\{([pbBvV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOT
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _RELATION = re.compile(r"(\\(?:le|ge|ne)(?![A-Za-z])|[<>=])")
 _FLIPPED = {">": "<", r"\ge": r"\le"}
-# What "= 0" may follow and still name a value: f(0), a+b, S_n, |z|, Area.
-_NAMED = re.compile(
-    r"(?:m?\\angle)?[A-Z]{1,3}|[A-Za-z]{3,}|\|[a-z]\||\\[a-zA-Z]+|[A-Za-z](?:[+-][A-Za-z])*"
-    r"|[A-Za-z](?:_\{?\w+\}?)?(?:\([^()=]*\))?"
+# A name that is no letter; \\pi is a number.
+_NAMES = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)(?![a-z])"
 )
 _MEASURED = re.compile(r"(?:\\angle|m\\angle)?[A-Z]{1,3}")
 
@@ -81,6 +80,8 @@ def _equal(a: str, b: str) -> bool:
         return _equal_relations(a, b)
     if relations[0] and not _split(a, ",")[1:] and (sides := _split(a, "="))[1:]:
         return _says(sides, b)
+    if relations[1] and _solves(a, _split(b, "=")):
+        return True
     if any(relations):
         a, b = (_value_of(text) if _RELATION.search(text) else text for text in (a, b))
     shapes = _shape(a), _shape(b)
@@ -101,18 +102,28 @@ def _equal(a: str, b: str) -> bool:
 
 def _says(sides: Sequence[str], truth: str) -> bool:
     """Whether an equation answers with `truth`, which is none: as the last side of "a+b = 7", as
-    every side of "1/2 = 0.5", and as the solution for a letter of "2x + 4y = 3", all but "y ="."""
-    if not any(map(_letters, sides)):
-        return all(_equal(side, truth) for side in sides)
+    every side of "1/2 = 0.5", and as what "2x + 4y = 3" is when it is solved for y."""
     first, *_, last = sides
+    named = [bool(_letters(side) or _NAMES.search(side)) for side in sides]
+    if not any(named):
+        return all(_equal(side, truth) for side in sides)
+    if named[-1] and not named[0]:
+        first, last = last, first
     if _equal(last, truth):
-        return truth != "0" or bool(_NAMED.fullmatch(first))
-    others = set().union(*map(_letters, sides)) - _letters(truth)
-    if len(sides) > 2 or len(others) != 1 or not _letters(truth):
+        # x^2 - 4 = 0 is an equation that is not solved.
+        terms = re.split(r"[+-]", first) if truth == "0" else []
+        return all(numeric.whole(term) is None for term in terms)
+    return _solves(truth, sides)
+
+
+def _solves(value: str, sides: Sequence[str]) -> bool:
+    """Whether an equation of a line or a plane, solved for y or z, has the other side `value`."""
+    if len(sides) != 2 or not _letters(value):
         return False
-    if not all(map(_is_expression, (*sides, truth))):
+    others = set().union(*map(_letters, sides)) - _letters(value)
+    if others not in ({"y"}, {"z"}) or not all(map(_is_expression, (*sides, value))):
         return False
-    return symbolic.proportional((first, last), (others.pop(), truth), False)
+    return symbolic.proportional((sides[0], sides[1]), (others.pop(), value), False)
 
 
 def _letters(text: str) -> set[str]:

@@ -20,9 +20,10 @@ _TEXT = (
 # A unit, but no letter that is a factor: 3\mathrm{i}, 2\text{x}.
 _UNIT_TEXT = (
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*"
-    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|pi|[xyz]{2})\s*\})[^{}]*\}"
+    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|\\?pi|[xyz]{2})\s*\})[^{}]*\}"
 )
 _GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)"
+_GROUP = re.compile(r"(?:\\(?:boldsymbol|bm|pmb|mathbf))?\s*\{")
 _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(
     r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|°|(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*(?:degrees?|deg)\s*\}"
@@ -32,7 +33,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<=\d),\s*\\!\s*(?=\d{3})"), ","),
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"^\s*(?:\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])|≈|=)\s*"), ""),
-    (re.compile(r"^\{([^{}]*)\}$"), r"\1"),
+    (re.compile(r"(?<=\d)(?:st|nd|rd|th)$"), ""),
+    (re.compile(r"(?:,?\s*\\text\s*\{\s*and\s*\}|(?<=\w)\s+and\s)\s*(?=[A-Z])"), ", "),
     (re.compile(r"(?<=\d)\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
@@ -122,7 +124,7 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
 
 
 def _strip_once(text: str) -> str:
-    text = text.strip().strip("$").removesuffix(".").strip()
+    text = _ungrouped(text.strip().strip("$").removesuffix(".").strip())
     for pattern, plain in _REWRITES:
         text = pattern.sub(plain, text)
     text = _DEGREES.sub(r"^\\circ" if _TRIGONOMETRY.search(text) else "", text)
@@ -134,6 +136,19 @@ def _strip_once(text: str) -> str:
         return numeric.canonical(_repeating(*repeating.groups()))
     value = numeric.whole(text) if text[:1] != "(" else None
     return text if value is None else numeric.canonical(value)
+
+
+def _ungrouped(text: str) -> str:
+    """Without braces, bold or not, around the whole."""
+    head = _GROUP.match(text)
+    if not head or not text.endswith("}"):
+        return text
+    depth = 1
+    for place in range(head.end(), len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if not depth:
+            return text[head.end() : -1].strip() if place == len(text) - 1 else text
+    return text
 
 
 def _kept_space(match: re.Match[str]) -> str:

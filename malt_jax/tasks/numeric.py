@@ -90,6 +90,7 @@ _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,/])(?!\.\d)")
 _SUM = re.compile(r"\d\s*[-+*/^x]\s*[$(]?\d", re.IGNORECASE)
 # What a sentence says besides its answer: "After 3 years", "of the 20 students", "Day 5:".
+_REASON = re.compile(r"[,;]?\s+(?:because|since)\b", re.IGNORECASE)
 _LEADING_CLAUSE = re.compile(
     r"\s*(?:if|when|since|because|as|given|after|while|with)\b[^,]*,(?!\d)", re.IGNORECASE
 )
@@ -98,7 +99,7 @@ _TRAILING_CLAUSE = re.compile(
 )
 _BESIDE = re.compile(
     r"\b(?:after|before|in|for|of|to|from|per|every|each|over|during|within|on|at|with|by|between|than"
-    r"|the|these|those|all|both|his|her|its|their|my|our|your|day|week|month|year|step|part)\s*"
+    r"|the|these|those|all|both|his|her|its|their|my|our|your|day|week|month|year|step|part|to\s+\w+)\s*"
     r"(?:(?:the|these|those|all|first|last|next|about)\s*)?[$€£]?$",
     re.IGNORECASE,
 )
@@ -145,7 +146,8 @@ def whole(text: str) -> Fraction | None:
 def stated(text: str) -> Fraction | None:
     """The number that a statement such as "Total = $18 per day" answers with.
 
-    Remarks in parentheses are left out when a number stands outside them. Then the first of: the
+    Remarks in parentheses, and reasons ("because 10 - 4 = 6"), are left out when a number stands
+    outside them. Then the first of: the
     first number after the last "=" (before it in "18 = 9 * 2"), the number that the statement opens
     with, the first number after the first "is", "are" or "equals", and what a sentence answers
     with. So "3 apples and 2 pears" and "3 or 2" are both 3: naming two answers earns no more than
@@ -158,6 +160,8 @@ def stated(text: str) -> Fraction | None:
     opening = _first(text)
     if opening is None:
         return None
+    statement = _REASON.split(text, maxsplit=1)[0]
+    text = statement if _first(statement) else text
     left, *right_sides = _EQUALS.split(text)
     if right_sides and (result := _first(right_sides[-1])):
         worked_out = whole(left) if _SUM.search(right_sides[-1]) else None

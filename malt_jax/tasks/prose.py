@@ -30,6 +30,7 @@ _NO_WORDS = {
     "theta",
     "infinity",
 }
+_UNITS = re.compile(r"(?:(?<=[\d)}\]π])|(?<=pi))(?:\s+[a-z]{2,})+[\s.]*$")
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z])")
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
@@ -90,8 +91,9 @@ def answer(text: str, canonical: Callable[[str], str | None]) -> str:
     if not says:
         return text
     said = main[says[-1].end() :]
-    if _is_plain(said, canonical):
-        return said
+    for formula in (said, _UNITS.sub("", said)):
+        if _is_plain(formula, canonical):
+            return formula
     value = numeric.stated(main)
     return text if value is None else numeric.canonical(value)
 

@@ -1,32 +1,19 @@
 """Text to token ids and back, with a wall between data and control tokens.
 
-Questions and completions go through `encode`, which cannot yield a control token whatever the text
-says. Only the model's own chat template may, and `prompt` keeps the two apart by encoding them
-apart.
+Questions and completions are data: whatever their text says, it never becomes a control token. Only
+the model's own chat template and the prompts of the roles may write one.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
-_TODAY = datetime(
-    2024, 7, 26
-)  # what Llama 3's template falls back to; a clock would change prompts daily
-_MARK = (
-    "\ue000{}\ue001"  # private-use characters stand for a field while the chat template is rendered
-)
-_MARKED = re.compile(_MARK.format(r"(\w+)"))
-_PLACEHOLDER = re.compile(r"\{\{(?P<literal>[^\W\d]\w*)\}\}|\{(?P<field>[^\W\d]\w*)\}")
+from malt_jax.text import chat, files, layout, plain
+from malt_jax.text.layout import Part, Run
 
 
 def placeholders(template: str) -> tuple[str, ...]:
@@ -49,6 +36,7 @@ class Tokenizer:
     chat_template: str | None = None
     adds_bos: bool = False
     also_stops: tuple[int, ...] = ()
+    origin: str = ""  # the file of the chat template, for messages
 
     @classmethod
     def build(
@@ -78,22 +66,26 @@ class Tokenizer:
     @classmethod
     def from_directory(cls, directory: Path) -> "Tokenizer":
         """Reads a Hugging Face directory. Raises ValueError naming the file that is at fault."""
-        settings = _json(directory / "tokenizer_config.json")
-        if settings.get("auto_map"):
-            raise ValueError(
-                f"{directory / 'tokenizer_config.json'}: auto_map asks to run code that comes with"
-                " the tokenizer (trust_remote_code), which is refused"
+        settings = files.settings(directory)
+        special = files.special(directory, settings)
+        fast = files.fast(directory, settings)
+        template, origin = files.chat_template(directory, settings)
+        bos = fast.token_to_id(special["bos_token"]) if "bos_token" in special else None
+        adds_bos = settings.get("add_bos_token")
+        if not isinstance(adds_bos, bool):
+            adds_bos = fast.encode("").ids[:1] == [bos]
+        stops = files.stops(directory)
+        try:
+            tokenizer = cls.build(
+                fast,
+                special,
+                chat_template=template,
+                adds_bos=adds_bos and bos is not None,
+                also_stops=stops,
             )
-        named = {**_json(directory / "special_tokens_map.json"), **settings}
-        special = {key: _content(named[key]) for key in _SPECIAL if named.get(key)}
-        stops = _json(directory / "generation_config.json").get("eos_token_id") or []
-        return cls.build(
-            _fast(directory),
-            special,
-            chat_template=_chat_template(directory, settings),
-            adds_bos="bos_token" in special and settings.get("add_bos_token") is not False,
-            also_stops=stops if isinstance(stops, list) else [stops],
-        )
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}") from None
+        return replace(tokenizer, origin=str(origin))
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
@@ -101,20 +93,14 @@ class Tokenizer:
         return frozenset(self.fast.get_added_tokens_decoder())
 
     @cached_property
-    def _plain(self) -> FastTokenizer:
+    def _start(self) -> FastTokenizer:
         """The same tokenizer without any knowledge of control tokens, vocabulary included."""
-        blueprint = json.loads(self.fast.to_str())
-        control = {token["content"] for token in blueprint["added_tokens"]}
-        blueprint |= {"added_tokens": [], "post_processor": None}
-        model = blueprint["model"]
-        hidden = control - {model.get("unk_token")}  # the model itself needs its unknown token
-        if isinstance(model["vocab"], dict):
-            model["vocab"] = {t: i for t, i in model["vocab"].items() if t not in hidden}
-        if "merges" in model:
-            model["merges"] = [
-                pair for pair in model["merges"] if not hidden & {*pair, "".join(pair)}
-            ]
-        return FastTokenizer.from_str(json.dumps(blueprint))
+        return plain.without_control(self.fast)
+
+    @cached_property
+    def _after(self) -> FastTokenizer:
+        """`_start` for a text that follows on a control token."""
+        return plain.not_first(self._start)
 
     @property
     def vocab_size(self) -> int:
@@ -142,9 +128,7 @@ class Tokenizer:
 
         Bytes a vocabulary has no piece for are left out; lone surrogates become question marks.
         """
-        clean = text.encode("utf-8", "replace").decode("utf-8")
-        ids = self._plain.encode(clean, add_special_tokens=False).ids
-        return [i for i in ids if i not in self.control_ids]
+        return list(_encoded(self, text))
 
     def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
         """Ids to text; special tokens are left out unless `control` asks to see them."""
@@ -153,17 +137,17 @@ class Tokenizer:
     def prompt(self, template: str, fields: Mapping[str, str]) -> list[int]:
         """One user message, through the chat template, up to where the assistant begins to write.
 
-        The message is `template` with each `{name}` filled from `fields`; `{{name}}` stands for a
-        literal `{name}`, and braces around anything but a single identifier, as in `\\boxed{}`, are
-        left alone. The template (with the chat's own text) and the fields are encoded apart and
-        their ids concatenated, so no field can bring in a control token. Without a chat template
-        the message stands alone, after the beginning-of-text token where the tokenizer adds one.
-        Dates in a chat template are always 26 July 2024.
+        The message is `template` with its placeholders (`text.placeholders`) filled from `fields`.
+        The ids are those of the rendered text as a whole, as transformers' `apply_chat_template`
+        gives them, but for a field that holds the text of a control token, which becomes ordinary
+        pieces. Without a chat template the message stands alone, after the beginning-of-text token
+        where the tokenizer adds one. Dates in a chat template are always 26 July 2024.
 
-        Raises ValueError for a placeholder without a field and for a field without a placeholder.
+        Raises ValueError for a placeholder without a field, for a field without a placeholder, and
+        for a chat template that cannot be rendered.
         """
-        segments = _segments(self, template)
-        names = {part for part in segments if isinstance(part, str)}
+        pieces = _layout(self, template)
+        names = {part for run in pieces if isinstance(run, Run) for part in run.fields}
         if lacking := sorted(names - fields.keys()):
             raise ValueError(
                 f"prompt template: {{{lacking[0]}}} has no field; for literal braces write"
@@ -171,8 +155,46 @@ class Tokenizer:
             )
         if unused := sorted(fields.keys() - names):
             raise ValueError(f"prompt template: field {unused[0]!r} has no placeholder")
-        pieces = [self.encode(fields[p]) if isinstance(p, str) else p for p in segments]
-        return [i for piece in pieces for i in piece]
+        ids: list[int] = []
+        for piece in pieces:
+            ids += self._run(piece, fields) if isinstance(piece, Run) else piece
+        return ids
+
+    def overhead(self, template: str) -> int:
+        """The most tokens that a prompt has beside those of its fields, each `encode`d alone."""
+        return sum(
+            sum(len(self._ids([part], run.start)) for part in run.parts if isinstance(part, Part))
+            if isinstance(run, Run)
+            else len(run)
+            for run in _layout(self, template)
+        )
+
+    def _run(self, run: Run, fields: Mapping[str, str]) -> list[int]:
+        """The ids of a run as a whole. Where these are more than those of its parts, for which a
+        prompt has room, they are those of its parts."""
+        parts = run.filled(fields)
+        ids = self._ids(parts, run.start)
+        room = sum(
+            len(_encoded(self, part.text) if part.data else self._ids([part], run.start))
+            for part in parts
+        )
+        if len(ids) <= room:
+            return ids
+        return [i for part in parts for i in self._ids([part], run.start)]
+
+    def _ids(self, parts: Sequence[Part], start: bool) -> list[int]:
+        """The ids of the parts' text, of which data yields none of a control token; what the
+        vocabulary does not know is left out of data, and its unknown token elsewhere."""
+        text = "".join(part.text for part in parts).encode("utf-8", "replace").decode("utf-8")
+        encoding = (self._start if start else self._after).encode(text, add_special_tokens=False)
+        if self.control_ids.isdisjoint(encoding.ids):
+            return list(encoding.ids)
+        data = layout.data_characters(parts)
+        return [
+            i
+            for i, (first, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if i not in self.control_ids or not any(data[first:end])
+        ]
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.json, tokenizer_config.json and generation_config.json."""
@@ -184,114 +206,65 @@ class Tokenizer:
         }
         if self.chat_template is not None:
             settings["chat_template"] = self.chat_template
-        stops = {"eos_token_id": list(self.stop_ids)}
         self.fast.save(str(directory / "tokenizer.json"))
-        for name, fields in (("tokenizer_config", settings), ("generation_config", stops)):
-            (directory / f"{name}.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+        files.write(
+            directory,
+            tokenizer_config=settings,
+            generation_config={"eos_token_id": list(self.stop_ids)},
+        )
+
+    @property
+    def unknown(self) -> str | None:
+        """The token for what the vocabulary does not know, or None."""
+        return json.loads(self.fast.to_str())["model"].get("unk_token")
 
     @property
     def _eos_id(self) -> int:
         return self._id(self.special["eos_token"])
 
     def _id(self, token: str) -> int:
-        found = self.fast.token_to_id(token)
-        assert found is not None  # `build` has looked
-        return found
+        i = self.fast.token_to_id(token)
+        assert i is not None  # `build` has looked
+        return i
 
     @cached_property
     def _turn_end(self) -> int | None:
         """The first control token the chat template writes after an assistant's message."""
         if self.chat_template is None:
             return None
-        mark = _MARK.format("answer")
-        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
+        answer = layout.mark("answer")
+        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
         try:
-            tail = self._render(turns, generate=False).rpartition(mark)[2]
-        except jinja2.TemplateError:  # a template may take user messages only
+            text = chat.render(self.chat_template, turns, self.special, generate=False)
+        except ValueError:  # a template may take user messages only
             return None
-        ids = self.fast.encode(tail, add_special_tokens=False).ids
+        ids = self.fast.encode(text.rpartition(answer)[2], add_special_tokens=False).ids
         return next((i for i in ids if i in self.control_ids), None)
 
-    def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
-        assert self.chat_template is not None
-        return _jinja(self.chat_template).render(
-            messages=messages, add_generation_prompt=generate, **self.special
-        )
+
+@lru_cache(maxsize=4096)
+def _encoded(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """A text of data alone; a field stands in many prompts."""
+    return tuple(tokenizer._ids([Part(text, data=True)], start=True))
 
 
 @lru_cache(maxsize=64)
-def _segments(tokenizer: Tokenizer, template: str) -> tuple[tuple[int, ...] | str, ...]:
-    """The rendered chat as encoded pieces with field names between them."""
-    if "\ue000" in template or "\ue001" in template:
-        raise ValueError("prompt template: the characters U+E000 and U+E001 are reserved")
-
-    def marked(match: re.Match[str]) -> str:
-        field = match["field"]
-        return f"{{{match['literal']}}}" if field is None else _MARK.format(field)
-
-    text = _PLACEHOLDER.sub(marked, template)
-    if tokenizer.chat_template is not None:
-        rendered = tokenizer._render([{"role": "user", "content": text}], generate=True)
-        if lost := set(_MARKED.findall(text)) - set(_MARKED.findall(rendered)):
-            raise ValueError(f"chat template: drops the field {min(lost)!r} of the user's message")
-        text = rendered
-    elif tokenizer.adds_bos:
-        text = tokenizer.special["bos_token"] + text
-    pieces = _MARKED.split(text)
-    return tuple(
-        piece if k % 2 else tuple(tokenizer.fast.encode(piece, add_special_tokens=False).ids)
-        for k, piece in enumerate(pieces)
-    )
-
-
-@lru_cache(maxsize=8)
-def _jinja(source: str) -> jinja2.Template:
-    """Compiles a chat template with the functions transformers offers it, the clock stopped."""
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = _TODAY.strftime
-    return environment.from_string(source)
-
-
-def _fast(directory: Path) -> FastTokenizer:
-    file = directory / "tokenizer.json"
-    if file.exists():
-        return FastTokenizer.from_file(str(file))
-    if not (directory / "tokenizer.model").exists():
-        raise ValueError(f"{directory}: holds neither tokenizer.json nor tokenizer.model")
-    from transformers import AutoTokenizer  # converts SentencePiece models; seconds to import
-
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False).backend_tokenizer
-
-
-def _chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
-    file = directory / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    found = settings.get("chat_template")
-    if isinstance(found, list):
-        found = {entry["name"]: entry["template"] for entry in found}.get("default")
-    return found
-
-
-def _content(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else token["content"]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
+def _layout(tokenizer: Tokenizer, template: str) -> tuple[tuple[int, ...] | Run, ...]:
+    """The prompt as ids that stand fast and runs of text that hold fields."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: not JSON: {error}") from None
+        text = layout.rendered(template, tokenizer.chat_template, tokenizer.special)
+    except ValueError as error:
+        raise ValueError(
+            f"{tokenizer.origin}: {error}" if tokenizer.origin else str(error)
+        ) from None
+    pieces: list[tuple[int, ...] | Run] = []
+    if tokenizer.chat_template is None and tokenizer.adds_bos:
+        pieces.append((tokenizer._id(tokenizer.special["bos_token"]),))
+    for piece in layout.pieces(text, tokenizer.fast, tokenizer.unknown):
+        if isinstance(piece, int):
+            pieces.append((piece,))
+        elif piece.fields:
+            pieces.append(piece)
+        else:
+            pieces.append(tuple(tokenizer._ids(piece.filled({}), piece.start)))
+    return tuple(pieces)

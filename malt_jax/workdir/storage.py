@@ -22,16 +22,39 @@ from etils import epath
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ValueError naming the file if it is missing or is something else."""
+    """A JSON object. Raises ValueError naming the file if it is missing or is something else, is
+    larger than such files are, or holds a key twice."""
+    check_regular(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        if (length := size(path)) > _MAX_JSON:
+            raise ValueError(f"{length:,} bytes, more than {_MAX_JSON:,}")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # text, JSON, and numbers of too many digits
         raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+_MAX_JSON = 1 << 28
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"the key {name!r} stands twice")
+        fields[name] = value
+    return fields
+
+
+def check_regular(path: Path) -> None:
+    """Raises ValueError for what is there but is no regular file: a FIFO would be waited for
+    without an end."""
+    if not in_bucket(path) and path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file")
 
 
 def file_hash(path: Path) -> str:

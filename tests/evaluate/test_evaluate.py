@@ -56,13 +56,11 @@ def stage(tmp_path_factory):
         lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0),
     )
     adapters = {role.name: adapter for role in chain}
-    return (
-        lambda **other: evaluation.run(
-            workdir, replace(parsed, **other), team, adapters, QUESTIONS
-        ),
-        workdir,
-        parsed,
-    )
+
+    def evaluate(place: Path = workdir, **other) -> dict:
+        return evaluation.run(place, replace(parsed, **other), team, adapters, QUESTIONS)
+
+    return evaluate, workdir, parsed
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +160,28 @@ def test_a_new_system_takes_a_file_and_a_line(stage, results, monkeypatch):
     assert "the trained generator (generator, majority of 5)" in (
         " ".join((workdir / "report" / "index.html").read_text().split())
     )
+
+
+def test_the_single_agent_behind_a_planner_answers_as_it_does_alone(stage, results, tmp_path):
+    """Its row graded the planner's text, because a planner came first."""
+    evaluate, _, parsed = stage
+    generator = parsed.roles["generator"]
+    planner = replace(generator, prompt="Plan: {question}")
+    others = {"chain": ("planner",), "roles": {**parsed.roles, "planner": planner}}
+    names = ("sa", "sa_mv", "ma", "debate")
+    named = replace(parsed.eval, systems=names, single_agent="generator", equal_compute=False)
+    found = evaluate(tmp_path, eval=named, **others)
+    for name in ("sa", "sa_mv", "debate"):
+        assert found["systems"][name] == results["systems"][name]
+        assert found["described"][name]["roles"] == ["generator"]
+    assert found["systems"]["ma"]["tokens"] != found["systems"]["sa"]["tokens"]
+    rows = shards.read_one(tmp_path / "eval" / "predictions.parquet")
+    assert {(row["system"], row["role"]) for row in rows} == {
+        ("sa", "generator"),
+        ("ma", "planner"),
+    }
+    first = evaluate(tmp_path, eval=replace(named, single_agent="", systems=("sa",)), **others)
+    assert first["systems"]["sa"] == found["systems"]["ma"], "by default it is the first role"
 
 
 def test_a_greedy_system_takes_the_likeliest_token_each_time(stage, monkeypatch):

@@ -11,6 +11,7 @@ from recipes import change, good
 from malt_jax.evaluate import scoring
 from malt_jax.experiments import compare, paper, variants
 from malt_jax.report import freshness
+from malt_jax.report.contract import parse_comparison
 from malt_jax.workdir import shards
 
 N = 120
@@ -58,6 +59,11 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     assert star["title"] == "STaR, single agent, vote"
     assert star["against_main"]["difference"] == pytest.approx(0.1)
     assert star["against_main"]["ci95"][0] > 0
+    assert (star["system"]["name"], star["system"]["team"]) == ("malt_mv", "trained")
+    assert rows["sa_mv"]["system"] == {
+        **{"name": "sa_mv", "title": "single agent, vote", "team": "base", "kind": "single"},
+        **{"roles": [], "votes": 3, "decoding": "sampled"},
+    }
     assert rows["malt_mv"]["against_main"] is None
     assert rows["sa"]["tokens"] == {"prompt": 12_000, "completion": 1_200}
     assert found["flows"].keys() == {"malt", "star_sa"}
@@ -77,6 +83,24 @@ def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):
     (row,) = compare.write(main_run(tmp_path, 200, malt_mv=50), [], ())["rows"]
     assert row["likeness"]["mean"] == pytest.approx(0.25, abs=0.07)
     assert row["likeness"]["sd"] > 0.01
+
+
+def test_a_sweeps_rows_say_what_they_sweep(tmp_path):
+    config = change(main_run(tmp_path, sa_mv=40, malt_mv=60), "suite", "sweeps")
+    chosen = {variant.name: variant for variant in variants.of(config)}
+    for name in ("n_4", "theta_0.2"):
+        systems = dict.fromkeys(chosen[name].rows, 50)
+        evaluated(variants.directory(config, name), **systems)
+    written = compare.write(config, list(chosen.values()), ())
+    rows = {row["name"]: row for row in written["rows"]}
+    assert rows["n_4_mv"]["swept"] == ["n", 4]
+    assert rows["theta_0.2"]["swept"] == ["theta", 0.2]
+    assert rows["malt_mv"]["swept"] is None
+    assert rows["n_4_sa_mv"]["title"] == "single agent, vote, n = 4"
+    shown = parse_comparison(written | {"at_k": {}}).sweeps
+    assert {word: [(x, row.name) for x, row in points] for word, points in shown.items()} == {
+        "n": [(4, "n_4_mv")], "theta": [(0.2, "theta_0.2_mv")]
+    }  # fmt: skip
 
 
 def test_answers_that_became_readable_are_told_apart(tmp_path):

@@ -5,9 +5,8 @@ import json
 import pytest
 from recipes import change, good
 
-from malt_jax import experiments
+from malt_jax import experiments, stages
 from malt_jax.experiments import variants
-from malt_jax.stages import job
 
 
 @pytest.fixture
@@ -21,8 +20,8 @@ def started(monkeypatch, tmp_path):
         if name == "star_sa":
             raise ValueError("nothing to learn from")
 
-    monkeypatch.setattr(job, "run", run)
-    monkeypatch.setattr(job, "check", lambda parsed: None)
+    monkeypatch.setattr(stages, "run", run)
+    monkeypatch.setattr(stages, "check", lambda parsed: None)
     monkeypatch.setattr(experiments, "report_on", lambda config: None)
     return found
 
@@ -64,7 +63,7 @@ def test_every_prompt_is_measured_before_the_first_run(started, monkeypatch, tmp
         if parsed.eval.systems == ("debate",):
             raise ValueError("no room")
 
-    monkeypatch.setattr(job, "check", check)
+    monkeypatch.setattr(stages, "check", check)
     with pytest.raises(ValueError, match="no room"):
         experiments.run(a_suite(tmp_path, "paper_table1"))
     assert not started

@@ -139,7 +139,7 @@ def ours(rows, kind: str, batch: int, accumulate: int):
     for i in range(STEPS):
         batches = take(data, order, i, pad_id=3)
         arrays = {"reference": reference}
-        extra = phase.extra(StepData(order.order[i], data.completions, arrays, batches))
+        extra = phase.extra(StepData(order.order[i], data, arrays, batches))
         state, metrics = step(MODEL.params, state, *steps.place(devices, batches, extra))
         values.append(float(metrics["loss"]))
     return values, state["adapter"]

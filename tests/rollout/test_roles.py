@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes import good
 
-from malt_jax.config import settings
+from malt_jax import recipe
 from malt_jax.config.settings import DebateSettings, Settings
 from malt_jax.rollout import roles
 from malt_jax.rollout.strategies import debate
@@ -17,7 +17,7 @@ from malt_jax.text.tokenizer import placeholders
 
 def of(*named: tuple[str, str]) -> Settings:
     """Settings with a chain of these roles and prompts."""
-    parsed = settings.parse(good())
+    parsed = recipe.parse(good())
     described = {name: replace(parsed.roles["generator"], prompt=prompt) for name, prompt in named}
     return replace(parsed, chain=tuple(described), roles=described)
 

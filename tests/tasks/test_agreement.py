@@ -98,6 +98,50 @@ def test_real_references_in_other_spellings(file: str, how: str, shared_data: Pa
     assert not wrong
 
 
+NAMED: dict[str, str] = {
+    "a sum of names": "\\boxed{{a+b = {}}}",
+    "a Greek name": "\\boxed{{\\theta = {}}}",
+    "a measure": "\\boxed{{\\angle ABC = {}}}",
+    "a function": "\\boxed{{f(3) = {}}}",
+    "an index": "\\boxed{{S_n = {}}}",
+    "a word": "\\boxed{{\\text{{Area}} = {}}}",
+    "an absolute value": "\\boxed{{|z| = {}}}",
+    "a group": "\\boxed{{{{{}}}}}",
+    "bold": "\\boxed{{\\boldsymbol{{{}}}}}",
+    "about": "\\boxed{{\\approx {}}}",
+    "a unit in math": "Final Answer: ${}$ cm$^2$",
+    "a remark": "Final Answer: ${}$ square units, where $r=2$",
+    "a sentence": "Final Answer: The value of $x$ is ${}$.",
+    "Minerva": "The final answer is ${}$. I hope it is correct.",
+    "said twice": "Final Answer: ${0}$ or ${0}$",
+    "two boxes": "\\boxed{{{0}}}, that is \\boxed{{{0}}}.",
+}
+
+
+def single_values(shared_data: Path) -> list[str]:
+    """A third of the references that are one value: no list, relation, word or interval."""
+    files = [shared_data / "math" / name for name in ("test500.jsonl", "train4500.jsonl")]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    references = {math.reference(math.read_row(row).answer) or "" for row in rows}
+    plain = re.compile(r"[^,=<>&_]+")
+    words = re.compile(r"\\text|\\(?:le|ge|in|cup|pm|begin)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{2,}")
+    return sorted(t for t in references if plain.fullmatch(t) and not words.search(t))[::3]
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_what_stands_round_a_real_reference_is_none_of_it(how: str, shared_data: Path) -> None:
+    references = single_values(shared_data)
+    assert len(references) > 300
+    samples = [Sample(NAMED[how].format(text), text) for text in references]
+    assert not [s for s, v in zip(samples, grade(MATH, samples), strict=True) if not v.score]
+    faulty = [
+        Sample(NAMED[how].format(re.sub(r"\d", _next_digit, t, count=1)), t) for t in references
+    ]
+    faulty = [s for s in faulty if re.search(r"\d", s.answer)][::4]
+    grades = grade(MATH, faulty)
+    assert not [s for s, v in zip(faulty, grades, strict=True) if v.status == "correct"]
+
+
 def _next_digit(match: re.Match[str]) -> str:
     return str((int(match[0]) + 1) % 10)
 

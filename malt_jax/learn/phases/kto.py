@@ -170,7 +170,7 @@ def extra(step: StepData) -> Extra:
         "labels": labels[step.places],
     } | step.counts(
         rows=len(present),
-        nll_tokens=step.completions[desirable, 0].sum(),
+        nll_tokens=step.examples.completions[desirable, 0].sum(),
         desirable=len(desirable),
         undesirable=len(present) - len(desirable),
     )

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.settings import CreditSettings
-from malt_jax.learn.packing import Batch
+from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.steps import Extra, Loss
 from malt_jax.workdir import shards
 
@@ -58,7 +58,7 @@ class StepData:
     the completions of each, `K` micro-batches of `R` rows with `M` places."""
 
     order: np.ndarray  # int32[K, R, M], the examples as in `packing.Plan`, -1 for none
-    completions: np.ndarray  # int32[N, C], their lengths in tokens
+    examples: Examples
     arrays: Mapping[str, np.ndarray]  # [N, ...], of `Phase.arrays`, and `reference: float32[N, C]`
     batch: Batch  # with a leading axis K
 

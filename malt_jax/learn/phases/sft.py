@@ -65,7 +65,7 @@ def lacks(counts: Mapping[str, Any]) -> str:
 
 def extra(step: StepData) -> Extra:
     """`nll_tokens: float32[K]`, completion tokens of the whole step."""
-    return step.counts(nll_tokens=step.completions[step.present, 0].sum())
+    return step.counts(nll_tokens=step.examples.completions[step.present, 0].sum())
 
 
 def loss(settings: PhaseSettings) -> Loss:

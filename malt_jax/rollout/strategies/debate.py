@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from malt_jax.config.settings import DebateSettings
-from malt_jax.rollout.roles import ALWAYS_SHOWN, Role, prompt_ids
+from malt_jax.rollout.roles import ALWAYS_SHOWN, Role
 from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Ask, Node, Strategy, Tree
 from malt_jax.text.tokenizer import Tokenizer, placeholders
-from malt_jax.types import Question
 
 STREAM = "debate"
 NAME = "debater"
@@ -76,10 +75,10 @@ def debater(first: Role, settings: DebateSettings) -> Role:
 def prompt_size(first: Role, settings: DebateSettings, hint: str, tokenizer: Tokenizer) -> int:
     """The most tokens that a debater's prompt may have beside those of the question; it writes up
     to `first.max_new_tokens`. The counterpart of `roles.prompt_sizes`."""
-    names, blank = _names(settings.agents), Question("", "", "")
-    limits, empty = dict.fromkeys(names, first.max_new_tokens), dict.fromkeys(names, "")
-    ids = prompt_ids(debater(first, settings), blank, hint, empty, limits, tokenizer)
-    return len(ids) + sum(limits.values())
+    role = debater(first, settings)
+    hinted = len(tokenizer.encode(hint)) if "hint" in role.sees else 0
+    answers = (settings.agents - 1) * first.max_new_tokens
+    return tokenizer.overhead(role.prompt) + hinted + answers
 
 
 def question_budget(

@@ -1,0 +1,338 @@
+"""The public face: what `import malt_jax` offers. Plain lists are taken where arrays are.
+
+model = malt_jax.load("SmolLM2-135M-Instruct.Q4_1.gguf")
+team = malt_jax.team(model, {"generator": "...{question}", "refiner": "...{generator}"}, "gsm8k")
+trees = malt_jax.grow(team, [("What is 2+3?", "5")])
+rows = malt_jax.rows(trees, "refiner", "sft")
+adapter = malt_jax.train(model, rows, "sft", epochs=1)
+better = malt_jax.team(model, prompts, "gsm8k", adapters={"refiner": adapter})
+malt_jax.solve(better, "What is 2+3?", votes=3).answer
+"""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from malt_jax import credit, recipe, tasks
+from malt_jax.config.settings import CreditSettings, RoleSettings
+from malt_jax.evaluate.stats import majority
+from malt_jax.learn import datasets, examples
+from malt_jax.learn.loop import fit
+from malt_jax.learn.phases import PHASES
+from malt_jax.models import Model, load, lora
+from malt_jax.models.lora import Adapter
+from malt_jax.rollout import driver, roles
+from malt_jax.rollout.roles import Role
+from malt_jax.rollout.strategies.full_tree import full_tree, passes
+from malt_jax.rollout.team import Team
+from malt_jax.runtime import mesh
+from malt_jax.sampler import Request, Sampler, Sampling, Work
+from malt_jax.tasks.extract import marked
+from malt_jax.types import Question
+from malt_jax.workdir import shards
+
+__all__ = [
+    "Adapter",
+    "Model",
+    "Question",
+    "Role",
+    "Solution",
+    "Team",
+    "grow",
+    "load",
+    "propagate",
+    "rows",
+    "sample",
+    "solve",
+    "team",
+    "train",
+]
+
+Row = dict[str, Any]
+Asked = Question | tuple[str, str]
+"""A question: with all that it has, or its text and its reference answer."""
+
+_SIBLINGS = 4  # samples of a prompt that read its cache together; more are split
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A team's answer to a question."""
+
+    answer: str
+    """The one with the most votes, in the task's canonical form; empty if no pass gave one."""
+    votes: Mapping[str, int]
+    """How many passes gave each answer."""
+    transcript: tuple[Mapping[str, str], ...]
+    """What every role wrote, pass by pass."""
+    tokens_read: int
+    """Prompt tokens of all passes together; a prompt with several samples counts once."""
+    tokens_written: int
+    """Sampled tokens of all passes together."""
+
+
+def sample(
+    model: Model,
+    prompts: Sequence[str],
+    n: int = 1,
+    *,
+    max_new_tokens: int = 300,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    adapter: Adapter | None = None,
+    rows: int = 32,
+    seed: int = 0,
+) -> list[list[str]]:
+    """`n` completions of every prompt, which goes to the model as a user's message.
+
+    Args:
+        temperature: 0 is greedy; `top_k` 0 and `top_p` 1 are off.
+        rows: sequences decoded at a time.
+        seed: fixes all random numbers: a prompt's samples do not depend on the other prompts.
+
+    Raises ValueError for a prompt that does not fit the model's context.
+    """
+    tokenizer = model.tokenizer
+    requests = (
+        Request(
+            tokenizer.prompt("{text}", {"text": prompt}),
+            np.asarray(jax.random.key_data(jax.random.split(_key(seed, prompt), n))),
+            max_new_tokens,
+            tag=i,
+        )
+        for i, prompt in enumerate(prompts)
+    )
+    sampling = Sampling(temperature, top_k, top_p)
+    sampled = _sampler(model, rows, n).run(
+        lambda: next(requests, None), [adapter], sampling=sampling
+    )
+    texts = {
+        request.tag: [tokenizer.decode(completion.tokens) for completion in completions]
+        for request, completions in sampled
+    }
+    return [texts[i] for i in range(len(prompts))]
+
+
+def team(
+    model: Model,
+    prompts: Mapping[str, str],
+    task: str,
+    *,
+    branching: int = 3,
+    max_new_tokens: int | Mapping[str, int] = 300,
+    adapters: Mapping[str, Adapter | None] | None = None,
+    temperature: float = 0.3,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    rows: int = 32,
+    seed: int = 0,
+) -> Team:
+    """A team whose roles share `model`.
+
+    Args:
+        prompts: by role, in the order in which they work. A prompt shows {question}, {hint} (the
+            kind of answer) and what earlier roles wrote, as in "{question} {generator}".
+        task: how answers are read and graded: a benchmark's name, or FILE.py:NAME of your own.
+        branching: samples of a prompt when trees are grown.
+        max_new_tokens: of every role, or by role.
+        adapters: by role; a role without one plays under the base model.
+        temperature, top_k, top_p: as in `sample`.
+        rows: sequences decoded at a time, over all devices.
+
+    Raises ValueError for a prompt that shows what its role cannot see, and for an unknown task.
+    """
+    lengths = max_new_tokens if isinstance(max_new_tokens, Mapping) else {}
+    length = 300 if isinstance(max_new_tokens, Mapping) else max_new_tokens
+    chain = roles.in_order(
+        {
+            name: RoleSettings(prompt, branching, lengths.get(name, length))
+            for name, prompt in prompts.items()
+        }
+    )
+    return Team(
+        sampler=_sampler(model, rows, branching),
+        tokenizer=model.tokenizer,
+        roles=chain,
+        adapters=adapters or {},
+        task=tasks.get(task),
+        sampling=Sampling(temperature, top_k, top_p),
+        seed=seed,
+        stream="collect",
+        base=model.content_hash if model.files else "",
+    )
+
+
+def grow(
+    asked: Team, questions: Sequence[Asked], *, threshold: float = 0.5, seed: int = 0
+) -> list[list[Row]]:
+    """The questions' trees of samples, graded, each node with its worth.
+
+    Returns:
+        For every question the rows of its nodes, by depth and path: `role`, `node` and `parent`
+        (indices in the tree; -1 at a root), `prompt`, `completion`, their token ids,
+        `logprobs` (nats a token), `answer`, `status`, `score` in [0, 1], and derived from the
+        scores of the leaves `reward`, `value` and `label` (value strictly above `threshold`).
+
+    Source: MALT, arXiv 2412.01928, sections 4.1 and 4.2.
+    """
+    complete = [_question(question, i) for i, question in enumerate(questions)]
+    settings = CreditSettings(threshold=threshold)
+    trees = driver.grow(full_tree(asked), complete, 1, lambda nodes: None, Work())
+    return [credit.assign(nodes, settings, seed) for nodes in trees]
+
+
+def propagate(rewards: ArrayLike) -> tuple[Array, ...]:
+    """Values of all nodes of full trees: V(parent) is the mean of V(child).
+
+    Args:
+        rewards: float32[B, n_1, ..., n_D], or nested lists of it: one reward a leaf, NaN where a
+            leaf is missing.
+
+    Returns:
+        D arrays float32[B, n_1], float32[B, n_1, n_2], ...: a value for every node of each depth.
+
+    Raises ValueError if `rewards` has no axis beside the batch.
+
+    Example: propagate([[[1, 0], [1, 1]]]) gives [[0.5, 1.0]] for two nodes of the first role, and
+    the leaves' own rewards for the second.
+
+    Source: arXiv 2412.01928, section 4.2.
+    """
+    return credit.propagate(jnp.asarray(rewards, jnp.float32))
+
+
+def rows(trees: Sequence[Sequence[Row]], role: str, phase: str = "sft") -> list[Row]:
+    """What a role learns from in a phase, in TRL's forms with token ids beside the texts.
+
+    Args:
+        trees: of `grow`.
+        phase: "sft" (positives), "dpo" (pairs of siblings), "kto" (samples with labels).
+
+    Source: arXiv 2412.01928, section 4.3; KTO, arXiv 2402.01306.
+    """
+    nodes = [node for tree in trees for node in tree]
+    return datasets.harvest(nodes, [role], CreditSettings())[role].rows[phase]
+
+
+def train(
+    model: Model,
+    data: Sequence[Row],
+    phase: str = "sft",
+    *,
+    adapter: Adapter | None = None,
+    rank: int = 16,
+    alpha: float = 32.0,
+    directory: str | Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Adapter:
+    """A LoRA adapter trained on rows of `rows`.
+
+    Args:
+        adapter: to go on from, and the reference of DPO and KTO; None begins with a fresh one of
+            `rank` and `alpha`.
+        directory: where checkpoints and figures go, and from where an interrupted training goes on;
+            None keeps nothing.
+        settings: of the phase, as in `config.PHASE.*`: learning_rate, epochs, batch, beta, ...
+
+    Raises ValueError for an unknown or impossible setting, by its key, and without rows.
+    """
+    if not data:
+        raise ValueError("data: no rows to learn from; grow more trees, or lower the threshold")
+    devices, trained_in = mesh.make(), PHASES[phase]
+    config = recipe.base().to_dict()
+    config |= {"seed": seed, "model": config["model"] | {"path": model.source}}
+    config[phase] |= settings
+    parsed = recipe.parse(config)
+    chosen = parsed.phases[phase]
+    if adapter is None:
+        adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
+    shardings = mesh.tree_shardings(devices, adapter)
+    adapter = jax.tree.map(mesh.put, adapter, shardings)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(directory or scratch) / phase
+        shards.write(place / "rows.parquet", data, trained_in.schema)
+        sides = examples.load(
+            place / "rows.parquet",
+            place / "reference.npz",
+            trained_in,
+            model,
+            devices,
+            adapter,
+            batch=chosen.batch,
+            share=chosen.held_out,
+            seed=seed,
+        )
+        return fit(place, trained_in, parsed, model, devices, adapter, sides, phase)
+
+
+def solve(asked: Team, question: str, votes: int = 3) -> Solution:
+    """The team's answer to a question: `votes` passes through the roles, and their majority.
+
+    Of answers with as many votes the one that appeared first wins. The same team, question and
+    number of votes give the same solution.
+    """
+    whole = next(driver.expand(passes(asked, votes), [Question(_name(question), question, "")]))
+    ends = [node for node in whole.nodes if node.depth == len(asked.roles) - 1]
+    answers = [_answer(asked.task, node.text) for node in ends]
+    winner = majority(answers)
+    prompts = {(node.role, node.parent): len(node.prompt) for node in whole.nodes}
+    return Solution(
+        answer="" if winner is None else answers[winner],
+        votes=dict(Counter(answer for answer in answers if answer)),
+        transcript=tuple({node.role: node.text for node in end.lineage} for end in ends),
+        tokens_read=sum(prompts.values()),
+        tokens_written=sum(len(node.completion.tokens) for node in whole.nodes),
+    )
+
+
+def _answer(task: tasks.Task, text: str) -> str:
+    """What a completion answers, in the form in which votes are counted: its mark, else its last
+    line."""
+    if task.answer is not None:
+        return task.answer(text)
+    marks = [answer for answer, _ in marked(text)] or text.strip().splitlines()[-1:]
+    return next(filter(None, (task.reference(mark, ()) for mark in marks)), "")
+
+
+def _sampler(model: Model, rows: int, children: int) -> Sampler:
+    """A sampler on all devices."""
+    devices, tokenizer = mesh.make(), model.tokenizer
+    shardings = mesh.tree_shardings(devices, model.params)
+    params = jax.tree.map(mesh.put, model.params, shardings)
+    siblings = min(children, _SIBLINGS)
+    return Sampler(
+        model.config,
+        params,
+        devices,
+        max(rows, children),
+        tokenizer.stop_ids,
+        tokenizer.pad_id,
+        siblings=siblings,
+    )
+
+
+def _question(asked: Asked, place: int) -> Question:
+    if isinstance(asked, Question):
+        return asked
+    text, answer = asked
+    return Question(f"{place}-{_name(text)}", text, answer)
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(seed: int, text: str) -> Array:
+    return jax.random.fold_in(jax.random.key(seed), int(_name(text)[:8], 16))
