@@ -15,7 +15,7 @@ import pyarrow as pa
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the configs of a checkout
 
-_MARK = re.compile(r"<!-- made: ([\w. ]+) -->")
+_MARK = re.compile(r"<!-- made: ([\w./ ]+) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -24,47 +24,31 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def made(mark: str) -> str:
-    """The Markdown of a mark: `settings`, `schema NAME`, `api PACKAGE` or `examples DIRECTORY`."""
+    """The Markdown of a mark: `settings`, `schema NAME`, `api PACKAGE`, `examples DIRECTORY`
+    or `code FILE`."""
     kind, _, name = mark.partition(" ")
     makers: dict[str, Callable[[str], str]] = {
         "settings": lambda _: settings(),
         "schema": lambda name: schema(schemas()[name]),
         "api": lambda name: "\n\n".join(f"::: {module}" for module in modules(name)),
         "examples": examples,
+        "code": lambda name: f"```python\n{(ROOT / name).read_text()}```",
     }
     return makers[kind](name)
 
 
 def settings() -> str:
-    """Every setting: key, type, default, meaning, rule."""
-    try:
-        from malt_jax.recipe import reference
-    except ImportError:
-        return _reference_of_base()
-    return reference()
+    """Every setting: key, type, default, meaning, rule; a table a group, those of none first."""
+    from malt_jax import recipe
 
-
-def _reference_of_base() -> str:
-    lines = (ROOT / "configs" / "base.py").read_text().splitlines()
-    noted = {
-        m[1]: m[2]
-        for m in (re.match(r' +(?:c\.[\w.]*?)?"?(\w+)"?(?::| =) .*?  # (.*)', x) for x in lines)
-        if m
-    }
-    config = importlib.import_module("configs.base").get_config().to_dict()
-    rows = []
-
-    def walk(tree: Any, key: str) -> None:
-        if not isinstance(tree, dict):
-            shown = repr(tree).replace("|", "\\|")
-            note = noted.get(key.rpartition(".")[2], "")
-            rows.append(f"| `{key}` | `{shown[:60]}` | {note} |")
-            return
-        for name, value in tree.items():
-            walk(value, f"{key}.{name}" if key else name)
-
-    walk(config, "")
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+    header, line, *rows = recipe.reference().splitlines()
+    groups: dict[str, list[str]] = {"of the run": []}
+    for row in rows:
+        _, *names = row.split("`")[1].split(".")
+        groups.setdefault(names[0] if len(names) > 1 else "of the run", []).append(row)
+    return "\n\n".join(
+        "\n".join([f"## {group}", "", header, line, *rows]) for group, rows in groups.items()
+    )
 
 
 def schemas() -> dict[str, pa.Schema]:
