@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from malt_jax.tasks import numeric
 
+MAX_SENTENCE = 1000  # characters
+
 _SPANS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _SAYS = re.compile(
     r"\b(?:is|are|be|equals?(?:\s+to)?|gives?|gets?|have|has|obtain|yields?)\b\s*:?|=",
@@ -81,6 +83,8 @@ def answering_math(text: str) -> str:
 def answer(text: str, canonical: Callable[[str], str | None]) -> str:
     """What a statement without math delimiters answers with: the text itself if it is a formula, a
     word, or a number with its unit; of a sentence what follows the last "is", or its number."""
+    if len(text) > MAX_SENTENCE:
+        return text
     text = _REMARK.sub("", text)
     if _is_plain(text, canonical):
         return text
