@@ -18,7 +18,8 @@ _ASIDE = re.compile(
 _BETWEEN = re.compile(r"[\s,;]*(?:and|or)?[\s,;]*")
 _REMARK = re.compile(r"(?<=\S)\s*\([^()]*(?<![\\A-Za-z])[A-Za-z]{2,}[^()]*\)[\s.]*$")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_NO_WORDS = set("and or pi sqrt sin cos tan log ln exp theta infinity".split())
+_NO_WORDS = {"and", "or", "pi", "theta", "infinity"}
+_NO_WORDS |= {"sqrt", "sin", "cos", "tan", "log", "ln", "exp"}
 _UNITS = re.compile(r"(?:(?<=[\d)}\]π])|(?<=pi))(?:\s+[a-z]{2,})+[\s.]*$")
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z])")
 
