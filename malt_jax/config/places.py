@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-import malt_jax
-
-_PACKAGE = Path(malt_jax.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def shipped(folder: str) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from malt_jax import tasks
 from malt_jax.experiments import chains, paper
 from malt_jax.workdir import storage
 
@@ -176,8 +177,9 @@ def transfer(main: Config) -> list[Variant]:
         raise ValueError("config.suite: transfer needs test sets in config.data.exclude, TASK:PATH")
     suite = []
     for place in places:
-        task, _, path = place.partition(":")
-        name = f"{task}_{Path(path).stem}".lower() if Path(path).stem.lower() != task else task
+        task, path = tasks.place(place)
+        name, stem = tasks.get(task).name, Path(path).stem.lower()
+        name = name if stem == name else f"{name}_{stem}".lower()
         values = {
             **_kept(main),
             "data.task": task,

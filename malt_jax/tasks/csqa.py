@@ -20,11 +20,11 @@ _ANSWER_IS = re.compile(
 _ALONE = re.compile(r"(?<![\w'\u2019(-])(?:[B-HJ-Z]|A(?!\s+[a-z]))(?![\w'\u2019-])")
 # Letters that are named to be ruled out: "(A) and (B) are wrong", "neither A nor B", "not (A)".
 _LETTER = r"(?:(?i:option|choice|answer)\s+)?(?:\([A-Za-z]\)|(?<![\w'\u2019])[A-Z](?![\w'\u2019]))"
-_SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER})*"
+_SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER}){{0,5}}"
 _RULED_OUT = re.compile(
     rf"\b(?i:not|neither|never|rather\s+than|instead\s+of|unlike|except|excluding|eliminat(?:e|ing)"
     rf"|reject(?:ing)?|rul(?:e|ing)\s+out)\s+(?:the\s+)?{_LETTER}"
-    rf"(?:(?:\s*,\s*{_LETTER})*\s*,?\s+(?:and|or|nor)\s+{_LETTER})*"
+    rf"(?:(?:\s*,\s*{_LETTER}){{0,5}}\s*,?\s+(?:and|or|nor)\s+{_LETTER}){{0,5}}"
     rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would)(?:n['\u2019]?t|\s*not)\b[^.;,]*"
     rf"|{_SERIES}\s+(?:is|are|was|were|seems?|looks?)\s+(?:\w+ly\s+|both\s+|all\s+)?"
     r"(?:wrong|incorrect|false|out|ruled\s+out|eliminated|excluded|unlikely|irrelevant)\b"

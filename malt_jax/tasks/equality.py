@@ -222,8 +222,8 @@ def _equal_relations(a: str, b: str) -> bool:
 
 def _value_of(relation: str) -> str:
     """What a relation says that stands against no relation: x > a an interval, AB = 5 a number."""
-    if found := _interval(relation):
-        return found[1]
+    if interval := _interval(relation):
+        return interval[1]
     name, sign, *rest = _sides(relation)
     return rest[0] if len(rest) == 1 and sign == "=" and _MEASURED.fullmatch(name) else relation
 

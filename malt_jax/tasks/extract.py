@@ -74,10 +74,9 @@ def stated(text: str) -> list[str]:
 
 def first_question(text: str) -> str:
     """A completion up to where it goes on, after its answer, to another question of its own."""
-    for match in _ANOTHER_QUESTION.finditer(text):
-        if _ANSWERED.search(text, 0, match.start()):
-            return text[: match.start()]
-    return text
+    answered = _ANSWERED.search(text)
+    another = _ANOTHER_QUESTION.search(text, answered.end()) if answered else None
+    return text[: another.start()] if another else text
 
 
 def _last_boxes(text: str) -> list[str]:

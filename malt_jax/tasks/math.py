@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from malt_jax.tasks import numeric, prose, symbolic
-from malt_jax.tasks.equality import equivalent
+from malt_jax.tasks.equality import MAX_LENGTH, equivalent
 from malt_jax.tasks.extract import Rules, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
@@ -141,7 +141,7 @@ def _strip_once(text: str) -> str:
 def _ungrouped(text: str) -> str:
     """Without braces, bold or not, around the whole."""
     head = _GROUP.match(text)
-    if not head or not text.endswith("}"):
+    if not head or not text.endswith("}") or len(text) > MAX_LENGTH:
         return text
     depth = 1
     for place in range(head.end(), len(text)):

@@ -186,8 +186,10 @@ def _main_clause(sentence: str) -> str:
 def _answered(sentence: str) -> Number | None:
     """The number that a sentence is about: its last one in no phrase of time, place or
     belonging."""
-    numbers = [n for n in scan(sentence) if not sentence[n.end :].lstrip(" *").startswith(":")]
-    free = [n for n in numbers if not _BESIDE.search(sentence[: n.start])]
+    numbers = [
+        n for n in scan(sentence) if not sentence[n.end : n.end + 9].lstrip(" *").startswith(":")
+    ]
+    free = [n for n in numbers if not _BESIDE.search(sentence[max(0, n.start - 40) : n.start])]
     return next(reversed(free or numbers), None)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from malt_jax.tasks import numeric
 
+MAX_SENTENCE = 1000  # characters
+
 _SPANS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
 _SAYS = re.compile(
     r"\b(?:is|are|be|equals?(?:\s+to)?|gives?|gets?|have|has|obtain|yields?)\b\s*:?|=",
@@ -16,20 +18,8 @@ _ASIDE = re.compile(
 _BETWEEN = re.compile(r"[\s,;]*(?:and|or)?[\s,;]*")
 _REMARK = re.compile(r"(?<=\S)\s*\([^()]*(?<![\\A-Za-z])[A-Za-z]{2,}[^()]*\)[\s.]*$")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_NO_WORDS = {
-    "and",
-    "or",
-    "pi",
-    "sqrt",
-    "sin",
-    "cos",
-    "tan",
-    "log",
-    "ln",
-    "exp",
-    "theta",
-    "infinity",
-}
+_NO_WORDS = {"and", "or", "pi", "theta", "infinity"}
+_NO_WORDS |= {"sqrt", "sin", "cos", "tan", "log", "ln", "exp"}
 _UNITS = re.compile(r"(?:(?<=[\d)}\]π])|(?<=pi))(?:\s+[a-z]{2,})+[\s.]*$")
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z])")
 
@@ -81,6 +71,8 @@ def answering_math(text: str) -> str:
 def answer(text: str, canonical: Callable[[str], str | None]) -> str:
     """What a statement without math delimiters answers with: the text itself if it is a formula, a
     word, or a number with its unit; of a sentence what follows the last "is", or its number."""
+    if len(text) > MAX_SENTENCE:
+        return text
     text = _REMARK.sub("", text)
     if _is_plain(text, canonical):
         return text

@@ -70,15 +70,15 @@ def read(latex: str) -> Any:
     )
     radians = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", latex)
     product = _FACTOR.sub(r"\\cdot(", radians)
-    found = parse(
+    parsed = parse(
         f"${product}$",
         [LatexExtractionConfig(normalization_config=plain)],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
-    if not found or not isinstance(found[0], sympy.Expr):
+    if not parsed or not isinstance(parsed[0], sympy.Expr):
         return None
-    expression = sympy.nsimplify(found[0].doit(), rational=True)
+    expression = sympy.nsimplify(parsed[0].doit(), rational=True)
     unit = {symbol: sympy.I for symbol in expression.free_symbols if symbol.name == "i"}
     return expression.subs(unit)
 
@@ -114,11 +114,11 @@ def _values(expressions: list[Any]) -> Iterator[list[Any]]:
     symbols = set().union(*(e.free_symbols for e in expressions))
     names = sorted({symbol.name for symbol in symbols})
     for start, step in _POINTS if names else _POINTS[:1]:
-        value = {n: sympy.Rational(start) + k * sympy.Rational(step) for k, n in enumerate(names)}
-        at = {symbol: value[symbol.name] for symbol in symbols}
-        found = [_value(e, at) for e in expressions]
-        if all(v is not None for v in found):
-            yield found
+        point = {n: sympy.Rational(start) + k * sympy.Rational(step) for k, n in enumerate(names)}
+        at = {symbol: point[symbol.name] for symbol in symbols}
+        values = [_value(e, at) for e in expressions]
+        if all(v is not None for v in values):
+            yield values
 
 
 def _value(expression: Any, at: dict[Any, Any]) -> Any:
