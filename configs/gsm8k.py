@@ -2,8 +2,10 @@
 
 python -m malt_jax.main --config=configs/gsm8k.py
 
-What the paper leaves open is chosen here or in base.py, and a comment says so: learning rates, LoRA
-rank and targets, sequence lengths, the number of training questions and the vote's tie rule.
+What the paper leaves open is chosen here or by the defaults, whose documentation says so: learning
+rates, optimiser, LoRA rank, alpha and targets, sequence lengths, caps, which step's adapter is
+kept, the number of training questions and the vote's tie rule. It names an "adapter weight" of 0.2
+without saying what that weighs; nothing here is made of it.
 Time:   not measured on an accelerator yet. 2,000 trees are 78,000 samples, about 21M decoded
         tokens; at the decode roofline of one H200 (22,000 tokens/s) that is a quarter of an hour.
 Chips:  `--stage=plan --topology=v5e:2x4` compiles all of it for eight chips of 16 GB. A replica a
@@ -24,11 +26,12 @@ def get_config() -> ConfigDict:
     c.model.path = "meta-llama/Llama-3.1-8B-Instruct"
     c.model.dtype = "bfloat16"
     c.data.task = "gsm8k"
-    c.data.train_questions = 2000  # the paper: 2,000 to 6,000 pairs a model and benchmark
+    # Ours: the paper gives 2,000 to 6,000 preference pairs a model and benchmark, which is what
+    # comes out, and no number of questions.
+    c.data.train_questions = 2000
     c.sample.rows = 96
     c.sample.questions_per_shard = 32
-    c.sft.eval_every = (
-        200  # of some thousand steps; at 20 scoring took most of the training's hours
-    )
+    # Of some thousand steps: at 20 scoring took most of the training's hours.
+    c.sft.eval_every = 200
     c.dpo.eval_every = 200
     return c

@@ -30,7 +30,7 @@ class PhaseSettings:
         Rule(lambda share: 0 <= share < 1, "is a share of questions, in [0, 1)"),
     )
     eval_every: int = setting(
-        20, "optimiser steps between held-out evaluations; the best is kept", positive()
+        20, "optimiser steps between held-out evaluations; the best is kept (ours)", positive()
     )
     patience: int = setting(
         0,
