@@ -1,12 +1,12 @@
 """The public face: what `import malt_jax` offers. Plain lists are taken where arrays are.
 
-model = malt_jax.load("SmolLM2-135M-Instruct.Q4_1.gguf")
-team = malt_jax.team(model, {"generator": "...{question}", "refiner": "...{generator}"}, "gsm8k")
-trees = malt_jax.grow(team, [("What is 2+3?", "5")])
-rows = malt_jax.rows(trees, "refiner", "sft")
-adapter = malt_jax.train(model, rows, "sft", epochs=1)
-better = malt_jax.team(model, prompts, "gsm8k", adapters={"refiner": adapter})
-malt_jax.solve(better, "What is 2+3?", votes=3).answer
+For example, where `prompts` holds the prompts of "generator" and "refiner":
+
+    model = malt_jax.load("SmolLM2-135M-Instruct.Q4_1.gguf")
+    trees = malt_jax.grow(malt_jax.team(model, prompts, "gsm8k"), [("What is 2+3?", "5")])
+    adapter = malt_jax.train(model, malt_jax.rows(trees, "refiner", "sft"), "sft", epochs=1)
+    team = malt_jax.team(model, prompts, "gsm8k", adapters={"refiner": adapter})
+    malt_jax.solve(team, "What is 2+3?", votes=3).answer
 """
 
 import hashlib
@@ -41,28 +41,12 @@ from malt_jax.tasks.extract import marked
 from malt_jax.types import Question
 from malt_jax.workdir import shards
 
-__all__ = [
-    "Adapter",
-    "Model",
-    "Question",
-    "Role",
-    "Solution",
-    "Team",
-    "grow",
-    "load",
-    "propagate",
-    "rows",
-    "sample",
-    "solve",
-    "team",
-    "train",
-]
+__all__ = ["Adapter", "Model", "Question", "Role", "Solution", "Team", "grow", "load"]
+__all__ += ["propagate", "rows", "sample", "solve", "team", "train"]
 
 Row = dict[str, Any]
 Asked = Question | tuple[str, str]
 """A question: with all that it has, or its text and its reference answer."""
-
-_SIBLINGS = 4  # samples of a prompt that read its cache together; more are split
 
 
 @dataclass(frozen=True)
@@ -258,8 +242,7 @@ def train(
     chosen = parsed.phases[phase]
     if adapter is None:
         adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
-    shardings = mesh.tree_shardings(devices, adapter)
-    adapter = jax.tree.map(mesh.put, adapter, shardings)
+    adapter = jax.tree.map(mesh.put, adapter, mesh.tree_shardings(devices, adapter))
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(directory or scratch) / phase
         shards.write(place / "rows.parquet", data, trained_in.schema)
@@ -309,9 +292,7 @@ def _answer(task: tasks.Task, text: str) -> str:
 def _sampler(model: Model, rows: int, children: int) -> Sampler:
     """A sampler on all devices."""
     devices, tokenizer = mesh.make(), model.tokenizer
-    shardings = mesh.tree_shardings(devices, model.params)
-    params = jax.tree.map(mesh.put, model.params, shardings)
-    siblings = min(children, _SIBLINGS)
+    params = jax.tree.map(mesh.put, model.params, mesh.tree_shardings(devices, model.params))
     return Sampler(
         model.config,
         params,
@@ -319,7 +300,7 @@ def _sampler(model: Model, rows: int, children: int) -> Sampler:
         max(rows, children),
         tokenizer.stop_ids,
         tokenizer.pad_id,
-        siblings=siblings,
+        siblings=min(children, 4),  # of more the cache is read apart
     )
 
 

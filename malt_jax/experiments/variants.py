@@ -131,10 +131,11 @@ def ablations(main: Config) -> list[Variant]:
         suite += [_answering_second(main), _without_second(main)]
     suite.append(next(v for v in paper_table1(main) if v.name == "star_ma"))
     for role in chain:
-        if "dpo" in main["roles"][role]["train"]:
+        phases, branching = tuple(main["roles"][role]["train"]), main["roles"][role]["branching"]
+        if "dpo" in phases:
             sft = {f"roles.{role}.adapter": _sft_adapter(main, role)}
             suite.append(_evaluated(main, f"sft_{role}", f"{role} with SFT only", sft))
-        elif tuple(main["roles"][role]["train"]) == ("sft",):
+        elif phases == ("sft",) and branching > 1:  # DPO compares siblings
             both = {f"roles.{role}.train": ("sft", "dpo"), f"roles.{role}.adapter": ""}
             more = _variant(main, f"dpo_{role}", f"{role} with SFT and DPO", both, TRAINED)
             suite.append(replace(more, reported=_DPO.get(role, ())))
