@@ -42,10 +42,10 @@ def settings() -> str:
     from malt_jax import recipe
 
     header, line, *rows = recipe.reference().splitlines()
-    groups: dict[str, list[str]] = {"of the run": []}
+    groups: dict[str, list[str]] = {"run": []}
     for row in rows:
         _, *names = row.split("`")[1].split(".")
-        groups.setdefault(names[0] if len(names) > 1 else "of the run", []).append(row)
+        groups.setdefault(names[0] if len(names) > 1 else "run", []).append(row)
     return "\n\n".join(
         "\n".join([f"## {group}", "", header, line, *rows]) for group, rows in groups.items()
     )
