@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from malt_jax.config.settings import RoleSettings, Settings
-from malt_jax.text.tokenizer import Tokenizer, placeholders
+from malt_jax.text import placeholders
+from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question
 
 
@@ -46,7 +47,7 @@ def in_order(settings: Mapping[str, RoleSettings]) -> tuple[Role, ...]:
 
 
 def _role(name: str, settings: RoleSettings, known: Sequence[str]) -> Role:
-    sees = placeholders(settings.prompt)
+    sees = placeholders.fields(settings.prompt)
     for field in sees:
         if field not in known:
             raise ValueError(

@@ -16,13 +16,6 @@ from malt_jax.text import chat, files, layout, plain
 from malt_jax.text.layout import Part, Run
 
 
-def placeholders(template: str) -> tuple[str, ...]:
-    """The fields that a prompt template shows, in their order, each once. `{{name}}` is none: it
-    stands for a literal `{name}`."""
-    matches = _PLACEHOLDER.finditer(template)
-    return tuple(dict.fromkeys(match["field"] for match in matches if match["field"]))
-
-
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A tokenizer and the chat conventions of its model. Make one with `from_directory` or `build`.

@@ -12,7 +12,7 @@ from malt_jax import recipe
 from malt_jax.config.settings import DebateSettings, Settings
 from malt_jax.rollout import roles
 from malt_jax.rollout.strategies import debate
-from malt_jax.text.tokenizer import placeholders
+from malt_jax.text import placeholders
 
 
 def of(*named: tuple[str, str]) -> Settings:
@@ -47,7 +47,7 @@ def test_what_a_role_sees_is_what_its_prompt_names():
 def test_the_fields_of_a_template_are_those_that_the_tokenizer_fills(template):
     """Two grammars told {{a}, {a}} and {{{a}}} apart in two ways: the chain was accepted, and the
     first prompt of a run was not."""
-    fields = placeholders(template)
+    fields = placeholders.fields(template)
     tokenizer = small.tokenizer()
     tokenizer.prompt(template, dict.fromkeys(fields, "x"))
     for field in fields:
@@ -67,7 +67,7 @@ def test_the_fields_of_a_template_are_those_that_the_tokenizer_fills(template):
     ],
 )
 def test_placeholders_literally(template, fields):
-    assert placeholders(template) == fields
+    assert placeholders.fields(template) == fields
 
 
 def test_a_debaters_prompt_shows_what_there_is():

@@ -13,7 +13,8 @@ from malt_jax.config.settings import DebateSettings
 from malt_jax.rollout.roles import ALWAYS_SHOWN, Role
 from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Ask, Node, Strategy, Tree
-from malt_jax.text.tokenizer import Tokenizer, placeholders
+from malt_jax.text import placeholders
+from malt_jax.text.tokenizer import Tokenizer
 
 STREAM = "debate"
 NAME = "debater"
@@ -63,7 +64,7 @@ def debater(first: Role, settings: DebateSettings) -> Role:
     names = _names(settings.agents)
     others = "\n\n".join(settings.other.replace("{other}", f"{{{name}}}") for name in names)
     prompt = settings.prompt.replace("{others}", others)
-    sees = placeholders(prompt)
+    sees = placeholders.fields(prompt)
     if unknown := sorted(set(sees) - {*ALWAYS_SHOWN, *names}):
         raise ValueError(
             f"config.eval.debate: {{{unknown[0]}}} in a prompt has no text; a debater sees "
