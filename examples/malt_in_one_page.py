@@ -20,6 +20,7 @@ import optax
 
 from malt_jax import credit, models, tasks
 from malt_jax.evaluate.stats import majority
+from malt_jax.grading import verdict
 from malt_jax.learn.losses import Pairs, sigmoid, token_logprobs
 from malt_jax.models import llama, lora
 from malt_jax.runtime import mesh
@@ -78,7 +79,7 @@ def rewards(questions: list[Question], leaves: list[Node]) -> np.ndarray:
     """1 for a leaf whose final answer is right, else 0: float32[leaves]."""
     each = len(leaves) // len(questions)
     grades = [
-        TASK.grade(leaf.texts["refiner"], questions[i // each].answer)
+        verdict(TASK, leaf.texts["refiner"], questions[i // each].answer)
         for i, leaf in enumerate(leaves)
     ]
     return np.array([grade.status == "correct" for grade in grades], np.float32)
@@ -173,7 +174,7 @@ def accuracies(questions: list[Question], adapters: dict, key: Any) -> tuple[flo
     """How often one pass of the team is right, and how often a majority vote of three is."""
     leaves = grow(questions, adapters, {"generator": N, "verifier": 1, "refiner": 1}, key)[-1]
     right = rewards(questions, leaves).reshape(-1, N)
-    answers = [TASK.grade(leaf.texts["refiner"], "0").answer for leaf in leaves]
+    answers = [verdict(TASK, leaf.texts["refiner"], "0").answer for leaf in leaves]
     votes = [majority(answers[i : i + N]) or 0 for i in range(0, len(answers), N)]
     return float(right[:, 0].mean()), float(right[np.arange(len(votes)), votes].mean())
 
