@@ -170,16 +170,14 @@ def control(main: Config) -> list[Variant]:
 
 
 def transfer(main: Config) -> list[Variant]:
-    """The trained team on the test sets of `config.data.exclude`. Raises ValueError if there are
-    none."""
+    """The trained team on the test sets of `config.data.exclude`; ValueError if there are none."""
     places = main["data"]["exclude"]
     if not places:
         raise ValueError("config.suite: transfer needs test sets in config.data.exclude, TASK:PATH")
     suite = []
     for place in places:
         task, path = tasks.place(place)
-        name, stem = tasks.get(task).name, Path(path).stem.lower()
-        name = name if stem == name else f"{name}_{stem}".lower()
+        name = "_".join(dict.fromkeys([tasks.get(task).name.lower(), Path(path).stem.lower()]))
         values = {
             **_kept(main),
             "data.task": task,
@@ -189,8 +187,8 @@ def transfer(main: Config) -> list[Variant]:
             "data.eval_questions": 0,
             "eval.equal_compute": True,
         }
-        rows = _every_row(main, name)
-        suite.append(Variant(f"transfer_{name}", "transfer", name, values, rows, EVALUATED))
+        title, rows = f"transfer_{name}", _every_row(main, name)
+        suite.append(Variant(title, "transfer", name, values, rows, EVALUATED))
     return suite
 
 
