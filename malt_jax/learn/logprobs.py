@@ -54,8 +54,8 @@ def predicting(
 def target_logprobs(config: LlamaConfig, params: Params, hidden: Array, batch: Batch) -> Array:
     """`completion_logprobs` from the batch's `predicting` states."""
     target = _whole_chunks(jnp.asarray(batch.target))
-    found = _score(_whole_chunks(hidden), _head(config, params), target, _used(batch))
-    return found[:, : batch.target.shape[1]]
+    logps = _score(_whole_chunks(hidden), _head(config, params), target, _used(batch))
+    return logps[:, : batch.target.shape[1]]
 
 
 def token_kl(

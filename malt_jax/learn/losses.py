@@ -182,8 +182,8 @@ def rpo(
 
     Source: arXiv 2404.19733, equation 1.
     """
-    own = jnp.maximum(pairs.chosen_tokens, 1)
-    return loss(pairs) - alpha * pairs.chosen / (own if tokens is None else tokens)
+    lengths = jnp.maximum(pairs.chosen_tokens, 1)
+    return loss(pairs) - alpha * pairs.chosen / (lengths if tokens is None else tokens)
 
 
 def preference_loss(

@@ -215,17 +215,17 @@ def take(data: Examples, plan: Plan, step: int, pad_id: int) -> Batch:
             if i < 0:
                 continue
             whole = data.tokens[data.starts[i] : data.starts[i + 1]]
-            prompt, here = int(data.prompts[i]), slice(at, at + len(whole))
-            tokens[k, r, here], example[k, r, here] = whole, m
+            prompt, span = int(data.prompts[i]), slice(at, at + len(whole))
+            tokens[k, r, span], example[k, r, span] = whole, m
             positions[k, r, at : at + prompt] = np.arange(prompt)
             last, at = at + prompt - 1, at + prompt
             for c, length in enumerate(data.completions[i]):
-                there, out = slice(at, at + length), slice(said, said + length)
-                positions[k, r, there] = np.arange(prompt, prompt + length)
-                branch[k, r, there] = c + 1
+                span, out = slice(at, at + length), slice(said, said + length)
+                positions[k, r, span] = np.arange(prompt, prompt + length)
+                branch[k, r, span] = c + 1
                 source[k, r, out] = np.arange(at - 1, at + length - 1)
                 source[k, r, said : said + min(length, 1)] = last
-                target[k, r, out] = tokens[k, r, there]
+                target[k, r, out] = tokens[k, r, span]
                 sequence[k, r, out] = (r * places + m) * branches + c
                 at, said = at + length, said + length
     return Batch(tokens, positions, example, branch, source, target, sequence, none)

@@ -39,7 +39,7 @@ def traffic(text: str, unknown_trips: int = 1) -> dict[str, float]:
     `unknown_trips` times.
     """
     entry, computations = _read(text)
-    found: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    sent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     seen: set[str] = set()
 
     def add(name: str, times: int) -> None:
@@ -49,7 +49,7 @@ def traffic(text: str, unknown_trips: int = 1) -> dict[str, float]:
                 identity = _identity(line)
                 if identity not in seen:
                     result, kind, started = collective.groups()
-                    found[kind] += times * _sent(kind, result, bool(started), line)
+                    sent[kind] += times * _sent(kind, result, bool(started), line)
                 if identity:
                     seen.add(identity)
                 continue
@@ -57,7 +57,7 @@ def traffic(text: str, unknown_trips: int = 1) -> dict[str, float]:
                 add(called, times * (unknown_trips if trips is None else trips))
 
     add(entry, 1)
-    return {kind: sent for kind, sent in found.items() if sent}
+    return {kind: count for kind, count in sent.items() if count}
 
 
 def _read(text: str) -> tuple[str, Computations]:
@@ -100,16 +100,16 @@ def _trips(computations: Computations, condition: str, body: str) -> int | None:
     following = (_operands(inside, inside.root, "tuple") or [])[int(index[1]) :][:1]
     added = _operands(inside, following[0], "add") if following else None
     steps = [_CONSTANT.search(inside.lines.get(name, "")) for name in added or ()]
-    step = next((int(found[1]) for found in steps if found), 1)
+    step = next((int(match[1]) for match in steps if match), 1)
     return -(-int(bound[1]) // step)
 
 
 def _operands(computation: _Computation, name: str, operation: str) -> list[str] | None:
     """Names of an instruction's operands, None if it is no `operation`."""
-    found = re.search(rf" {operation}\(([^()]*)\)", computation.lines.get(name, ""))
-    if found is None:
+    match = re.search(rf" {operation}\(([^()]*)\)", computation.lines.get(name, ""))
+    if match is None:
         return None
-    plain = re.sub(r"/\*.*?\*/", "", found[1])  # counts of the elements of long tuples
+    plain = re.sub(r"/\*.*?\*/", "", match[1])  # counts of the elements of long tuples
     return [operand.split()[-1].lstrip("%") for operand in plain.split(", ") if operand.strip()]
 
 
@@ -142,11 +142,11 @@ def _bytes(dtype: str) -> float:
 def _group(line: str) -> int:
     """Chips of a group. Of the three ways in which XLA writes groups: {{0,1},{2,3}}, [2,2]<=[4] and
     mesh['x'=2,'y'=2] {'x'}."""
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
-        return found[1].count(",") + 1
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):
-        return int(found[2])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\].*? \{([^}]*)\}", line):
-        sizes = dict(re.findall(r"('\w+')=(\d+)", found[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'\w+'", found[2]))
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return match[1].count(",") + 1
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):
+        return int(match[2])
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\].*? \{([^}]*)\}", line):
+        sizes = dict(re.findall(r"('\w+')=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'\w+'", match[2]))
     raise ValueError(f"groups of chips in a form not known: {line.strip()[:200]}")

@@ -33,7 +33,7 @@ def hours(target: Target, looked: Looked, work: Work) -> Hours:
         passes = work.prefilled[stage] / looked.prefilled
         return (steps * decode + passes * prefill) / 3600
 
-    one = 2 * costs.body(config) + 2 * costs.head(config)
-    scoring = work.scored * one / (chips * target.chip.flops)
+    token = 2 * costs.body(config) + 2 * costs.head(config)
+    scoring = work.scored * token / (chips * target.chip.flops)
     stepping = sum(many * looked.line(f"train {name}").step for name, many in work.steps.items())
     return Hours(sampling("collect"), stepping / 3600, scoring / 3600, sampling("evaluate"))

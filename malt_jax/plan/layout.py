@@ -12,7 +12,7 @@ from malt_jax.plan.training import train_line
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found of a layout."""
+    """A layout, the lines of its programs and why it does not fit, if so."""
 
     settings: Settings
     lines: tuple[Line, ...]

@@ -172,15 +172,15 @@ def prefill(dtype: Any, shape: LoraSettings, mesh: Mesh, of: Pass) -> Build:
         platform, shards = mesh.devices.flat[0].platform, paged.shards_of(mesh)
         place = (shards, prefill_tiles(of))
         tokens, table = (np.zeros((*place, n), np.int32) for n in (of.size // 4, of.columns))
-        one = np.zeros(place, np.int32)
-        tiles = paged.Tiles(tokens, one, one, table, np.int32(0))
+        per_tile = np.zeros(place, np.int32)
+        tiles = paged.Tiles(tokens, per_tile, per_tile, table, np.int32(0))
         return programs(platform).prefill.lower(
             _fixed(config, mesh),
             weights(config, dtype, mesh),
             *_stacked(config, shape, mesh, of.adapters),
             _pool(config, dtype, mesh, of.prompt_pages, of.size),
             _rows(mesh, tiles),
-            _rows(mesh, one),
+            _rows(mesh, per_tile),
         )
 
     return build
@@ -258,10 +258,10 @@ def _stacked(config: LlamaConfig, shape: LoraSettings, mesh: Mesh, many: int) ->
     """The roles' adapters side by side, and their gates."""
     if not many:
         return None, None
-    one = adapter(config, shape, mesh)
-    both = jax.eval_shape(lambda: lora.stack([jax.tree.map(_zeros, one)] * many))
+    role = adapter(config, shape, mesh)
+    stacked = jax.eval_shape(lambda: lora.stack([jax.tree.map(_zeros, role)] * many))
     ranks = jax.ShapeDtypeStruct((many, many * shape.rank), jnp.float32)
-    return meshes.abstract(mesh, both), ranks
+    return meshes.abstract(mesh, stacked), ranks
 
 
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -120,8 +120,8 @@ def _tokens(work: Work, stage: str) -> str:
     return f"{work.decoded[stage]:,} tokens decoded, {work.prefilled[stage]:,} prefilled"
 
 
-def _pairs(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in found.items())
+def _pairs(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in counts.items())
 
 
 def _gib(size: float) -> str:

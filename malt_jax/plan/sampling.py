@@ -91,8 +91,8 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
         pages_needed(workload.prompt(settings, role), role.max_new_tokens, spec.page_size)
         for role in chain
     ]
-    prompt, own = (max(each) for each in zip(*pages, strict=True))
-    return _Room(spec, pool, prompt, own), failures
+    prompt, completion = (max(counts) for counts in zip(*pages, strict=True))
+    return _Room(spec, pool, prompt, completion), failures
 
 
 def _lines(
@@ -114,13 +114,13 @@ def _lines(
     decode = costs.decode(config, dtype, shape, mesh, replace(of, pages=used), context)
     prefill = costs.prefill(config, dtype, shape, mesh, of, tokens, context // 2)
 
-    def one(name: str, build: programs.Build, cost: Cost, held: int) -> Line:
+    def of_program(name: str, build: programs.Build, cost: Cost, held: int) -> Line:
         parts = given | {"cache": held * pool.page_bytes}
-        found = line(name, parts, compiled(name, config, build), cost, target.chip)
+        program = line(name, parts, compiled(name, config, build), cost, target.chip)
         # Whatever a program is given of the cache, all of it lies there.
-        return replace(found, memory=found.memory | {"cache": pool.granted})
+        return replace(program, memory=program.memory | {"cache": pool.granted})
 
     return (
-        one("decode", programs.decode(dtype, shape, mesh, of), decode, sum(pages)),
-        one("prefill", programs.prefill(dtype, shape, mesh, of), prefill, pool.prompts),
+        of_program("decode", programs.decode(dtype, shape, mesh, of), decode, sum(pages)),
+        of_program("prefill", programs.prefill(dtype, shape, mesh, of), prefill, pool.prompts),
     ), tokens

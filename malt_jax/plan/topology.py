@@ -50,13 +50,13 @@ def devices(name: str) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except Exception as error:  # of the runtime, and not one class in all versions
         raise ValueError(
             f"--topology={name!r}: not known ({error}); a name is a generation and the chips along "
             "each axis: v5e:2x4, v5p:2x2x1, v6e:2x4"
         ) from error
-    return found.devices
+    return topology.devices
 
 
 def chip(device: Any, dtype: Any) -> Chip:

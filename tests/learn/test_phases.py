@@ -14,14 +14,13 @@ from plans import CONFIG, LORA
 from recipes import change, good
 from training import MODEL, exported, metrics
 
-from configs.base import get_config
 from malt_jax.config.settings import CreditSettings, Settings
 from malt_jax.learn import datasets, losses
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Forecast
 from malt_jax.plan import programs, workload
 from malt_jax.plan.programs import Packed
-from malt_jax.recipe import parse
+from malt_jax.recipe import base, parse
 from malt_jax.rollout import records
 from malt_jax.runtime import mesh
 from malt_jax.stages import train
@@ -82,8 +81,8 @@ def test_a_phase_that_needs_another_before_it(train):
 def toy(monkeypatch) -> Settings:
     """The phase registered, and the settings of a run with it."""
     monkeypatch.setitem(PHASES, "toy", toy_phase.PHASE)
-    config = get_config().to_dict()
-    config["toy"] = {"learning_rate": 2e-3, "batch": 48, "epochs": 16, "held_out": 0.2}
+    config = base().to_dict()
+    config["toy"] |= {"learning_rate": 2e-3, "batch": 48, "epochs": 16, "held_out": 0.2}
     config["toy"]["eval_every"] = 4  # of steps that hold all examples each
     for key, value in {
         "model.path": "random",
