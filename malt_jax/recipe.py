@@ -70,12 +70,6 @@ def _faults(parsed: Settings) -> Iterator[str]:
             before = PHASES[phase].after
             if before and not set(before) & set(role.train[:place]):
                 yield f"{key}.train: {phase} needs the {' or '.join(before)} policy before it"
-            if role.branching < PHASES[phase].siblings:
-                yield (
-                    f"{key}.branching: {role.branching}, but {phase} compares samples of one "
-                    f"parent; give at least {PHASES[phase].siblings}, or leave {phase} out of "
-                    f"{key}.train"
-                )
 
 
 def reference() -> str:

@@ -83,6 +83,15 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
 def _foresee(job: Job) -> None:
     known(job)
     metrics.check(job.settings.wandb)
+    for name in job.settings.chain:
+        role = job.settings.roles[name]
+        for phase in role.train:
+            if role.branching < (least := PHASES[phase].siblings):
+                raise ValueError(
+                    f"config.roles.{name}.branching: {role.branching}, but {phase} compares "
+                    f"samples of one parent; give at least {least}, or leave {phase} out of "
+                    f"config.roles.{name}.train"
+                )
 
 
 def _stage(job: Job) -> None:

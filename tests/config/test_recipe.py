@@ -61,18 +61,6 @@ def test_a_config_of_an_earlier_version_takes_the_defaults_of_what_it_lacks():
     assert other["roles"]["planner"]["branching"] == 3
 
 
-@pytest.mark.parametrize("branching", [1, 2])
-def test_pairs_of_one_sample_are_refused_before_anything_is_collected(branching):
-    """All training's data sets came out empty after the trees were drawn."""
-    config = change(good(), "roles.verifier.branching", branching)
-    if branching > 1:
-        recipe.parse(config)
-        return
-    with pytest.raises(ValueError, match=r"config.roles.verifier.branching: 1, but dpo .* least 2"):
-        recipe.parse(config)
-    recipe.parse(change(config, "roles.verifier.train", ("sft",)))
-
-
 def test_paths_are_taken_as_a_shell_would(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = change(good(), "data.train", "~/train.jsonl")

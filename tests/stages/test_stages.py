@@ -49,14 +49,24 @@ def test_the_job_goes_through_its_stages_in_order():
         ("data.task", "gms8k", "no task 'gms8k'"),
         ("roles.verifier.prompt", "{refiner}", "config.roles.verifier.prompt"),
         ("wandb", "project", "wandb is not installed"),
+        ("roles.verifier.branching", 1, "verifier.branching: 1, but dpo .* give at least 2, or"),
     ],
 )
 def test_what_training_could_not_do_is_refused_before_anything_is_written(
     tmp_path, monkeypatch, key, value, message
 ):
-    """wandb was looked for after collection, and a task that there is not left a lock."""
+    """wandb was looked for after collection, pairs of single samples left data sets empty, and a
+    task that there is not left a lock."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = change(change(good(), "workdir", str(tmp_path / "run")), key, value)
     with pytest.raises(ValueError, match=message):
         stages.run(parse(config), config, stages.in_order())
     assert not (tmp_path / "run").exists()
+
+
+def test_one_sample_a_parent_is_enough_for_phases_that_compare_none():
+    config = change(good(), "roles.verifier.branching", 1)
+    with pytest.raises(ValueError, match=r"config.roles.verifier.branching"):
+        stages.foresee(parse(config), ["train"])
+    stages.foresee(parse(config), ["evaluate"])
+    stages.foresee(parse(change(config, "roles.verifier.train", ("sft",))), ["train"])
