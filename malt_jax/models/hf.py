@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
 from malt_jax.models.weights import Index, Stored, hf_name
-from malt_jax.workdir.storage import read_json
+from malt_jax.workdir.storage import check_regular, distinct, read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -72,23 +72,23 @@ def _sharded(directory: Path) -> dict[str, Stored]:
         raise ValueError(f"{index}: weight_map is missing or empty")
     if strange := [file for file in weight_map.values() if not isinstance(file, str)]:
         raise ValueError(f"{index}: {strange[0]!r} is not a file name")
-    found: dict[str, Stored] = {}
+    stored: dict[str, Stored] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
             raise ValueError(f"{index}: {shard!r} is not a plain file name")
         for name, tensor in _listed(directory / shard).items():
             if weight_map.get(name) != shard:
                 raise ValueError(f"{name} in {directory / shard}: {INDEX} does not place it there")
-            found[name] = tensor
+            stored[name] = tensor
     for name, shard in weight_map.items():
-        if name not in found and not _ROTARY_BUFFER.search(name):
+        if name not in stored and not _ROTARY_BUFFER.search(name):
             raise ValueError(f"{name}: {INDEX} promises it in {directory / shard}, which lacks it")
-    return found
+    return stored
 
 
 def _listed(file: Path) -> dict[str, Stored]:
     def header(tensors: Any) -> dict[str, Stored]:
-        found = {}
+        stored = {}
         for name in tensors.keys():  # noqa: SIM118 (not a dict)
             if _ROTARY_BUFFER.search(name):
                 continue
@@ -98,10 +98,23 @@ def _listed(file: Path) -> dict[str, Stored]:
                     f"{name} in {file}: dtype {part.get_dtype()} is not one of {_FLOATS}; quantised"
                     " checkpoints other than GGUF are not supported"
                 )
-            found[name] = Stored(file, tuple(part.get_shape()), partial(_read, file, name))
-        return found
+            stored[name] = Stored(file, tuple(part.get_shape()), partial(_read, file, name))
+        return stored
 
-    return _open(file, header)
+    stored = _open(file, header)
+    check_header(file)
+    return stored
+
+
+def check_header(file: Path) -> None:
+    """Raises ValueError if a readable safetensors file lists a tensor twice, of which the library
+    takes one in silence."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        try:
+            json.loads(stream.read(size), object_pairs_hook=distinct)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
 
 
 def _read(file: Path, name: str, index: Index) -> np.ndarray:
@@ -113,6 +126,7 @@ def _read(file: Path, name: str, index: Index) -> np.ndarray:
 
 
 def _open(file: Path, use: Callable[[Any], T]) -> T:
+    check_regular(file)
     try:
         with safe_open(file, framework="numpy") as tensors:
             return use(tensors)

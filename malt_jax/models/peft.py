@@ -16,13 +16,14 @@ from safetensors.numpy import load_file, save
 
 from malt_jax.models import lora
 from malt_jax.models.config import LlamaConfig
-from malt_jax.models.hf import PICKLED
+from malt_jax.models.hf import PICKLED, check_header
 from malt_jax.models.lora import Adapter
 from malt_jax.models.weights import LAYER_NAMES
-from malt_jax.workdir.storage import read_json
+from malt_jax.workdir.storage import check_regular, read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_MAX_ALPHA = 1e6  # published ones stay below 1,000
 _PREFIX = "base_model.model."
 _MODULES = {target: LAYER_NAMES[target].split(".")[1] for target in lora.TARGETS}
 _NAME = re.compile(
@@ -113,17 +114,21 @@ def load_adapter(path: Path, config: LlamaConfig) -> Adapter:
     """Reads a PEFT LoRA directory for a base of this shape.
 
     Raises ValueError naming the field for what goes beyond plain LoRA, and naming the tensor for
-    one that is missing, unexpected or made for a base of another size.
+    one that is missing, unexpected, made for a base of another size, or not finite.
     """
     fields = read_json(path / CONFIG)
     for name, plain in _PLAIN.items():
         if name in fields and fields[name] not in plain:
             raise ValueError(f"{path / CONFIG}: {name}: {fields[name]!r} is not supported")
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1:
+    rank: Any = fields.get("r")
+    alpha: Any = fields.get("lora_alpha")
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"{path / CONFIG}: r: {rank!r} is not a positive whole number")
-    if not isinstance(alpha, int | float):
-        raise ValueError(f"{path / CONFIG}: lora_alpha: {alpha!r} is not a number")
+    real = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not real or not 0 < alpha < _MAX_ALPHA:
+        raise ValueError(
+            f"{path / CONFIG}: lora_alpha: {alpha!r} is not a number between 0 and {_MAX_ALPHA:g}"
+        )
     layers: dict[int, dict[str, dict[str, Any]]] = {}
     for name, array in _tensors(path).items():
         i, target, letter = _place(name, path)
@@ -133,7 +138,10 @@ def load_adapter(path: Path, config: LlamaConfig) -> Adapter:
                 f"{name} in {path / WEIGHTS}: shape {array.shape} does not fit a base of"
                 f" {config.num_layers} layers that expects {expected[::-1]}"
             )
-        layers.setdefault(i, {}).setdefault(target, {})[letter] = jnp.asarray(array.T, jnp.float32)
+        matrix = array.T.astype(np.float32)
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"{name} in {path / WEIGHTS}: holds NaN or infinity")
+        layers.setdefault(i, {}).setdefault(target, {})[letter] = jnp.asarray(matrix)
     for i, targets in layers.items():
         for target, pair in targets.items():
             if lacking := {"a", "b"} - pair.keys():
@@ -148,6 +156,7 @@ def load_adapter(path: Path, config: LlamaConfig) -> Adapter:
 
 def _tensors(path: Path) -> Mapping[str, np.ndarray]:
     file = path / WEIGHTS
+    check_regular(file)
     if not file.exists():
         if pickled := sorted(p.name for p in path.iterdir() if p.suffix in PICKLED):
             raise ValueError(
@@ -156,9 +165,11 @@ def _tensors(path: Path) -> Mapping[str, np.ndarray]:
             )
         raise ValueError(f"{file}: no such file")
     try:
-        return load_file(file)
+        arrays = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file}: not a readable safetensors file: {error}") from None
+    check_header(file)
+    return arrays
 
 
 def _place(name: str, path: Path) -> tuple[int, str, str]:

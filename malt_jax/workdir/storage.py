@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if (length := size(path)) > _MAX_JSON:
             raise ValueError(f"{length:,} bytes, more than {_MAX_JSON:,}")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # text, JSON, and numbers of too many digits
@@ -41,7 +41,9 @@ def read_json(path: Path) -> dict[str, Any]:
 _MAX_JSON = 1 << 28
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these fields. Raises ValueError for a key that stands twice, of which `json`
+    takes the last in silence."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
