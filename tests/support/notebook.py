@@ -5,6 +5,7 @@ python tests/support/notebook.py
 
 import ast
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,7 @@ def of(source: str) -> dict[str, Any]:
     first = tree.body[1].lineno
     end = tree.body[-1].lineno  # of what runs the page as a program
     bounds = [first, *starts, end]
-    parts = [
-        "".join(lines[a - 1 : b - 1]).strip() for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    parts = ["".join(lines[a - 1 : b - 1]) for a, b in pairwise(bounds)]
     cells = [_cell("markdown", ast.get_docstring(tree) or ""), _cell("code", _INSTALL)]
     cells += [_cell("code", part) for part in (*parts, "main()")]
     return {
