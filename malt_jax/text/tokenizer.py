@@ -16,6 +16,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from malt_jax.text import chat, files, layout, plain
 from malt_jax.text.layout import Part, Run
 
+_SEAMS = 2  # tokens that a field may cost more where its text meets its neighbours'
+
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
@@ -160,25 +162,28 @@ class Tokenizer:
 
     def overhead(self, template: str) -> int:
         """The most tokens that a prompt has beside those of its fields, each `encode`d alone."""
-        return sum(
-            sum(len(self._ids([part], run.start)) for part in run.parts if isinstance(part, Part))
-            if isinstance(run, Run)
-            else len(run)
-            for run in _layout(self, template)
-        )
+        size = 0
+        for piece in _layout(self, template):
+            if isinstance(piece, Run):
+                fixed = [part for part in piece.parts if isinstance(part, Part)]
+                size += sum(len(self._ids([part], piece.start)) for part in fixed)
+                size += _SEAMS * len(piece.fields)
+            else:
+                size += len(piece)
+        return size
 
     def _run(self, run: Run, fields: Mapping[str, str]) -> list[int]:
-        """The ids of a run as a whole. Where these are more than those of its parts, for which a
-        prompt has room, they are those of its parts."""
+        """The ids of a run as a whole; or those of its parts one by one, if they are so many fewer
+        that the prompt would have more than `overhead` says."""
         parts = run.filled(fields)
         ids = self._ids(parts, run.start)
-        room = sum(
-            len(_encoded(self, part.text) if part.data else self._ids([part], run.start))
+        apart = [
+            _encoded(self, part.text) if part.data else self._ids([part], run.start)
             for part in parts
-        )
-        if len(ids) <= room:
+        ]
+        if len(ids) <= sum(map(len, apart)) + _SEAMS * len(run.fields):
             return ids
-        return [i for part in parts for i in self._ids([part], run.start)]
+        return [i for part in apart for i in part]
 
     def _ids(self, parts: Sequence[Part], start: bool) -> list[int]:
         """The ids of the parts' text, of which data yields none of a control token; what the
