@@ -19,6 +19,7 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.weights import Placement, build
 from malt_jax.text.tokenizer import Tokenizer
+from malt_jax.workdir.storage import check_regular
 
 __all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
 
@@ -99,7 +100,8 @@ def load(
     with weights, and whatever the config and the files disagree on.
     """
     where = _resolved(path)
-    if where.is_file():
+    if not where.is_dir():
+        check_regular(where)
         if where.suffix == ".gguf":
             return _from_gguf(where, dtype, placement)
         raise ValueError(
@@ -130,7 +132,7 @@ def read_config(path: str | Path) -> LlamaConfig:
     if not Path(path).exists() and _HUB_ID.fullmatch(str(path)):
         return hf.config(_fetched(str(path), ["config.json"]))
     where = _resolved(path)
-    files = [where] if where.is_file() else sorted(where.glob("*.gguf"))
+    files = [where] if not where.is_dir() else sorted(where.glob("*.gguf"))
     if files and not (where / "config.json").exists():
         return gguf.config(gguf.open_file(files[0]))
     return hf.config(where)

@@ -46,3 +46,47 @@ def test_a_tokenizers_hash_is_of_its_ids_and_its_control_tokens():
     more = small.tokenizer.__wrapped__()
     more.fast.add_special_tokens(["a"])
     assert tokenizer_hash(more) != first
+
+
+def changed(base, directory, name: str, **fields: object):
+    """A copy of the base with other fields in one of its JSON files."""
+    for file in base.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    file = directory / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return models.load(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "difference"),
+    [
+        ("config.json", {"rms_norm_eps": 1e-3}, r"config.norm_eps 1e-05 there and 0.001 now"),
+        (
+            "config.json",
+            {"rope_parameters": None, "rope_theta": 5e4},
+            r"config.rope.theta 10000.0 there and 50000.0 now",
+        ),
+        ("config.json", {"max_position_embeddings": 256}, r"config.context 512 there and 256 now"),
+        ("config.json", {"hidden_act": "relu"}, r"config.activation 'silu' there and 'relu' now"),
+        ("generation_config.json", {"eos_token_id": [0, 1]}, r"stop_ids \[0\] there and \[0, 1\]"),
+        ("tokenizer_config.json", {"chat_template": "<|end|>"}, r"chat_template sha256:\w+\.\.\."),
+        ("tokenizer.json", {"normalizer": {"type": "NFC"}}, r"normalizer None there and sha256:"),
+        ("tokenizer.json", {"decoder": {"type": "ByteFallback"}}, r"decoder sha256:\w+\.\.\. there"),
+    ],
+)
+def test_what_shapes_a_bases_output_is_compared_by_name(
+    base, model, tmp_path, name, fields, difference
+):
+    """The weights' bytes and the vocabulary are the same."""
+    record = tmp_path / "work" / "config.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps(identity(model)))
+    (tmp_path / "base").mkdir()
+    other = changed(base, tmp_path / "base", name, **fields)
+    check_identity(record, model)
+    with pytest.raises(ValueError, match=f"work: made for another base: .*{difference}"):
+        check_identity(record, other)
+    early = identity(model)
+    del early["base_facts"]
+    record.write_text(json.dumps(early))
+    check_identity(record, other)
