@@ -49,6 +49,9 @@ def _front_matter(record: Record) -> str:
 def _what(record: Record) -> str:
     role, chain = record["role"], record["chain"]
     kind, loading = _MERGED if record["merged"] else _ADAPTER
+    from_gguf = not record["merged"] and str(record["base"]).endswith(".gguf")
+    hint = "\n\nThe base was read from a GGUF file. `--stage=merge` writes it as `export/base`, a "
+    hint += "directory that this adapter goes on; merged models take no adapter."
     return (
         f"# {role.capitalize()} of a MALT team\n\n"
         f"{kind}, for step {chain.index(role) + 1} of the chain {' → '.join(chain)}. Trained with "
@@ -57,7 +60,7 @@ def _what(record: Record) -> str:
         f"- base: `{record['base']}`, weights `{record['base_hash']}`\n"
         f"- tokenizer: `{record['tokenizer_hash']}`\n"
         "- `malt.json` holds these, every setting and the package versions\n\n"
-        f"```python\n{loading}\n```"
+        f"```python\n{loading}\n```{hint if from_gguf else ''}"
     )
 
 

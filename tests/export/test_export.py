@@ -243,7 +243,7 @@ def test_a_missing_adapter_is_named(base, model, tmp_path):
         export.load(tmp_path / "nowhere", model)
 
 
-@pytest.mark.parametrize("name", ["merged", "sft"])
+@pytest.mark.parametrize("name", ["base", "merged", "sft"])
 def test_the_name_of_a_folder_beside_the_roles_is_no_role(base, name):
     config = change(good(), "model.path", str(base))
     config["roles"][name] = config["roles"]["verifier"]

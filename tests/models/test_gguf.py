@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import transformers
-from tokenizers import pre_tokenizers
+from gguf_files import WORDS, write
 
 from malt_jax.models import load
 
@@ -22,95 +22,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-WORDS = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "abc", "12"]
 TOKENS = np.random.default_rng(0).integers(0, 97, (2, 9))
-
-
-def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head as GGUF orders them: 0, H/2, 1, H/2 + 1, ..."""
-    size = len(array) // heads
-    order = np.arange(size).reshape(2, -1).T.ravel()
-    return array.reshape(heads, size, -1)[:, order].reshape(array.shape)
-
-
-def gguf_name(name: str) -> str:
-    """A Hugging Face tensor's name in GGUF."""
-    for full, short in NAMES.items():
-        if match := re.fullmatch(rf"model\.layers\.(\d+)\.{re.escape(full)}\.(\w+)", name):
-            return f"blk.{match[1]}.{short}.{match[2]}"
-    outer = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    module, _, kind = name.rpartition(".")
-    return f"{outer[module]}.{kind}"
-
-
-def keys_of(config: transformers.PreTrainedConfig) -> dict[str, Any]:
-    """The metadata of a model with a small byte-level tokenizer."""
-    sizes = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.freq_base": config.rope_parameters["rope_theta"],
-    }
-    if config.model_type != "qwen2":  # whose converter leaves it out
-        sizes["attention.key_length"] = config.head_dim
-    return {
-        "general.architecture": config.model_type,
-        **{f"{config.model_type}.{name}": size for name, size in sizes.items()},
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": WORDS,
-        "tokenizer.ggml.merges": ["a b", "ab c", "1 2"],
-        "tokenizer.ggml.token_type": [3] + [1] * (len(WORDS) - 1),
-        "tokenizer.ggml.eos_token_id": 0,
-    }
-
-
-def write(file: Path, model: transformers.PreTrainedModel, quantise=None, **metadata) -> Path:
-    """Writes a model as GGUF; `metadata` (dots as double underscores) adds or replaces keys."""
-    config = model.config
-    keys = keys_of(config) | {key.replace("__", "."): value for key, value in metadata.items()}
-    writer = gguf.GGUFWriter(file, keys.pop("general.architecture"))
-    for key, value in keys.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-        add.get(type(value), writer.add_array)(key, value)
-    for hf_name, tensor in model.state_dict().items():
-        name, array = gguf_name(hf_name), tensor.numpy()
-        if name == "output.weight" and config.tie_word_embeddings:
-            continue
-        if config.model_type == "llama" and ("attn_q" in name or "attn_k" in name):
-            heads = config.num_attention_heads if "attn_q" in name else config.num_key_value_heads
-            array = interleaved(array, heads)
-        if quantise is not None and array.ndim == 2:
-            writer.add_tensor(name, gguf.quants.quantize(array, quantise), raw_dtype=quantise)
-        else:
-            writer.add_tensor(name, array.astype(np.float32))
-    if config.rope_parameters["rope_type"] == "llama3":
-        exponents = np.arange(0, config.head_dim, 2) / config.head_dim
-        plain = config.rope_parameters["rope_theta"] ** -exponents
-        factors = plain / model.model.rotary_emb.inv_freq.numpy()
-        writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
 
 
 def reference(model) -> np.ndarray:
@@ -269,3 +181,65 @@ def test_unsupported_tokenizers_are_refused_when_asked_for(tiny_llama, tmp_path,
     model = load(write(tmp_path / "model.gguf", tiny_llama(), **metadata))
     with pytest.raises(ValueError, match=re.escape(message)):
         _ = model.tokenizer
+
+
+def control(names: dict[str, int]) -> dict[str, object]:
+    """Metadata of a vocabulary in which these control tokens stand at these ids."""
+    tokens, types = list(WORDS), [3] + [1] * (len(WORDS) - 1)
+    for name, i in names.items():
+        tokens.append(tokens[i])
+        tokens[i], types[i] = name, 3
+    types += [1] * (len(tokens) - len(types))
+    return {"tokenizer__ggml__tokens": tokens, "tokenizer__ggml__token_type": types}
+
+
+@pytest.mark.parametrize(
+    ("family", "ids", "stops"),
+    [
+        ("llama", {}, (0,)),
+        ("llama", {"eot": 5}, (0, 5)),
+        ("llama", {"eom": 9}, (0, 9)),
+        ("llama", {"eot": 5, "eom": 9, "padding": 6}, (0, 5, 9)),
+        ("qwen2", {"eot": 5}, (0, 5, 7)),
+        ("qwen3", {}, (0, 7)),
+    ],
+)
+def test_a_turn_ends_where_the_metadata_and_the_family_say(
+    tiny_llama, tmp_path, family, ids, stops
+):
+    """Qwen's <|endoftext|> is in no field of the metadata."""
+    metadata = control({"<|eot|>": 5, "<|eom|>": 9, "<|endoftext|>": 7})
+    size = len(metadata["tokenizer__ggml__tokens"])
+    metadata |= {f"tokenizer__ggml__{name}_token_id": i for name, i in ids.items()}
+    model = tiny_llama(model_type=family, vocab_size=size, head_dim=8)
+    assert load(write(tmp_path / "model.gguf", model, **metadata)).tokenizer.stop_ids == stops
+
+
+def test_an_end_of_turn_outside_the_vocabulary_is_refused(tiny_llama, tmp_path):
+    model = tiny_llama(vocab_size=len(WORDS))
+    file = write(tmp_path / "model.gguf", model, tokenizer__ggml__eot_token_id=9999)
+    with pytest.raises(ValueError, match=r"model.gguf: tokenizer.ggml: eot 9999"):
+        _ = load(file).tokenizer
+
+
+def test_without_a_named_split_qwen_has_its_own_and_others_are_warned_of(
+    tiny_llama, tmp_path, caplog
+):
+    def split(family: str) -> list[str]:
+        file = tmp_path / f"{family}.gguf"
+        model = tiny_llama(model_type=family, vocab_size=len(WORDS), head_dim=8)
+        with pytest.MonkeyPatch.context() as patch:
+            add = gguf.GGUFWriter.add_string
+            patch.setattr(
+                gguf.GGUFWriter,
+                "add_string",
+                lambda self, key, value: key.endswith("ggml.pre") or add(self, key, value),
+            )
+            tokenizer = load(write(file, model)).tokenizer
+        return [tokenizer.fast.id_to_token(i) for i in tokenizer.encode("abc 1212")]
+
+    for family in ("qwen2", "qwen3"):
+        assert split(family) == ["abc", "Ġ", "1", "2", "1", "2"]
+    assert "tokenizer.ggml.pre is missing" not in caplog.text
+    assert split("llama") == ["abc", "Ġ", "12", "12"]
+    assert "llama.gguf: tokenizer.ggml.pre is missing" in caplog.text

@@ -71,7 +71,11 @@ def changed(base, directory, name: str, **fields: object):
         ("generation_config.json", {"eos_token_id": [0, 1]}, r"stop_ids \[0\] there and \[0, 1\]"),
         ("tokenizer_config.json", {"chat_template": "<|end|>"}, r"chat_template sha256:\w+\.\.\."),
         ("tokenizer.json", {"normalizer": {"type": "NFC"}}, r"normalizer None there and sha256:"),
-        ("tokenizer.json", {"decoder": {"type": "ByteFallback"}}, r"decoder sha256:\w+\.\.\. there"),
+        (
+            "tokenizer.json",
+            {"decoder": {"type": "ByteFallback"}},
+            r"decoder sha256:\w+\.\.\. there",
+        ),
     ],
 )
 def test_what_shapes_a_bases_output_is_compared_by_name(
