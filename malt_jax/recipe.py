@@ -61,7 +61,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
 def _faults(parsed: Settings) -> Iterator[str]:
     """What is wrong with the roles' phases, a line each."""
-    folders = {"merged", *(name for name, phase in PHASES.items() if phase.exported)}
+    folders = {"base", "merged", *(name for name, phase in PHASES.items() if phase.exported)}
     for name, role in parsed.roles.items():
         key = f"config.roles.{name}"
         if name in folders:

@@ -21,6 +21,7 @@ from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import file_hash, read_json
 
 RECORD = "malt.json"
+BASE = "base"
 _CARD = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
@@ -48,7 +49,7 @@ def _write(
             adapter,
             model.config,
             directory,
-            base=settings.model.path,
+            base=str(_base_for_others(workdir, model)),
             rank=settings.lora.rank,
             alpha=settings.lora.alpha,
             targets=settings.lora.targets,
@@ -120,9 +121,10 @@ def _shape(rank: int, alpha: float, targets: set[str]) -> str:
 
 def merge(workdir: Path, settings: Settings, model: Model) -> None:
     """Writes `export/merged/ROLE/` for every exported role: a Hugging Face directory of the base
-    with the role's adapter in its weights, in `config.model.dtype`.
+    with the role's adapter in its weights, in `config.model.dtype`. If the base is a GGUF file,
+    also `export/base/`: the bare base in that form, for programs that put the adapters on it.
 
-    A directory that holds the same adapter already is left alone. Raises ValueError if nothing is
+    A directory that holds the same weights already is left alone. Raises ValueError if nothing is
     exported.
     """
     roles = [role for role in settings.chain if exists(workdir, role)]
@@ -131,20 +133,56 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
     for role in roles:
         source, target = workdir / "export" / role, workdir / "export" / "merged" / role
         adapter = load(source, model)
-        found = _record(workdir, settings, model, role) | {"merged": True}
-        found["adapter_hash"] = file_hash(source / WEIGHTS)
-        found["dtype"] = settings.model.dtype
-        if (target / RECORD).exists() and _same_weights(read_json(target / RECORD), found):
+        record = _record(workdir, settings, model, role) | _form(settings) | {"merged": True}
+        record["adapter_hash"] = file_hash(source / WEIGHTS)
+        if _same_weights(target, record):
             continue
         with storage.directory_whole(target, RECORD) as directory:
             save_merged(directory, model.config, model.params, adapter)
             model.tokenizer.save(directory)
-            _describe(directory, found)
+            _describe(directory, record)
         logging.info("%s: merged", target)
+    if _gguf(model):
+        _write_base(workdir / "export" / BASE, settings, model)
 
 
-def _same_weights(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return all(old.get(key) == new[key] for key in ("adapter_hash", "base_hash", "dtype"))
+def _write_base(target: Path, settings: Settings, model: Model) -> None:
+    record = identity(model) | _form(settings) | {"license": _license(model)}
+    if _same_weights(target, record):
+        return
+    with storage.directory_whole(target, RECORD) as directory:
+        save_merged(directory, model.config, model.params, None)
+        model.tokenizer.save(directory)
+        (directory / _CARD).write_text(card.of_base(record), encoding="utf-8")
+        storage.write_json(directory / RECORD, record)
+    logging.info("%s: the base without an adapter, for PEFT and vLLM to put adapters on", target)
+
+
+def _form(settings: Settings) -> dict[str, Any]:
+    """The form of written weights: their dtype, and the version of the files beside them."""
+    return {"dtype": settings.model.dtype, "layout": 2}
+
+
+def _same_weights(target: Path, record: dict[str, Any]) -> bool:
+    """Whether a directory holds these weights in this form."""
+    if not (target / RECORD).exists():
+        return False
+    written = read_json(target / RECORD)
+    keys = ("adapter_hash", "base_hash", "base_facts", "dtype", "layout")
+    return all(written.get(key) == record.get(key) for key in keys)
+
+
+def _gguf(model: Model) -> bool:
+    return any(file.suffix == ".gguf" for file in model.files)
+
+
+def _base_for_others(workdir: Path, model: Model) -> Path | str:
+    """Where other programs find the base of an adapter: a hub id, or an absolute path. They read no
+    GGUF file as one, so that there it is the directory that `merge` writes."""
+    if _gguf(model):
+        return storage.absolute(workdir / "export" / BASE)
+    local = Path(model.source)
+    return storage.absolute(local) if local.exists() else model.source
 
 
 def _describe(directory: Path, found: dict[str, Any]) -> None:

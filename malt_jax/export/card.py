@@ -8,9 +8,9 @@ from typing import Any
 
 Record = Mapping[str, Any]
 _NOT_OF_THE_RESULT = ("checkpoint_every", "max_nonfinite", "remat")
-_ADAPTER = ("A LoRA adapter", "peft.PeftModel.from_pretrained(base, PATH)")
+_ADAPTER = ("A LoRA adapter", "peft.AutoPeftModelForCausalLM.from_pretrained(PATH)")
 _MERGED = (
-    "A base model with a LoRA adapter merged into its weights",
+    "A base model with a LoRA adapter merged into its weights, which takes no adapter besides",
     "transformers.AutoModelForCausalLM.from_pretrained(PATH)",
 )
 _PAPER = "https://arxiv.org/abs/2412.01928"
@@ -20,6 +20,17 @@ def text(record: Record) -> str:
     """The README.md of an export. `record` is what `export` writes as malt.json."""
     parts = [_front_matter(record), _what(record), _prompt(record), _data(record)]
     return "\n\n".join([*parts, _training(record), _results(record)]) + "\n"
+
+
+def of_base(record: Record) -> str:
+    """The README.md of a bare base that came from a GGUF file."""
+    return (
+        f"---\nlibrary_name: transformers\nlicense: {json.dumps(record['license'])}\n---\n\n"
+        "# The base of a MALT team, without an adapter\n\n"
+        f"The weights of `{record['base']}` (`{record['base_hash']}`) in {record['dtype']}. The "
+        "adapters of the roles go on this directory; the merged models beside it hold an adapter "
+        "already and take none.\n"
+    )
 
 
 def _front_matter(record: Record) -> str:

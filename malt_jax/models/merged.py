@@ -1,5 +1,5 @@
-"""A base with an adapter added to its weights, as a Hugging Face directory, written one tensor at
-a time."""
+"""A base, bare or with an adapter added to its weights, as a Hugging Face directory, written one
+tensor at a time."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,9 +26,11 @@ class _Tensor:
     compute: Callable[[], np.ndarray]
 
 
-def save_merged(directory: Path, config: LlamaConfig, params: Params, adapter: Adapter) -> None:
+def save_merged(
+    directory: Path, config: LlamaConfig, params: Params, adapter: Adapter | None
+) -> None:
     """Writes `config.json` and `model.safetensors` of y = x (W + (alpha / r) (A B)^T)^T in the
-    parameters' own dtype.
+    parameters' own dtype; of the parameters as they are if `adapter` is None.
 
     Sums are taken in float32. Host memory holds one tensor at a time, in float32.
     """
@@ -43,16 +45,16 @@ def save_merged(directory: Path, config: LlamaConfig, params: Params, adapter: A
 
 
 def _merged(
-    path: tuple[str | int, ...], leaf: jax.Array, adapter: Adapter
+    path: tuple[str | int, ...], leaf: jax.Array, adapter: Adapter | None
 ) -> Callable[[], np.ndarray]:
     pair = None
     match path:
-        case ("layers", int(i), str(target), "kernel"):
+        case ("layers", int(i), str(target), "kernel") if adapter is not None:
             pair = adapter.layers.get(i, {}).get(target)
 
     def compute() -> np.ndarray:
         weight = np.asarray(leaf)
-        if pair is None:
+        if pair is None or adapter is None:
             return weight
         a, b = np.asarray(pair["a"], np.float32), np.asarray(pair["b"], np.float32)
         delta = (adapter.scale * (a @ b)).T

@@ -122,7 +122,7 @@ class Job:
         """Questions that would not fit the context beside the prompts and completions are left
         out."""
         tokenizer, room = self.model.tokenizer, self.rooms[split]
-        return tasks.load(
+        questions, account = tasks.load(
             self.task,
             path,
             split=split,
@@ -133,6 +133,8 @@ class Job:
             fits=lambda text: len(tokenizer.encode(text)) <= room,
             exclude=exclude,
         )
+        _warn_of_lost(split, tokenizer, questions)
+        return questions, account
 
     def _account(self, split: str, account: tasks.LoadReport) -> None:
         """Notes in `data.json` where the rows of a split went. Raises ValueError if none is
@@ -233,6 +235,19 @@ class Job:
             check_identity(self.directory / "config.json", self.model)
         facts = identity(self.model)
         hosts.by_first(lambda: run_record.note(self.directory, **facts))
+
+
+def _warn_of_lost(split: str, tokenizer: Tokenizer, questions: Sequence[Question]) -> None:
+    """Says how many questions the model cannot read as they are written."""
+    if lost := [question.id for question in questions if not tokenizer.keeps(question.text)]:
+        logging.warning(
+            "%s: %d of %d questions do not come back from the tokenizer, which has no tokens for"
+            " some of their characters; the first is %s",
+            split,
+            len(lost),
+            len(questions),
+            lost[0],
+        )
 
 
 def _longest(tokenizer: Tokenizer, questions: Sequence[Question]) -> int:

@@ -1,9 +1,11 @@
-"""A tokenizer without its control tokens, for text that must never yield one."""
+"""Variants of a tokenizer: without its control tokens, for text that must never yield one; for
+text that goes on; and for other programs."""
 
 import json
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import processors
 
 
 def without_control(fast: FastTokenizer) -> FastTokenizer:
@@ -43,3 +45,16 @@ def _unmark(pre_tokenizer: dict[str, Any] | None) -> bool:
         return False
     pre_tokenizer["prepend_scheme"] = "never"
     return True
+
+
+def with_bos(fast: FastTokenizer, token: str | None) -> FastTokenizer:
+    """The tokenizer that puts `token` in front of a plain text by itself, as other programs expect;
+    `fast` as it is if it does so already or there is none."""
+    bos = None if token is None else fast.token_to_id(token)
+    if bos is None or fast.encode("").ids[:1] == [bos]:
+        return fast
+    changed = FastTokenizer.from_str(fast.to_str())
+    changed.post_processor = processors.TemplateProcessing(
+        single=[token, "$A"], pair=[token, "$A", "$B:1"], special_tokens=[(token, bos)]
+    )
+    return changed

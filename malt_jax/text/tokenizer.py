@@ -5,6 +5,7 @@ the model's own chat template and the prompts of the roles may write one.
 """
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -127,6 +128,10 @@ class Tokenizer:
         """Ids to text; special tokens are left out unless `control` asks to see them."""
         return self.fast.decode(list(ids), skip_special_tokens=not control)
 
+    def keeps(self, text: str) -> bool:
+        """Whether a text comes back from its ids, whitespace and Unicode's normal forms aside."""
+        return _essence(self.decode(self.encode(text))) == _essence(text)
+
     def prompt(self, template: str, fields: Mapping[str, str]) -> list[int]:
         """One user message, through the chat template, up to where the assistant begins to write.
 
@@ -199,7 +204,9 @@ class Tokenizer:
         }
         if self.chat_template is not None:
             settings["chat_template"] = self.chat_template
-        self.fast.save(str(directory / "tokenizer.json"))
+        plain.with_bos(self.fast, self.special["bos_token"] if self.adds_bos else None).save(
+            str(directory / "tokenizer.json")
+        )
         files.write(
             directory,
             tokenizer_config=settings,
@@ -233,6 +240,10 @@ class Tokenizer:
             return None
         ids = self.fast.encode(text.rpartition(answer)[2], add_special_tokens=False).ids
         return next((i for i in ids if i in self.control_ids), None)
+
+
+def _essence(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 @lru_cache(maxsize=4096)
