@@ -73,14 +73,14 @@ def equivalent(answer: str, truth: str) -> bool:
 def _equal(a: str, b: str) -> bool:
     if a == b:
         return True
-    if len(sides := _split(a, r"\approx")) > 1:
+    if len(sides := split(a, r"\approx")) > 1:
         return any(_equal(side, b) for side in sides)
     relations = _RELATION.search(a), _RELATION.search(b)
     if all(relations):
         return _equal_relations(a, b)
-    if relations[0] and not _split(a, ",")[1:] and (sides := _split(a, "="))[1:]:
+    if relations[0] and not split(a, ",")[1:] and (sides := split(a, "="))[1:]:
         return _says(sides, b)
-    if relations[1] and _solves(a, _split(b, "=")):
+    if relations[1] and _solves(a, split(b, "=")):
         return True
     if any(relations):
         a, b = (_value_of(text) if _RELATION.search(text) else text for text in (a, b))
@@ -157,9 +157,9 @@ def _equal_shapes(a: _Shape | None, b: _Shape | None) -> bool | None:
 
 def _shape(text: str) -> _Shape | None:
     """The shape of what has parts."""
-    if len(parts := _split(text, ",")) > 1:
+    if len(parts := split(text, ",")) > 1:
         return _Shape("list", False, _flat(parts))
-    if len(parts := _split(text, r"\cup")) > 1:
+    if len(parts := split(text, r"\cup")) > 1:
         return _Shape("union", False, tuple(parts))
     if matrix := _MATRIX.fullmatch(text):
         kind = {"v": "determinant", "V": "norm"}.get(matrix[1], "matrix")
@@ -167,16 +167,16 @@ def _shape(text: str) -> _Shape | None:
         sizes = ",".join(str(len(row)) for row in rows)
         return _Shape(f"{kind} {sizes}", True, tuple(cell for row in rows for cell in row))
     if text.startswith(r"\{") and text.endswith(r"\}"):
-        return _Shape("list", False, _flat(_split(text[2:-2], ",")))
+        return _Shape("list", False, _flat(split(text[2:-2], ",")))
     if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
-        parts = _split(text[1:-1], ",")
+        parts = split(text[1:-1], ",")
         return _Shape(text[0] + text[-1], True, tuple(parts)) if len(parts) > 1 else None
     if _PLUS_MINUS.search(text):
         return _Shape("list", False, _flat([text]))
     return None
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split(text: str, separator: str) -> list[str]:
     """The parts between the separators that stand in no bracket."""
     parts, depth, start = [], 0, 0
     for i, character in enumerate(text):

@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from malt_jax.tasks import numeric, prose, symbolic
-from malt_jax.tasks.equality import MAX_LENGTH, equivalent
+from malt_jax.tasks.equality import MAX_LENGTH, equivalent, split
 from malt_jax.tasks.extract import Rules, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
@@ -95,10 +95,19 @@ def read(text: str) -> str | None:
     """The canonical form of a marked answer: its math if it has any, else what follows "answer is",
     else what a sentence says."""
     if statement := prose.answering_math(text):
-        return canonical(prose.latex(statement))
+        return _once(prose.latex(statement))
     if statements := stated(text):
         text = statements[-1]
-    return canonical(prose.latex(prose.answer(text, canonical)))
+    return _once(prose.latex(prose.answer(text, canonical)))
+
+
+def _once(text: str) -> str | None:
+    """The canonical form of an answer; of a value in several spellings ("1/2, 0.5") that of one."""
+    answer, parts = canonical(text), split(text, ", ")
+    if numeric.whole(answer or "") is not None or len(set(parts)) < max(2, len(parts)):
+        return answer
+    members = {canonical(part) for part in parts}
+    return members.pop() if len(members) == 1 else answer
 
 
 def fallback(text: str) -> str | None:

@@ -103,7 +103,7 @@ class Disk:
         raise OSError(errno.EIO, os.strerror(errno.EIO), named)
 
 
-def fit(directory: Path, settings, model, mesh, adapter, data, title: str):
+def fit(directory: Path, phase, settings, model, mesh, adapter, data, title: str):
     """The loop of a phase without its computing."""
     with checkpoints.opened(directory) as saved:
         done, state = checkpoints.restore(saved, {"step": jnp.zeros(3)})
