@@ -60,6 +60,8 @@ def fast(directory: Path, fields: Mapping[str, Any]) -> FastTokenizer:
         tokenizer = read.backend_tokenizer
     else:
         raise ValueError(f"{directory}: holds neither tokenizer.json nor tokenizer.model")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     _add_declared(tokenizer, directory, fields)
     return tokenizer
 

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from malt_jax.text import chat, files, layout, plain
 from malt_jax.text.layout import Part, Run
-
-_SEAMS = 2  # tokens that a field may cost more where its text meets its neighbours'
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +166,7 @@ class Tokenizer:
             if isinstance(piece, Run):
                 fixed = [part for part in piece.parts if isinstance(part, Part)]
                 size += sum(len(self._ids([part], piece.start)) for part in fixed)
-                size += _SEAMS * len(piece.fields)
+                size += self._seams * len(piece.fields)
             else:
                 size += len(piece)
         return size
@@ -181,7 +180,7 @@ class Tokenizer:
             _encoded(self, part.text) if part.data else self._ids([part], run.start)
             for part in parts
         ]
-        if len(ids) <= sum(map(len, apart)) + _SEAMS * len(run.fields):
+        if len(ids) <= sum(map(len, apart)) + self._seams * len(run.fields):
             return ids
         return [i for part in apart for i in part]
 
@@ -218,10 +217,22 @@ class Tokenizer:
             generation_config={"eos_token_id": list(self.stop_ids)},
         )
 
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        """What turns words into tokens, as tokenizer.json has it, without vocabulary and merges."""
+        model: dict[str, Any] = json.loads(self.fast.to_str())["model"]
+        return {key: model[key] for key in model.keys() - {"vocab", "merges"}}
+
     @property
-    def unknown(self) -> str | None:
+    def _unknown(self) -> str | None:
         """The token for what the vocabulary does not know, or None."""
-        return json.loads(self.fast.to_str())["model"].get("unk_token")
+        return self._model.get("unk_token")
+
+    @property
+    def _seams(self) -> int:
+        """The tokens that a field may cost more where its text meets its neighbours'; none if
+        tokens are whole words."""
+        return 0 if self._model["type"] == "WordLevel" else 2
 
     @property
     def _eos_id(self) -> int:
@@ -269,7 +280,7 @@ def _layout(tokenizer: Tokenizer, template: str) -> tuple[tuple[int, ...] | Run,
     pieces: list[tuple[int, ...] | Run] = []
     if tokenizer.chat_template is None and tokenizer.adds_bos:
         pieces.append((tokenizer._id(tokenizer.special["bos_token"]),))
-    for piece in layout.pieces(text, tokenizer.fast, tokenizer.unknown):
+    for piece in layout.pieces(text, tokenizer.fast, tokenizer._unknown):
         if isinstance(piece, int):
             pieces.append((piece,))
         elif piece.fields:
