@@ -54,11 +54,11 @@ def _write(
             alpha=settings.lora.alpha,
             targets=settings.lora.targets,
         )
-        found = _record(workdir, settings, model, role)
+        record = _record(workdir, settings, model, role)
         if phase:  # the results are of the team as it ends
-            done = found["phases"].index(phase) + 1
-            found |= {"phases": found["phases"][:done], "results": None}
-        _describe(directory, found | {"adapter_hash": file_hash(directory / WEIGHTS)})
+            done = record["phases"].index(phase) + 1
+            record |= {"phases": record["phases"][:done], "results": None}
+        _describe(directory, record | {"adapter_hash": file_hash(directory / WEIGHTS)})
 
 
 def refresh(workdir: Path, settings: Settings) -> None:
@@ -78,9 +78,9 @@ def load(directory: Path, model: Model) -> Adapter:
         raise ValueError(f"{directory}: no such directory; expected a PEFT adapter")
     check_identity(directory / RECORD, model)
     with storage.on_disk(directory) as local:
-        found = read_json(local / RECORD) if (local / RECORD).exists() else {}
-        noted, weights = found.get("adapter_hash"), local / WEIGHTS
-        if noted and not found["merged"] and weights.exists() and file_hash(weights) != noted:
+        record = read_json(local / RECORD) if (local / RECORD).exists() else {}
+        noted, weights = record.get("adapter_hash"), local / WEIGHTS
+        if noted and not record["merged"] and weights.exists() and file_hash(weights) != noted:
             raise ValueError(
                 f"{directory / WEIGHTS}: damaged, its hash is not that in {RECORD}; delete "
                 f"{directory} and run --stage=train again, or fetch it anew"
@@ -185,10 +185,10 @@ def _base_for_others(workdir: Path, model: Model) -> Path | str:
     return storage.absolute(local) if local.exists() else model.source
 
 
-def _describe(directory: Path, found: dict[str, Any]) -> None:
+def _describe(directory: Path, record: dict[str, Any]) -> None:
     """Writes the record and the card that follows from it, where they are not there as they are."""
-    record = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-    for name, content in ((RECORD, record), (_CARD, card.text(found))):
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    for name, content in ((RECORD, text), (_CARD, card.text(record))):
         path = directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             with storage.written_whole(path) as file:
@@ -231,8 +231,8 @@ def _results(workdir: Path) -> dict[str, Any] | None:
     path = workdir / "eval" / "results.json"
     if not path.exists():
         return None
-    found = read_json(path)
-    return {key: found[key] for key in ("split", "k", "systems", "paired")}
+    results = read_json(path)
+    return {key: results[key] for key in ("split", "k", "systems", "paired")}
 
 
 def _license(model: Model) -> str:
@@ -244,6 +244,6 @@ def _license(model: Model) -> str:
             return "other" if field is None else str(field.contents())
         if (readme := file.parent / _CARD).exists():
             _, _, rest = readme.read_text(encoding="utf-8").partition("---\n")
-            if found := _LICENSE.search(rest.partition("\n---")[0]):
-                return found[1]
+            if match := _LICENSE.search(rest.partition("\n---")[0]):
+                return match[1]
     return "other"

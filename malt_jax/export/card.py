@@ -82,13 +82,13 @@ def _prompt(record: Record) -> str:
 
 
 def _data(record: Record) -> str:
-    found, settings = record["data"], record["settings"]
+    data, settings = record["data"], record["settings"]
     lines = ["## Data", f"Task `{settings['data']['task']}`, seed {settings['seed']}."]
     if settings["credit"]["shuffle_rewards"]:
         lines[-1] += " **A negative control: the rewards were shuffled.**"
-    if found["questions"] is not None:
-        lines[-1] += f" {found['questions']:,} training questions."
-    if (yields := found["yield"]) is not None:
+    if data["questions"] is not None:
+        lines[-1] += f" {data['questions']:,} training questions."
+    if (yields := data["yield"]) is not None:
         lines[-1] += (
             f" Of {yields['nodes']:,} samples of this role {yields['positives']:,} have a value "
             f"above {settings['credit']['threshold']:g}; {yields['sft_rows']:,} rows for SFT, "
@@ -115,19 +115,19 @@ def _training(record: Record) -> str:
 
 
 def _results(record: Record) -> str:
-    found = record["results"]
-    if found is None:
+    results = record["results"]
+    if results is None:
         return "## Results\n\nNot evaluated yet."
     return "\n".join(
         [
             "## Results",
             "",
-            f"The team's, not this role's alone, on {found['split']['n']} held-out questions; "
-            f"`_mv` is a majority vote over {found['k']}.",
+            f"The team's, not this role's alone, on {results['split']['n']} held-out questions; "
+            f"`_mv` is a majority vote over {results['k']}.",
             "",
             "| system | accuracy | 95% interval |",
             "|---|--:|--:|",
-            *_rows(found["systems"]),
+            *_rows(results["systems"]),
         ]
     )
 

@@ -112,9 +112,9 @@ def load(
         files = sorted(where.glob("*.gguf"))
         if len(files) == 1:
             return _from_gguf(files[0], dtype, placement)
-        found = ", ".join(file.name for file in files) or "no .gguf file"
+        names = ", ".join(file.name for file in files) or "no .gguf file"
         raise ValueError(
-            f"{where}: has no config.json and {found}; expected a Hugging Face directory or one"
+            f"{where}: has no config.json and {names}; expected a Hugging Face directory or one"
             " .gguf file"
         )
     config, stored = hf.config(where), hf.tensors(where)

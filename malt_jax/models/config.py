@@ -208,14 +208,14 @@ class _Fields:
     defaults: Mapping[str, Any]
 
     def value(self, name: str, derived: Any = None) -> Any:
-        found = self.config.get(name, self.defaults.get(name))
-        return derived if found is None else found
+        value = self.config.get(name, self.defaults.get(name))
+        return derived if value is None else value
 
     def positive(self, name: str, derived: int | None = None) -> int:
-        found = self.value(name, derived)
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise ValueError(f"config.{name}: {found!r} is not a positive whole number")
-        return found
+        value = self.value(name, derived)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"config.{name}: {value!r} is not a positive whole number")
+        return value
 
 
 def _check_layers_see_all(get: _Fields, context: int) -> None:
@@ -265,7 +265,7 @@ def _rope(config: Mapping[str, Any], context: int) -> Rope:
     return Rope(theta, "llama3", factor, low, high, int(_number(field, original)))
 
 
-def _number(name: str, found: Any) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e30:
-        raise ValueError(f"config.{name}: {found!r} is not a positive number")
-    return float(found)
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise ValueError(f"config.{name}: {value!r} is not a positive number")
+    return float(value)

@@ -75,17 +75,17 @@ def config(reader: GGUFReader) -> LlamaConfig:
         "mlp_bias": "blk.0.ffn_gate.bias" in names,
     }
     try:
-        found = LlamaConfig.from_hf(fields)
+        shape = LlamaConfig.from_hf(fields)
     except ValueError as error:
         raise ValueError(f"{path(reader)}: {error}") from None
     for key in (f"{arch}.attention.value_length", f"{arch}.rope.dimension_count"):
-        if (size := value(reader, key, found.head_dim)) != found.head_dim:
+        if (size := value(reader, key, shape.head_dim)) != shape.head_dim:
             raise ValueError(
-                f"{path(reader)}: {key}: {size} differs from the head size {found.head_dim}"
+                f"{path(reader)}: {key}: {size} differs from the head size {shape.head_dim}"
             )
     if ROPE_FACTORS in names:
-        _check_factors(reader, found)
-    return found
+        _check_factors(reader, shape)
+    return shape
 
 
 @named
@@ -96,7 +96,7 @@ def tensors(reader: GGUFReader) -> dict[str, Stored]:
     kv_heads = value(reader, f"{arch}.attention.head_count_kv", heads)
     interleaved = {"attn_q": heads, "attn_k": kv_heads} if arch == "llama" else {}
     size = path(reader).stat().st_size
-    found = {}
+    stored = {}
     for tensor in reader.tensors:
         if tensor.name == ROPE_FACTORS:
             continue
@@ -104,10 +104,10 @@ def tensors(reader: GGUFReader) -> dict[str, Stored]:
             raise ValueError(f"{path(reader)}: {tensor.name} reaches beyond the end of the file")
         permuted = interleaved.get(tensor.name.split(".")[-2])
         shape = tuple(int(n) for n in reversed(tensor.shape))
-        found[_hf_name(tensor.name)] = Stored(
+        stored[_hf_name(tensor.name)] = Stored(
             path(reader), shape, partial(_read, path(reader), tensor, shape, permuted)
         )
-    return found
+    return stored
 
 
 def _read(
@@ -179,9 +179,9 @@ def _llama3_fields(factors: np.ndarray) -> dict[str, float]:
     }
 
 
-def _check_factors(reader: GGUFReader, found: LlamaConfig) -> None:
-    plain = llama.rope_frequencies(Rope(found.rope.theta), found.head_dim)
-    expected = plain / llama.rope_frequencies(found.rope, found.head_dim)
+def _check_factors(reader: GGUFReader, shape: LlamaConfig) -> None:
+    plain = llama.rope_frequencies(Rope(shape.rope.theta), shape.head_dim)
+    expected = plain / llama.rope_frequencies(shape.rope, shape.head_dim)
     factors = _factors(reader)
     if factors.shape != expected.shape or not jnp.allclose(factors, expected, rtol=1e-3):
         raise ValueError(

@@ -19,13 +19,13 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def settings(directory: Path) -> dict[str, Any]:
     """`tokenizer_config.json` over `special_tokens_map.json`; {} where neither is there. Raises
     ValueError for one that asks to run code of its own."""
-    own = _optional(directory / _SETTINGS)
-    if own.get("auto_map"):
+    fields = _optional(directory / _SETTINGS)
+    if fields.get("auto_map"):
         raise ValueError(
             f"{directory / _SETTINGS}: auto_map asks to run code that comes with"
             " the tokenizer (trust_remote_code), which is refused"
         )
-    return {**_optional(directory / "special_tokens_map.json"), **own}
+    return {**_optional(directory / "special_tokens_map.json"), **fields}
 
 
 def special(directory: Path, fields: Mapping[str, Any]) -> dict[str, str]:
