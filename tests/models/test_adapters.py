@@ -3,16 +3,16 @@
 import json
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from adapters import damage, filled
+from safetensors.numpy import load_file
 
-from malt_jax.models import Adapter, llama, load, lora
+from malt_jax.models import llama, load, lora
 from malt_jax.models.peft import load_adapter, save_adapter
 from malt_jax.sampler.programs import options
 
@@ -40,15 +40,6 @@ def family(request, tiny_llama, tmp_path_factory):
     make, path = partial(tiny_llama, **request.param), tmp_path_factory.mktemp("base")
     make().save_pretrained(path)
     return make, load(path)
-
-
-def filled(config, seed: int, rank=4, alpha=6.0, targets=lora.TARGETS) -> Adapter:
-    """An adapter with B drawn as well, large enough to move the logits by more than 0.1."""
-    adapter = lora.init(config, jax.random.key(seed), rank=rank, alpha=alpha, targets=targets)
-    leaves, tree = jax.tree.flatten(adapter)
-    keys = jax.random.split(jax.random.key(seed + 100), len(leaves))
-    drawn = [0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -198,14 +189,6 @@ def test_an_adapter_for_another_base_is_refused(model, tiny_llama, tmp_path, fie
     wrapped.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"up_proj.*{shape}"):
         load_adapter(tmp_path, model.config)
-
-
-def damage(path: Path, name: str, array: np.ndarray | None) -> None:
-    tensors = load_file(path / "adapter_model.safetensors")
-    tensors.pop(name, None)
-    if array is not None:
-        tensors[name] = array
-    save_file(tensors, path / "adapter_model.safetensors")
 
 
 def test_damaged_adapters_are_refused(model, tmp_path):
