@@ -20,8 +20,8 @@ HOSTS = 4
 HOST = """
 import json, re, sys
 import jax
-from malt_jax import mesh
 from malt_jax.models import hf, load
+from malt_jax.runtime import mesh
 
 address, hosts, me, tiny, big = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
 jax.distributed.initialize(address, hosts, me)

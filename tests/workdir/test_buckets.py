@@ -19,7 +19,7 @@ import trees
 
 from malt_jax import export
 from malt_jax.learn import metrics
-from malt_jax.workdir import checkpoints, run_record, shards, storage
+from malt_jax.workdir import checkpoints, shards, storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ def test_a_directory_counts_once_its_marker_is_written(bucket, monkeypatch):
             for name in ("adapter.safetensors", export.RECORD, "z.md"):
                 (directory / name).write_text(version)
 
-    upload, left = run_record.storage._upload, 0
+    upload, left = storage._upload, 0
 
     def until_cut(file, place):
         nonlocal left
@@ -82,7 +82,7 @@ def test_a_directory_counts_once_its_marker_is_written(bucket, monkeypatch):
             raise ConnectionError
         upload(file, place)
 
-    monkeypatch.setattr(run_record.storage, "_upload", until_cut)
+    monkeypatch.setattr(storage, "_upload", until_cut)
     for before in (None, "old"):
         for files in range(3):
             if before:
