@@ -135,9 +135,8 @@ def lacks(counts: Mapping[str, Any]) -> str:
 def extra(step: StepData) -> Extra:
     """`reference: float32[K, 2 * R * M]` of each sequence, and of the whole step `rows` (pairs) and
     `nll_tokens` (chosen tokens): float32[K]."""
-    reference = step.arrays["reference"][step.places].reshape(len(step.order), -1)
     tokens = step.examples.completions[step.present, 0].sum()
-    return {"reference": reference} | step.counts(rows=len(step.present), nll_tokens=tokens)
+    return {"reference": step.reference} | step.counts(rows=len(step.present), nll_tokens=tokens)
 
 
 def loss(settings: DpoSettings) -> Loss:

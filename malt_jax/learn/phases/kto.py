@@ -166,7 +166,7 @@ def extra(step: StepData) -> Extra:
     labels, present = step.arrays["labels"], step.present
     desirable = present[labels[present]]
     return {
-        "reference": step.arrays["reference"][step.places].reshape(len(step.order), -1),
+        "reference": step.reference,
         "labels": labels[step.places],
     } | step.counts(
         rows=len(present),

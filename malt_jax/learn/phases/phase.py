@@ -72,6 +72,11 @@ class StepData:
         """int32[E], the examples of the step."""
         return self.places[self.places >= 0]
 
+    @property
+    def reference(self) -> np.ndarray:
+        """float32[K, C * R * M], log-probabilities of each sequence under the reference policy."""
+        return self.arrays["reference"][self.places].reshape(len(self.order), -1)
+
     def counts(self, **counts: int) -> Extra:
         """Counts of the whole step to divide by, so at least 1: float32[K] each, the same for all
         micro-batches."""
