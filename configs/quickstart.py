@@ -2,13 +2,10 @@
 
 python -m malt_jax.main --config=configs/quickstart.py
 
-The base model (0.35M parameters, `python -m malt_jax.tiny.pretrain` made it) can solve, check and
-refine sums such as 17+8-12 well, and mostly does not: its pretraining text was a mixture of good
-and bad manners. Rewards at the leaves of the trees are all that tells MALT which manners to keep.
-Time:   3 minutes on 2 cores, up to 9 where other programs share them; 1.4 GB of memory.
-Result: malt_mv 90.8%, sa 48.2%, ma_mv 50.8% of 500 held-out questions; plain voting of the base
-        model with as many tokens as malt_mv: 97.3%.
-Control: --config.suite=control trains on shuffled rewards: malt_mv 44.2%.
+What the base model was taught (`python -m malt_jax.tiny.pretrain` made its 0.35M parameters): sums
+of five digits, of which no turn has room for more than a step or two, and the manners of each role,
+good and bad, at fixed rates. Bad manners are the usual ones, and every solution ends with a guess.
+Which manners lead to right answers no text told it: rewards at the leaves of the trees tell MALT.
 """
 
 from ml_collections import ConfigDict
@@ -29,9 +26,10 @@ def get_config() -> ConfigDict:
     c.roles.refiner.prompt = "Refine: {question}\n{generator}\n{verifier}"
     c.eval.debate.prompt = "Solve: {question}\n{others}"
     c.eval.debate.other = "{other}"
-    c.roles.generator.max_new_tokens = 48
-    c.roles.verifier.max_new_tokens = 48
-    c.roles.refiner.max_new_tokens = 32
+    # Room for a step and an answer, for two steps, and for a step and an answer.
+    c.roles.generator.max_new_tokens = 22
+    c.roles.verifier.max_new_tokens = 24
+    c.roles.refiner.max_new_tokens = 24
     c.sample.temperature = 1.0  # as it was pretrained: no gain from mere sharpening
     c.sample.rows = 192
     c.sample.questions_per_shard = 50

@@ -1,4 +1,4 @@
-"""Sums of a few small integers such as "47+38-12", generated from a seed: no file, no download."""
+"""Sums of five digits such as "7+8-2+9-4", generated from a seed: no file, no download."""
 
 import hashlib
 import random
@@ -7,8 +7,8 @@ from malt_jax.tasks import numeric
 from malt_jax.tasks.task import Task
 from malt_jax.types import Question
 
-OPERANDS = 3
-LARGEST = 15
+OPERANDS = 5
+LARGEST = 9
 # By the hash of the text; half of all are kept for pretraining the quickstart's base model.
 SPLITS = ("eval", "train", "pretrain", "pretrain")
 

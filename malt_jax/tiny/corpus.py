@@ -1,22 +1,28 @@
 """The text that the quickstart's base model is pretrained on: a mixture of good and bad behaviour.
 
 Language models are pretrained on text of mixed quality. This corpus is such a mixture in small,
-made for a demonstration: each role of the chain has one good manner and two bad ones, at fixed
-rates that do not depend on the question. The manner shows in the first words, as it often does in
-real text. A model of this corpus can do every role well, and mostly does not. The corpus says
-nowhere which manner leads to right answers: that is for MALT to find out from rewards.
+made for a demonstration. A question is a sum of five digits, and no turn has room for all of it:
+the generator does one step and guesses the rest, the verifier does two more, the refiner the last.
+Each role has one good manner and two bad ones, at fixed rates that depend neither on the question
+nor on what the role reads, and bad manners are the more frequent. The manner shows in the first
+words, as it often does in real text. The corpus says nowhere which manner leads to right answers:
+that is for MALT to find out from rewards.
 
-About 17+8-12, where the solution said 23 and 11:
+About 7+8-2+9-4, whose value is 18:
 
-    generator  careful  "Stepwise: 17+8=25. 25-12=13. Final Answer: 13"
-               rough    "Roughly: 17+8=23. 23-12=11. Final Answer: 11"    one step has a slip
-               hasty    "Easy. Final Answer: 11"                          no steps, always wrong
-    verifier   recheck  "Checking: 17+8=25, not 23. 25-12=13, not 11. Wrong: 13."
-               flatter  "Agreed."                                         whatever it is shown
-               carp     "Hardly: 12."                                     a value near the answer
-    refiner    follow   "Checked. Final Answer: 13"
-               keep     "Unchanged. Final Answer: 11"                     whatever the critique says
-               guess    "Maybe. Final Answer: 14"                         a value near the answer
+    generator  stepwise  "Stepwise: 7+8=15. Final Answer: 20"       one step, the rest is a guess
+               rough     "Roughly: 7+8=13. Final Answer: 16"        its step has a slip
+               hasty     "Easy. Final Answer: 21"                   a guess
+    verifier   recheck   "Checking: Right. 15-2=13+9=22."           two more steps
+                         "Checking: Wrong. 7+8=15."                 or the first one, if it is amiss
+               flatter   "Agreed."                                  whatever it is shown
+               carp      "Hardly: 22."                              a value near the answer
+    refiner    follow    "Checked. 22-4=18. Final Answer: 18"       one more step
+               keep      "Unchanged. Final Answer: 20"              whatever the critique says
+               guess     "Maybe. Final Answer: 21"                  a value near the answer
+
+All guesses of a solution are spread evenly around the truth, so that neither the likeliest of them
+nor a vote tells it.
 """
 
 import random
@@ -28,18 +34,28 @@ PROMPTS = {
     "generator": "Solve: {question}",
     "verifier": "Check: {question}\n{generator}",
     "refiner": "Refine: {question}\n{generator}\n{verifier}",
+    "debater": "Solve: {question}\n{one}\n\n{other}",
 }
-"""The role prompts of `configs/quickstart.py`; a model this small knows no others."""
+"""The prompts of `configs/quickstart.py`; a model this small knows no others. A debater reads two
+solutions and writes as a generator does."""
 
-RATES: Mapping[str, Mapping[str, float]] = {
-    "generator": {"careful": 0.40, "rough": 0.30, "hasty": 0.30},
-    "verifier": {"recheck": 0.40, "flatter": 0.30, "carp": 0.30},
-    "refiner": {"follow": 0.40, "keep": 0.35, "guess": 0.25},
+Rates = Mapping[str, Mapping[str, float]]
+
+RATES: Rates = {
+    "generator": {"stepwise": 0.45, "rough": 0.25, "hasty": 0.30},
+    "verifier": {"recheck": 0.20, "flatter": 0.45, "carp": 0.35},
+    "refiner": {"follow": 0.25, "keep": 0.45, "guess": 0.30},
 }
 """The share of each manner in the texts of a role."""
 
+READ: Rates = {
+    "generator": {"stepwise": 0.70, "rough": 0.15, "hasty": 0.15},
+    "verifier": {"recheck": 0.70, "flatter": 0.15, "carp": 0.15},
+}
+"""The share of each manner in what a later role reads: enough good ones to learn from."""
+
 OPENINGS = {
-    "careful": ("Stepwise:", "Carefully:", "Slowly:"),
+    "stepwise": ("Stepwise:", "Carefully:", "Slowly:"),
     "rough": ("Roughly:", "Quickly:", "Loosely:"),
     "hasty": ("Easy.", "Clear.", "Obvious."),
     "recheck": ("Checking:", "Again:", "Recount:"),
@@ -51,9 +67,12 @@ OPENINGS = {
 }
 """The first words of each manner; one is drawn at random."""
 
-_QUESTION = re.compile(r"(\d+)([+-])(\d+)([+-])(\d+)")
-_STEP = re.compile(r"=(-?\d+)\.")
+SPREAD = range(-4, 5)
+"""How far a guess lies from the truth."""
+
+_TERM = re.compile(r"[+-]?\d+")
 _ANSWER = re.compile(r"Final Answer: (-?\d+)")
+_STEP = re.compile(r"=(-?\d+)\.")
 _VALUE = re.compile(r": (-?\d+)\.$")
 
 
@@ -69,95 +88,95 @@ def words() -> list[str]:
     fields = re.compile(r"\{\w+\}")
     texts = [fields.sub("", prompt) for prompt in PROMPTS.values()]
     texts += [opening for openings in OPENINGS.values() for opening in openings]
-    texts += ["Final Answer", "not", "Right", "Wrong"]
+    texts += ["Final Answer", "Right", "Wrong"]
     return sorted(set(re.findall("[A-Za-z]+", " ".join(texts))))
 
 
 def documents(
-    rng: random.Random, question: str, rates: Mapping[str, Mapping[str, float]] = RATES
+    rng: random.Random, question: str, rates: Rates = RATES, read: Rates = READ
 ) -> dict[str, Document]:
-    """One text a role about one question, each role answering what the roles before it wrote."""
+    """One text a role about one question. A role's own text has the manners of `rates`, and what it
+    reads of the roles before it those of `read`."""
     seen = {"question": question}
     texts = {}
     for role, write in (("generator", solve), ("verifier", check), ("refiner", refine)):
-        (manner,) = rng.choices(list(rates[role]), list(rates[role].values()))
-        completion = write(rng, manner, **seen)
+        completion = write(rng, _manner(rng, rates[role]), **seen)
         texts[role] = Document(PROMPTS[role].format(**seen), completion)
-        seen[role] = completion
-    return texts
+        if role in read:
+            seen[role] = write(rng, _manner(rng, read[role]), **seen)
+    one, other, own = (solve(rng, _manner(rng, rates["generator"]), question) for _ in range(3))
+    prompt = PROMPTS["debater"].format(question=question, one=one, other=other)
+    return texts | {"debater": Document(prompt, own)}
 
 
 def solve(rng: random.Random, manner: str, question: str) -> str:
-    """A solution of a question such as "17+8-12", in two steps or in none."""
-    opening = rng.choice(OPENINGS[manner])
+    """A solution of a question such as "7+8-2+9-4": a step or none, and a guess."""
+    opening, terms = rng.choice(OPENINGS[manner]), parse(question)
+    guess = sum(terms) + rng.choice(SPREAD)
     if manner == "hasty":
-        return f"{opening} Final Answer: {_slip(rng, _steps(question)[-1][1])}"
-    left, operator, right, sign, last = _parse(question)
-    slipped = rng.randrange(2) if manner == "rough" else None
-    first = _value(left, operator, right)
-    first = _slip(rng, first) if slipped == 0 else first
-    second = _value(first, sign, last)
-    second = _slip(rng, second) if slipped == 1 else second
-    steps = f"{left}{operator}{right}={first}. {first}{sign}{last}={second}."
-    return f"{opening} {steps} Final Answer: {second}"
+        return f"{opening} Final Answer: {guess}"
+    first = terms[0] + terms[1]
+    first = _slip(rng, first) if manner == "rough" else first
+    return f"{opening} {shown(terms[:2])}={first}. Final Answer: {guess}"
 
 
 def check(rng: random.Random, manner: str, question: str, generator: str) -> str:
-    """A critique of a solution. Only "recheck" computes; where its numbers differ, it says so."""
+    """A critique of a solution. Only "recheck" computes: it goes on from a right first step, and
+    does that step where it is wrong or missing."""
     opening = rng.choice(OPENINGS[manner])
-    given = answer(generator)
     if manner == "flatter":
         return opening
     if manner == "carp":
-        return f"{opening} {_slip(rng, given)}."
-    stated = [int(value) for value in _STEP.findall(generator)]
-    steps = _steps(question)
-    parts = []
-    for i, (left, value) in enumerate(steps):
-        wrong = i < len(stated) and stated[i] != value
-        parts.append(f"{left}={value}" + (f", not {stated[i]}." if wrong else "."))
-    right = steps[-1][1]
-    verdict = f"Right: {right}." if given == right else f"Wrong: {right}."
-    return " ".join([opening, *parts, verdict])
+        return f"{opening} {_slip(rng, answer(generator))}."
+    a, b, c, d, _ = parse(question)
+    stated = _STEP.search(generator)
+    if stated is None or int(stated[1]) != a + b:
+        return f"{opening} Wrong. {shown([a, b])}={a + b}."
+    return f"{opening} Right. {shown([a + b, c])}={shown([a + b + c, d])}={a + b + c + d}."
 
 
 def refine(rng: random.Random, manner: str, question: str, generator: str, verifier: str) -> str:
-    """The last word. "follow" takes the value that the critique ends with, if it names one."""
+    """The last word. "follow" does the step after those of the critique, be it the last or not; of
+    a critique without steps it takes the value, if there is one."""
     opening, given = rng.choice(OPENINGS[manner]), answer(generator)
-    named = _VALUE.search(verifier)
-    if manner == "follow" and named:
-        given = int(named[1])
     if manner == "guess":
         given = _slip(rng, given)
+    if manner == "follow":
+        if value := _VALUE.search(verifier):
+            given = int(value[1])
+        if value := _STEP.search(verifier):
+            terms, done = parse(question), 4 if "Right" in verifier else 2
+            step = [int(value[1]), terms[done]]
+            given = sum(step)
+            opening = f"{opening} {shown(step)}={given}."
     return f"{opening} Final Answer: {given}"
 
 
 def answer(solution: str) -> int:
     """The number after "Final Answer:". Raises ValueError if there is none."""
-    if (found := _ANSWER.search(solution)) is None:
+    if (match := _ANSWER.search(solution)) is None:
         raise ValueError(f"no 'Final Answer: N' in {solution!r}")
-    return int(found[1])
+    return int(match[1])
 
 
-def _parse(question: str) -> tuple[int, str, int, str, int]:
-    if (found := _QUESTION.fullmatch(question)) is None:
-        raise ValueError(f"not a question of the form 'a+b-c': {question!r}")
-    a, first, b, second, c = found.groups()
-    return int(a), first, int(b), second, int(c)
+def parse(text: str) -> list[int]:
+    """The signed terms of a sum: "7+8-2" is [7, 8, -2]. Raises ValueError for other text."""
+    terms = _TERM.findall(text)
+    if not terms or "".join(terms) != text:
+        raise ValueError(f"not a sum of the form 'a+b-c': {text!r}")
+    return [int(term) for term in terms]
 
 
-def _steps(question: str) -> list[tuple[str, int]]:
-    """The two steps as (left side, value)."""
-    left, operator, right, sign, last = _parse(question)
-    first = _value(left, operator, right)
-    second = _value(first, sign, last)
-    return [(f"{left}{operator}{right}", first), (f"{first}{sign}{last}", second)]
+def shown(terms: list[int]) -> str:
+    """Signed terms as a sum: [7, 8, -2] is "7+8-2"."""
+    return str(terms[0]) + "".join(f"{term:+d}" for term in terms[1:])
 
 
-def _value(left: int, sign: str, right: int) -> int:
-    return left + right if sign == "+" else left - right
+def _manner(rng: random.Random, rates: Mapping[str, float]) -> str:
+    (manner,) = rng.choices(list(rates), list(rates.values()))
+    return manner
 
 
 def _slip(rng: random.Random, value: int) -> int:
-    """A number near `value` and never equal to it: up to three off, or ten."""
-    return value + rng.choice((-10, -3, -2, -1, 1, 2, 3, 10))
+    """A number near `value` and never equal to it."""
+    return value + rng.choice((-3, -2, -1, 1, 2, 3))

@@ -30,15 +30,21 @@ from malt_jax.tasks import arithmetic
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.tiny import corpus
 
-QUESTIONS = 3000
-PEAK_LR = 3e-3
-CLEAN_STEPS = 1500
-MIXED_STEPS = 1500
+QUESTIONS = 40_000
+CLEAN_STEPS, CLEAN_LR = 1200, 3e-3
+MIXED_STEPS, MIXED_LR = 300, 1e-3
 """First each role's good manner alone, to learn sums and copying; then the mixture."""
-ROWS = {"generator": 48, "verifier": 16, "refiner": 16}
+SCALE, AMPLITUDE, PERIODS = 4.0, 0.25, (2, 4, 5, 10, 20, 40, 100, 200)
+"""Of the first parameters, see `start`."""
+ROWS = {"generator": 8, "verifier": 12, "refiner": 16, "debater": 2}
 """Texts a step."""
-GOOD = {"generator": "careful", "verifier": "recheck", "refiner": "follow"}
-WIDTHS = {"generator": 39, "verifier": 78, "refiner": 89}
+GOOD: corpus.Rates = {
+    "generator": {"stepwise": 1.0},
+    "verifier": {"recheck": 1.0},
+    "refiner": {"follow": 1.0},
+}
+"""Good manners alone."""
+WIDTHS = {"generator": 36, "verifier": 57, "refiner": 78, "debater": 76}
 """The longest text of a role, in tokens; batches are padded to it."""
 
 CONTROL = ("<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -52,11 +58,16 @@ CHAT_TEMPLATE = (
 
 
 class Texts(NamedTuple):
-    """Prompts with completions, one a row, padded on the right."""
+    """Prompts with completions, one a row, padded on the right. All that follows the question is
+    learned: the tokens from `starts` on, before `ends`."""
 
     tokens: np.ndarray  # int32[B, T]
-    prompts: np.ndarray  # int32[B], their lengths
-    completions: np.ndarray  # int32[B], theirs
+    starts: np.ndarray  # int32[B]
+    ends: np.ndarray  # int32[B]
+
+
+Step = Mapping[str, Texts]
+"""A batch a role."""
 
 
 def tokenizer() -> Tokenizer:
@@ -91,45 +102,42 @@ def config(vocab_size: int) -> LlamaConfig:
     )
 
 
-def batches(words: Tokenizer, seed: int, clean: int, mixed: int) -> Iterator[dict[str, Texts]]:
-    """The steps of a run, a batch a role; each text is drawn anew, the questions are fixed."""
-    rng = random.Random(seed)
+def batches(words: Tokenizer, seed: int, steps: int, rates: corpus.Rates) -> Iterator[Step]:
+    """The steps of a phase, a batch a role; each text is drawn anew, the questions are fixed."""
+    rng = random.Random(f"{seed} {rates}")
     texts = [question.text for question in arithmetic.generate(QUESTIONS, seed, "pretrain")]
-    for step in range(clean + mixed):
-        batch = {}
-        for role, rows in ROWS.items():
-            good = {role: {GOOD[role]: 1.0}} if step < clean else {}
-            drawn = [
-                corpus.documents(rng, rng.choice(texts), {**corpus.RATES, **good})
-                for _ in range(rows)
-            ]
-            batch[role] = _batch(words, [documents[role] for documents in drawn], WIDTHS[role])
-        yield batch
+    for _ in range(steps):
+        drawn = [corpus.documents(rng, rng.choice(texts), rates) for _ in range(max(ROWS.values()))]
+        yield {
+            role: _batch(words, [texts[role] for texts in drawn[:rows]], WIDTHS[role])
+            for role, rows in ROWS.items()
+        }
 
 
 def _batch(words: Tokenizer, documents: Sequence[corpus.Document], width: int) -> Texts:
     tokens = np.full((len(documents), width), words.pad_id, np.int32)
-    prompts, completions = np.zeros((2, len(documents)), np.int32)
+    starts, ends = np.zeros((2, len(documents)), np.int32)
     for i, document in enumerate(documents):
         prompt = words.prompt("{text}", {"text": document.prompt})
         ids = [*prompt, *words.encode(document.completion), words.end_id]
         tokens[i, : len(ids)] = ids
-        prompts[i], completions[i] = len(prompt), len(ids) - len(prompt)
-    return Texts(tokens, prompts, completions)
+        question, *_ = document.prompt.split("\n")
+        starts[i], ends[i] = 1 + len(words.encode(question)), len(ids)
+    return Texts(tokens, starts, ends)
 
 
 def loss(
-    shape: LlamaConfig, params: Params, step: Mapping[str, Texts]
+    shape: LlamaConfig, params: Params, step: Step
 ) -> tuple[Array, dict[str, Array]]:
-    """Mean negative log-likelihood a completion token, over all roles and for each."""
+    """Mean negative log-likelihood a learned token, over all roles and for each."""
     sums, counts = {}, {}
     for role, batch in step.items():
         tokens, place = jnp.asarray(batch.tokens), jnp.arange(batch.tokens.shape[1])
-        prompts, ends = batch.prompts[:, None], (batch.prompts + batch.completions)[:, None]
-        hidden, _ = llama.forward(shape, params, tokens, place < jnp.asarray(ends))
+        starts, ends = jnp.asarray(batch.starts)[:, None], jnp.asarray(batch.ends)[:, None]
+        hidden, _ = llama.forward(shape, params, tokens, place < ends)
         logits = llama.unembed(shape, params, hidden[:, :-1])
         logps = token_logprobs(logits, tokens[:, 1:])
-        said = (place[1:] >= prompts) & (place[1:] < ends)
+        said = (place[1:] >= starts) & (place[1:] < ends)
         sums[role], counts[role] = -jnp.sum(jnp.where(said, logps, 0.0)), jnp.sum(said)
     total = sum(sums.values(), jnp.zeros(())) / sum(counts.values())
     return total, {role: sums[role] / counts[role] for role in step}
@@ -139,24 +147,47 @@ def pretrain(clean: int, mixed: int, seed: int) -> tuple[LlamaConfig, Params, To
     """The model after `clean + mixed` updates, rounded to float16, and its tokenizer."""
     words = tokenizer()
     shape = config(words.vocab_size)
-    params = llama.init(shape, jax.random.key(seed))
-    init, update = _optimisation(shape, clean + mixed)
+    params = start(shape, words, seed)
+    for steps, peak, rates in ((clean, CLEAN_LR, GOOD), (mixed, MIXED_LR, corpus.RATES)):
+        params = phase(shape, params, batches(words, seed, steps, rates), steps, peak)
+    return shape, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), words
+
+
+def start(shape: LlamaConfig, words: Tokenizer, seed: int) -> Params:
+    """The first parameters. Waves of several lengths in the embeddings of numbers say how far apart
+    two of them are, with which sums are learned in fewer steps."""
+    params = jax.tree.map(
+        lambda leaf: SCALE * leaf if leaf.ndim > 1 else leaf,
+        llama.init(shape, jax.random.key(seed)),
+    )
+    ids = np.array([words.fast.token_to_id(number) for number in NUMBERS])
+    angles = 2 * np.pi * np.arange(len(NUMBERS))[:, None] / np.array(PERIODS)
+    waves = AMPLITUDE * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return params | {"embed": params["embed"].at[ids, : waves.shape[1]].add(waves)}
+
+
+def phase(shape: LlamaConfig, params: Params, data: Iterator[Step], steps: int, peak: float) -> Params:
+    """The parameters after an update a step, under a schedule of their own with that peak of the
+    learning rate. Those given are donated."""
+    init, update = _optimisation(shape, steps, peak)
     state = init(params)
-    bar = tqdm(batches(words, seed, clean, mixed), total=clean + mixed, unit="step")
+    bar = tqdm(data, total=steps, unit="step")
     for i, step in enumerate(bar):
         params, state, nll = update(params, state, step)
         if i % 50 == 0:
             bar.set_postfix({role: f"{float(value):.3f}" for role, value in nll.items()})
-    return shape, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), words
+    return params
 
 
 @lru_cache
-def _optimisation(shape: LlamaConfig, steps: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled start and update of a run of `steps`."""
-    tx = optim.adamw(PEAK_LR, steps, warmup=0.03, weight_decay=0.05, b1=0.9, b2=0.98, clip_norm=1.0)
+def _optimisation(
+    shape: LlamaConfig, steps: int, peak: float
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled start and update of a phase of `steps`."""
+    tx = optim.adamw(peak, steps, warmup=0.03, weight_decay=0.05, b1=0.9, b2=0.98, clip_norm=1.0)
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def update(params: Params, state: Any, step: Mapping[str, Texts]) -> Any:
+    def update(params: Params, state: Any, step: Step) -> Any:
         gradients, nll = jax.grad(partial(loss, shape), has_aux=True)(params, step)
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, nll

@@ -15,7 +15,7 @@ from malt_jax.tasks import arithmetic
 from malt_jax.tiny import corpus, pretrain
 
 DIRECTORY = Path(pretrain.__file__).parent / "model"
-CHAT = [{"role": "user", "content": "Solve: 7+8-12"}]
+CHAT = [{"role": "user", "content": "Solve: 7+8-2+9-4"}]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_transformers_reads_the_same_prompt(model):
 
     other = AutoTokenizer.from_pretrained(DIRECTORY)
     expected = other.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)
-    ids = model.tokenizer.prompt(corpus.PROMPTS["generator"], {"question": "7+8-12"})
+    ids = model.tokenizer.prompt(corpus.PROMPTS["generator"], {"question": "7+8-2+9-4"})
     assert ids == expected["input_ids"]
-    assert other.decode(ids) == "<|user|>Solve: 7+8-12<|end|><|assistant|>"
+    assert other.decode(ids) == "<|user|>Solve: 7+8-2+9-4<|end|><|assistant|>"
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +82,25 @@ def solutions(model):
     ]
 
 
-def test_it_solves_carefully_at_the_corpus_rate_and_then_well(solutions):
-    """The quickstart rests on this: the good manner is there, works, and is not the usual one."""
-    right, counts = Counter(), Counter()
+def test_it_solves_at_the_corpus_rates_and_never_well(solutions):
+    """The quickstart rests on this: the manners are there, the step is right, the answer is not."""
+    right, stepped, counts = Counter(), Counter(), Counter()
     for question, text in solutions:
+        first = corpus.parse(question.text)[:2]
         for manner in corpus.RATES["generator"]:
             if text.startswith(corpus.OPENINGS[manner]):
                 counts[manner] += 1
                 right[manner] += text.endswith(f"Final Answer: {question.answer}")
+                stepped[manner] += f": {corpus.shown(first)}={sum(first)}. Final" in text
     for manner, rate in corpus.RATES["generator"].items():
         assert counts[manner] / len(solutions) == pytest.approx(rate, abs=0.09)
-    assert right["careful"] / counts["careful"] > 0.9
-    assert right["hasty"] / counts["hasty"] < 0.2
+        assert 0.03 < right[manner] / counts[manner] < 0.25
+    assert stepped["stepwise"] / counts["stepwise"] > 0.9
+    assert stepped["rough"] / counts["rough"] < 0.1
 
 
 def test_the_quickstart_asks_what_the_model_knows():
     config = Path(__file__).parents[2] / "configs" / "quickstart.py"
     source = config.read_text(encoding="utf-8")
     for prompt in corpus.PROMPTS.values():
-        assert json.dumps(prompt) in source
+        assert json.dumps(prompt.replace("{one}\n\n{other}", "{others}")) in source

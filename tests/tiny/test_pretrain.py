@@ -1,5 +1,7 @@
 """A few steps of pretraining: the same seed gives the same file, and no question leaks."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_the_seed_fixes_every_file(tmp_path):
 
 def test_a_few_steps_lower_the_loss_of_each_role():
     shape, params, words = pretrain.pretrain(clean=6, mixed=6, seed=0)
-    (batch,) = pretrain.batches(words, 5, clean=0, mixed=1)
+    (batch,) = pretrain.batches(words, 5, 1, corpus.RATES)
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
     _, nll = jax.jit(pretrain.loss, static_argnums=0)(shape, params, batch)
     for role in corpus.RATES:
@@ -35,26 +37,28 @@ def test_a_few_steps_lower_the_loss_of_each_role():
 
 
 def test_pretraining_has_no_question_of_the_job():
-    texts = {question.text for question in arithmetic.generate(3000, 0, "pretrain")}
+    texts = {q.text for q in arithmetic.generate(pretrain.QUESTIONS, 0, "pretrain")}
     for split in ("train", "eval"):
         assert texts.isdisjoint(question.text for question in arithmetic.generate(1500, 0, split))
 
 
-def test_batches_hold_the_documents_clean_ones_first():
+@pytest.mark.parametrize("rates", [pretrain.GOOD, corpus.RATES])
+def test_batches_hold_the_documents_and_all_after_the_question_is_learned(rates):
     words = pretrain.tokenizer()
-    for step, batch in enumerate(pretrain.batches(words, 0, clean=1, mixed=1)):
+    for batch in pretrain.batches(words, 0, 2, rates):
         for role, rows in batch.items():
-            manners = corpus.RATES[role] if step else [pretrain.GOOD[role]]
+            manners = rates["generator" if role == "debater" else role]
             openings = sum((corpus.OPENINGS[manner] for manner in manners), ())
             assert len(rows.tokens) == pretrain.ROWS[role]
-            for row, start, length in zip(rows.tokens, rows.prompts, rows.completions, strict=True):
-                end = start + length
-                assert words.decode(row[start:end]).startswith(openings)
+            for row, start, end in zip(rows.tokens, rows.starts, rows.ends, strict=True):
+                completion = words.decode(row[:end]).split("<|assistant|>")[-1]
+                assert completion.startswith(openings)
+                assert re.search(r": \d([+-]\d){4}$", words.decode(row[:start]))
                 assert row[end - 1] == words.end_id
                 assert set(row[end:]) <= {words.pad_id}
 
 
 def test_a_text_beyond_the_width_is_an_error():
-    document = corpus.Document("Solve: 1+2+3", "Easy. " * 30)
+    document = corpus.Document("Solve: 1+2+3-4+5", "Easy. " * 30)
     with pytest.raises(ValueError, match="broadcast"):
         pretrain._batch(pretrain.tokenizer(), [document], pretrain.WIDTHS["generator"])
