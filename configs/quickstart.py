@@ -6,6 +6,7 @@ What the base model was taught (`python -m malt_jax.tiny.pretrain` made its 0.35
 of five digits, of which no turn has room for more than a step or two, and the manners of each role,
 good and bad, at fixed rates. Bad manners are the usual ones, and every solution ends with a guess.
 Which manners lead to right answers no text told it: rewards at the leaves of the trees tell MALT.
+Result: not measured yet.
 """
 
 from ml_collections import ConfigDict

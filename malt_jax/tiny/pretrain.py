@@ -126,9 +126,7 @@ def _batch(words: Tokenizer, documents: Sequence[corpus.Document], width: int) -
     return Texts(tokens, starts, ends)
 
 
-def loss(
-    shape: LlamaConfig, params: Params, step: Step
-) -> tuple[Array, dict[str, Array]]:
+def loss(shape: LlamaConfig, params: Params, step: Step) -> tuple[Array, dict[str, Array]]:
     """Mean negative log-likelihood a learned token, over all roles and for each."""
     sums, counts = {}, {}
     for role, batch in step.items():
@@ -166,7 +164,9 @@ def start(shape: LlamaConfig, words: Tokenizer, seed: int) -> Params:
     return params | {"embed": params["embed"].at[ids, : waves.shape[1]].add(waves)}
 
 
-def phase(shape: LlamaConfig, params: Params, data: Iterator[Step], steps: int, peak: float) -> Params:
+def phase(
+    shape: LlamaConfig, params: Params, data: Iterator[Step], steps: int, peak: float
+) -> Params:
     """The parameters after an update a step, under a schedule of their own with that peak of the
     learning rate. Those given are donated."""
     init, update = _optimisation(shape, steps, peak)
@@ -196,7 +196,7 @@ def _optimisation(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Pretrains and writes the model; 14 minutes on two cores shared with other programs."""
+    """Pretrains and writes the model; 17 minutes on two cores shared with other programs."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; the settings are --out and --seed")
     out = Path(_OUT.value)

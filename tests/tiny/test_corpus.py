@@ -14,7 +14,8 @@ ROUGH = "Roughly: 7+8=13. Final Answer: 16"
 
 
 class First(random.Random):
-    """Takes the first of every choice, so that texts are literals: a guess is four too low, a slip three."""
+    """Takes the first of every choice, so that texts are literals: a guess is four too low, a slip
+    three."""
 
     def choice(self, seq):
         return seq[0]

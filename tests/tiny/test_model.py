@@ -96,7 +96,7 @@ def test_it_solves_at_the_corpus_rates_and_never_well(solutions):
         assert counts[manner] / len(solutions) == pytest.approx(rate, abs=0.09)
         assert 0.03 < right[manner] / counts[manner] < 0.25
     assert stepped["stepwise"] / counts["stepwise"] > 0.9
-    assert stepped["rough"] / counts["rough"] < 0.1
+    assert stepped["rough"] / counts["rough"] < 0.25
 
 
 def test_the_quickstart_asks_what_the_model_knows():
