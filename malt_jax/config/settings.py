@@ -182,8 +182,12 @@ class EvalSettings:
     """`config.eval.*`: what is compared on the held-out questions."""
 
     systems: tuple[str, ...] = setting(
-        ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
-        "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
+        (
+            *("sa", "sa_greedy", "sa_mv", "ma", "ma_greedy", "ma_mv"),
+            *("malt", "malt_greedy", "malt_mv"),
+        ),
+        "what to compare: sa, ma and malt, each as one sampled pass, as _greedy and as the vote "
+        "_mv; generator and generator_mv, the trained first role alone; debate",
     )
     single_agent: str = setting(
         "", "the role that is the single agent; empty: the first of config.chain"
@@ -196,7 +200,8 @@ class EvalSettings:
     )
     equal_compute: bool = setting(
         True,
-        "as many more votes of the single agent as the costliest team's tokens pay for",
+        "as many more votes of the single agent, untrained and trained, as the costliest team's "
+        "tokens pay for",
     )
     critiques: bool = setting(
         False, "the last role again, with another question's critique or none"

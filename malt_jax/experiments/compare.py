@@ -12,30 +12,32 @@ from pathlib import Path
 import numpy as np
 
 from malt_jax.evaluate import scoring, stats, systems
-from malt_jax.evaluate.scoring import Outcome, Row
+from malt_jax.evaluate.scoring import Outcomes, Row
 from malt_jax.experiments import paper, variants
 from malt_jax.experiments.variants import Config, Variant
 from malt_jax.report import described, freshness, stage_command
 from malt_jax.types import System, main_system
-from malt_jax.workdir import run_record, shards, storage
+from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import read_json
 
 # Chains and debates have room for questions of different lengths. Where nearly all are shared,
 # those that both answered are compared; else these are other questions.
 _SHARED = 0.9
+_UNREAD = ("unparseable", "truncated", "unknown")
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """What a work directory's systems made of its questions: system by name, and by its name
-    question id to outcome."""
+    question id to its outcomes."""
 
     systems: Mapping[str, System]
-    outcomes: Mapping[str, Mapping[str, Outcome]]
+    outcomes: Mapping[str, Mapping[str, Outcomes]]
 
-    def right(self, system: str) -> dict[str, bool]:
-        """Question id to whether the system answered it correctly."""
-        return {question: outcome.right for question, outcome in self.outcomes[system].items()}
+    def right(self, system: str) -> dict[str, float]:
+        """Question id to the share of the system's answers that are correct."""
+        answered = self.outcomes[system]
+        return {question: scoring.right(of_question) for question, of_question in answered.items()}
 
 
 def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> Row:
@@ -86,10 +88,7 @@ def read(workdir: Path) -> Evaluated:
     path = workdir / "eval" / "outcomes.parquet"
     if not path.exists():
         raise ValueError(f"{path}: not there; run --stage=evaluate in {workdir} first")
-    outcomes: dict[str, dict[str, Outcome]] = {}
-    for row in shards.read_one(path):
-        counts = row["status"], row["prompt_tokens"], row["completion_tokens"]
-        outcomes.setdefault(row["system"], {})[row["question_id"]] = Outcome(*counts)
+    outcomes = scoring.read_outcomes(path)
     results = read_json(workdir / "eval" / "results.json")
     return Evaluated(described.by_name(results | {"systems": outcomes}), outcomes)
 
@@ -188,12 +187,12 @@ def table(comparison: Row) -> str:
 class _Test:
     """What rows are compared with: the main system's outcomes, and the bootstrap's settings."""
 
-    main: Mapping[str, Outcome]
+    main: Mapping[str, Outcomes]
     seed: int
     resamples: int
 
 
-def _row(test: _Test, about: Row, outcomes: Mapping[str, Outcome]) -> Row:
+def _row(test: _Test, about: Row, outcomes: Mapping[str, Outcomes]) -> Row:
     """A row: what it is, its score, and the main system's difference to it where it answered the
     same questions."""
     against = None
@@ -202,12 +201,12 @@ def _row(test: _Test, about: Row, outcomes: Mapping[str, Outcome]) -> Row:
     if outcomes is not test.main and shared:
         main, outcomes = [test.main[i] for i in common], {i: outcomes[i] for i in common}
         against = scoring.compared(main, list(outcomes.values()), test.seed, test.resamples)
-    right = np.array([outcome.right for outcome in outcomes.values()])
+    right = np.array([scoring.right(answered) for answered in outcomes.values()])
     likeness = None
     if len(outcomes) >= 200:  # of fewer, two subsets of 100 are much the same, as their means are
         mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
-    score = scoring.score(list(outcomes.values()))
+    score = scoring.score(list(outcomes.values()), test.seed, test.resamples)
     return about | score | {"likeness": likeness, "against_main": against}
 
 
@@ -228,12 +227,13 @@ def _gains(systems: Iterable[System]) -> list[tuple[str, str]]:
 def _format(run: Evaluated, a: str, b: str) -> Row:
     """How much of a gain is format: answers right in b that could not be read in a, or were read
     and wrong; and what b lost."""
-    n, unread, wrong, lost = len(run.outcomes[b]), 0, 0, 0
+    n, unread, wrong, lost = len(run.outcomes[b]), 0.0, 0.0, 0.0
     for question, after in run.outcomes[b].items():
-        before = run.outcomes[a][question]
-        unread += after.right and before.status in ("unparseable", "truncated", "unknown")
-        wrong += after.right and before.status == "wrong"
-        lost += before.right and not after.right
+        # The passes of a question have the same random numbers in both systems.
+        pairs = list(zip(run.outcomes[a][question], after, strict=False))
+        unread += sum(now.right and was.status in _UNREAD for was, now in pairs) / len(pairs)
+        wrong += sum(now.right and was.status == "wrong" for was, now in pairs) / len(pairs)
+        lost += sum(was.right and not now.right for was, now in pairs) / len(pairs)
     return {
         "from": a,
         "to": b,
@@ -257,7 +257,8 @@ def _power(run: Evaluated, main: str) -> Row | None:
     difference = (correct[main] - correct[strongest]) / n
     if not difference:
         return None
-    discordant = sum(right[question] != baseline[question] for question in right) / n
+    # The share of questions that set them apart, where each has one answer.
+    discordant = sum((right[question] - baseline[question]) ** 2 for question in right) / n
     return {
         "against": strongest,
         "discordant": discordant,
@@ -282,7 +283,8 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
             continue
         values = [
             [
-                float(seed.outcomes[main][question].right) - seed.outcomes[name][question].right
+                scoring.right(seed.outcomes[main][question])
+                - scoring.right(seed.outcomes[name][question])
                 for question in (asked[0] if same else questions[:most])
             ]
             for seed, questions in zip(runs, asked, strict=True)
