@@ -243,7 +243,8 @@ def read_outcomes(path: Path) -> dict[str, dict[str, Outcomes]]:
     outcomes: dict[str, dict[str, Outcomes]] = {}
     for row in shards.read_one(path, SCHEMA.names, optional=("sample", "novel_tokens")):
         read, written = row["prompt_tokens"], row["completion_tokens"]
-        outcome = Outcome(row["status"], read, written, row.get("novel_tokens", read))
+        novel = row.get("novel_tokens")
+        outcome = Outcome(row["status"], read, written, read if novel is None else novel)
         of_system = outcomes.setdefault(row["system"], {})
         of_system[row["question_id"]] = (*of_system.get(row["question_id"], ()), outcome)
     return outcomes
