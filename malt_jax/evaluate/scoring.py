@@ -167,7 +167,9 @@ def score(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:
 
 def _total(outcomes: Sequence[Outcomes], count: Callable[[Outcome], int]) -> float:
     """A count summed over the questions, of one vote or of a mean pass."""
-    return round(_mean(outcomes, count) * len(outcomes), 3)
+    total = sum(count(outcome) for answered in outcomes for outcome in answered)
+    drawn = sum(map(len, outcomes))
+    return total if drawn == len(outcomes) else round(_mean(outcomes, count) * len(outcomes), 3)
 
 
 def _clustered(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:

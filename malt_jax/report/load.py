@@ -1,16 +1,19 @@
 """Reads what the earlier stages wrote in a work directory, and what was compared there."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from malt_jax.config.settings import CreditSettings
 from malt_jax.config.typed import build
+from malt_jax.learn.phases import PHASES
+from malt_jax.learn.phases.phase import Phase
 from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
-from malt_jax.report.contract import interval, parse_comparison
+from malt_jax.report.contract import equal_compute, interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
 from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
@@ -93,11 +96,12 @@ def load(workdir: Path) -> Run:
     comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
     settings = _read(workdir / "config.json", _settings)
+    trained = _trained(settings)
     return Run(
         settings=settings,
         data=_read(workdir / "data.json", _counts),
         forest=load_forest(workdir / "trees", *_credit(settings)),
-        yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
+        yields=_read(workdir / "datasets" / "yield.json", partial(_yields, trained=trained)) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
         comparison=None if changed else comparison,
@@ -173,18 +177,41 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
-    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows)
+    titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
+    return Evaluation(
+        data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
+        equal_compute(data), {"sa": "single agent"} | titles,
+    )  # fmt: skip
 
 
-def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:
-    counts = ("nodes", "positives", "sft_rows", "parents", "parents_with_contrast", "pairs")
+def _yields(data: Mapping[str, Any], trained: Collection[str]) -> tuple[RoleYield, ...]:
+    """Of the phases those that are `trained`, in their order; of a run that does not say, all."""
+    counted = {
+        _called(phase): phase.counted
+        for name, phase in PHASES.items()
+        if name in trained or not trained
+    }
+    numbers = ("nodes", "positives", "parents", "parents_with_contrast")
     return tuple(
         RoleYield(
             role=role,
+            examples={title: row[key] for title, key in counted.items() if key in row},
             edges=tuple(row["value_histogram"]["edges"]),
             counts=tuple(row["value_histogram"]["counts"]),
             dropped=dict(row["dropped"]),
-            **{key: row[key] for key in counts},
+            **{key: row[key] for key in numbers},
         )
         for role, row in data.items()
     )
+
+
+def _called(phase: Phase[Any]) -> str:
+    """sft_rows: SFT rows."""
+    return phase.counted.replace(f"{phase.name}_", f"{phase.name.upper()} ").replace("_", " ")
+
+
+def _trained(settings: Settings | None) -> set[str]:
+    """The phases that any role of the chain goes through."""
+    roles = settings.config.get("roles", {}) if settings else {}
+    chain = settings.chain if settings else ()
+    return {phase for role in chain for phase in roles.get(role, {}).get("train", ())}

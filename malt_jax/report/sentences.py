@@ -2,19 +2,19 @@
 
 from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
-    bounds,
     difference,
+    equal_compute,
     interval,
     join,
     pct,
     points,
     told,
 )
-from malt_jax.report.records import EqualCompute, Paired
+from malt_jax.report.records import Paired
 
 
 def result(comparison: Comparison) -> str:
-    """The main system's accuracy, its difference to the first baseline, and how it stands to plain
+    """The main system's accuracy, its difference to the best baseline, and how it stands to plain
     voting at equal compute."""
     main = comparison.main_row
     if main is None:
@@ -24,36 +24,16 @@ def result(comparison: Comparison) -> str:
         said = f"{comparison.main} is not there yet; best is {best.name} {pct(best.accuracy)}."
     else:
         said = f"{main.name} {pct(main.accuracy)} {interval(main.ci95)}"
-        first = comparison.baselines[:1]
-        said += f", {difference(_pair(main.name, first[0]))}." if first else "."
-    return f"{said} {equal_compute(comparison)}".strip()
-
-
-def equal_compute(comparison: Comparison) -> str:
-    """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
-    equal = next(iter(comparison.equal_compute), None)
-    if equal is None:
-        return ""
-    if equal.ci95[1] < 0:
-        return f"At equal compute plain voting wins: {equal.system} is {_apart(equal)}."
-    if equal.ci95[0] > 0:
-        return f"At equal compute {equal.system} wins: it is {_apart(equal)}."
-    return (
-        f"At equal compute {equal.system} cannot be told from plain voting: it is {_apart(equal)}."
-    )
-
-
-def _apart(equal: EqualCompute) -> str:
-    size = abs(100 * equal.difference)
-    side = "above" if equal.difference >= 0 else "below"
-    return f"{size:.1f} points {side} (95% interval {bounds(equal.ci95)})"
+        best = max(comparison.baselines, key=lambda row: row.accuracy, default=None)
+        said += f", {difference(_pair(main.name, best))}." if best else "."
+    return f"{said} {equal_compute(comparison.equal_compute)}".strip()
 
 
 def spent(comparison: Comparison) -> str:
-    """What the two sides of the comparison at equal compute are."""
-    equal = next(iter(comparison.equal_compute), None)
-    if equal is None:
+    """What the two sides of a comparison at equal compute are. Of several a table tells it."""
+    if len(comparison.equal_compute) != 1:
         return ""
+    (equal,) = comparison.equal_compute
     vote = equal.vote
     short = "; no more samples were drawn" if vote.tokens < equal.tokens else ""
     return (

@@ -10,6 +10,7 @@ from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, writ
 
 from malt_jax import report
 from malt_jax.config.settings import CreditSettings
+from malt_jax.report import headline
 from malt_jax.report.forest import load_forest, spread
 from malt_jax.report.load import load
 
@@ -27,7 +28,7 @@ def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
     assert ["sa", "", "61.2", "69", ""] in rows  # 20,500 + 14,000 tokens over 500 questions
     assert ["ma minus sa", "", "\u22123.2", "[\u22126.1, \u22120.3]", "0.0003"] in rows
     assert ["ma", "141", "", "93", "\u22123.2", "777", "489"] in rows
-    yields = ["1,800", "1,080", "1,039", "600", "200", "257"]
+    yields = ["1,800", "1,080", "600", "200", "1,039", "257"]
     assert ["generator", *yields, "identical text 37, over cap 4"] in rows
     assert ["SFT rows", "1,039", "57.7%", ""] in rows
     assert ["pairs", "257", "14.3%", ""] in rows
@@ -41,8 +42,8 @@ def test_markdown_carries_the_same_figures(workdir: Path) -> None:
     report.write(workdir)
     text = (workdir / "report" / "report.md").read_text()
     assert (
-        "**malt_mv 78.2% [74.3, 81.6], +17.0 points over sa (paired 95% interval 13.1 to 20.9).** "
-        "At 95% malt_mv beats sa, sa_mv and ma_mv. "
+        "**malt_mv 78.2% [74.3, 81.6], +11.0 points over ma_mv "
+        "(paired 95% interval 7.8 to 14.2).** At 95% malt_mv beats ma_mv, sa_mv and sa. "
         "Tokens a question: 13.7 times sa and 4.6 times sa_mv." in text
     )
     assert "| malt_mv | 391 | 500 | 78.2% | [74.3, 81.6] | 1 | 0 | 648 | 294 |" in text
@@ -65,9 +66,16 @@ def test_a_loss_is_said_as_plainly_as_a_gain(workdir: Path) -> None:
     write_json(workdir / "eval" / "results.json", results(systems, losing))
     page = html.unescape(report.write(workdir).read_text())
     # The pair was stored the other way round, so its sign turns.
-    said = "malt_mv 57.2% [52.8, 61.5], 4.0 points below sa (paired 95% interval -8.1 to -0.2)."
+    said = (
+        "malt_mv 57.2% [52.8, 61.5], 10.0 points below ma_mv (paired 95% interval -14.0 to -6.0)."
+    )
     assert said in page.replace("\N{MINUS SIGN}", "-")
-    assert "At 95% malt_mv loses to sa and ma_mv and cannot be told from ma." in page
+    assert "At 95% malt_mv loses to ma_mv and sa and cannot be told from ma." in page
+    evaluation = load(workdir).evaluation
+    assert evaluation is not None
+    assert [(pair.b, pair.difference) for pair in headline.against(evaluation, "malt_mv")] == [
+        ("ma_mv", -0.100), ("sa", -0.040), ("ma", -0.008)
+    ]  # fmt: skip
     assert "beats" not in page
 
 
