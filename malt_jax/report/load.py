@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ class Missing:
 @dataclass(frozen=True)
 class Run:
     """All that the work directory holds; a part is None or empty where its stage has not run.
+    `forest` are the training trees, `transcripts` the passes of the trained team on the held-out
+    questions.
 
     `stale` is a comparison of results that have changed since in the directories `changed`; it is
     not shown.
@@ -42,6 +44,7 @@ class Run:
     settings: Settings | None
     data: Mapping[str, Mapping[str, int]] | None
     forest: Forest | None
+    transcripts: Forest | None
     yields: tuple[RoleYield, ...]
     trainings: tuple[Training, ...]
     evaluation: Evaluation | None
@@ -52,8 +55,8 @@ class Run:
     @property
     def bare(self) -> bool:
         """Whether there is a comparison and nothing of a run of its own."""
-        parts = (self.settings, self.data, self.forest, self.yields, self.trainings)
-        return bool(self.comparison) and not any((*parts, self.evaluation))
+        parts = (self.settings, self.data, self.forest, self.transcripts, self.yields)
+        return bool(self.comparison) and not any((*parts, self.trainings, self.evaluation))
 
     @property
     def flows(self) -> tuple[Flow, ...]:
@@ -97,10 +100,15 @@ def load(workdir: Path) -> Run:
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
     settings = _read(workdir / "config.json", _settings)
     trained = _trained(settings)
+    given, seed = _credit(settings)
     return Run(
         settings=settings,
         data=_read(workdir / "data.json", _counts),
-        forest=load_forest(workdir / "trees", *_credit(settings)),
+        forest=load_forest(workdir / "trees", given, seed),
+        # Held-out answers are what they are, in a control as well.
+        transcripts=load_forest(
+            workdir / "eval" / "malt", replace(given, shuffle_rewards=False), seed
+        ),
         yields=_read(workdir / "datasets" / "yield.json", partial(_yields, trained=trained)) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
