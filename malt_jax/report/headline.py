@@ -1,6 +1,6 @@
 """The main result in words, as plain when MALT loses as when it wins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from malt_jax import types
 from malt_jax.report.records import EqualCompute, Evaluation, Interval, Paired
@@ -61,12 +61,12 @@ def sentence(evaluation: Evaluation) -> str:
     start = f"{name} {pct(system.accuracy)} {interval(system.ci95)}"
     compared = against(evaluation, name)
     said = f"{start}, {difference(compared[0])}." if compared else f"{start}."
-    return f"{said} {equal_compute(evaluation.equal_compute)}".strip()
+    return f"{said} {equal_compute(evaluation.equal_compute, evaluation.titles)}".strip()
 
 
-def equal_compute(rows: Sequence[EqualCompute]) -> str:
+def equal_compute(rows: Sequence[EqualCompute], titles: Mapping[str, str] | None = None) -> str:
     """Who wins where the vote of a single role may spend as much: by each price the strongest
-    vote; nothing if that is not known."""
+    vote; nothing if that is not known. `titles` are the voters'."""
     prices = list(dict.fromkeys(row.price for row in rows))
     several = len({row.voter for row in rows}) > 1
     said = []
@@ -75,7 +75,8 @@ def equal_compute(rows: Sequence[EqualCompute]) -> str:
             (row for row in rows if row.price == price), key=lambda row: row.vote.accuracy
         )
         paid = f", counting {PRICES.get(price, price)}," if len(prices) > 1 else ""
-        voting = f"plain voting of {strongest.voter}" if several else "plain voting"
+        voter = (titles or {}).get(strongest.voter, strongest.voter)
+        voting = f"plain voting of the {voter}" if several else "plain voting"
         said.append(_at_equal_compute(strongest, paid, voting))
     return " ".join(said)
 
@@ -135,7 +136,11 @@ def told(name: str, compared: list[Paired]) -> str:
         "loses to": [pair.b for pair in compared if pair.ci95[1] < 0],
         "cannot be told from": [pair.b for pair in compared if pair.ci95[0] <= 0 <= pair.ci95[1]],
     }
-    said = [f"{verb} {join(names)}" for verb, names in groups.items() if names]
+    # Whoever comes first among the compared is named first.
+    order = [pair.b for pair in compared]
+    groups = {verb: names for verb, names in groups.items() if names}
+    verbs = sorted(groups, key=lambda verb: order.index(groups[verb][0]))
+    said = [f"{verb} {join(groups[verb])}" for verb in verbs]
     return f"At 95% {name} {join(said)}."
 
 

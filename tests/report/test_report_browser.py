@@ -6,7 +6,7 @@ from pathlib import Path
 
 import chromium
 import pytest
-from planted import ATTACK, tree, write_json, write_run, write_trees
+from planted import ATTACK, CHAIN, SYSTEMS, tree, write_json, write_run, write_trees
 from planted_comparison import comparison
 
 from malt_jax import report
@@ -222,6 +222,29 @@ def test_the_page_never_scrolls_sideways(page: chromium.Page, width: int) -> Non
     page.screen(width)
     page.run(OPEN)
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_name_of_a_role_or_system_is_broken(page: chromium.Page, width: int) -> None:
+    """On a phone "generator" stood in nine lines of one letter each."""
+    page.screen(width)
+    names = "|".join([*CHAIN, *SYSTEMS])
+    broken = page.run(f"""[...document.querySelectorAll("th, td, b, .name, .role")].filter((e) => {{
+      if (!/^({names})$/.test(e.textContent.trim()) || !e.checkVisibility()) return false;
+      const range = document.createRange();
+      range.selectNodeContents(e);
+      return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+    }}).map((e) => e.textContent)""")
+    assert broken == []
+
+
+def test_long_lists_are_folded(page: chromium.Page) -> None:
+    summary = "[...document.querySelectorAll('details.more > summary')].map((e) => e.textContent)"
+    assert "3 more differences, between the other systems" in page.run(summary)
+    shown = "[...document.querySelectorAll('.paired th')].filter((e) => e.checkVisibility())"
+    assert not page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
+    page.run("document.querySelectorAll('details.more').forEach((e) => e.open = true)")
+    assert page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
