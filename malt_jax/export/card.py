@@ -106,7 +106,7 @@ def _made(record: Record, yields: Mapping[str, Any]) -> str:
         for name, key in counted.items()
         if key in yields
     ]
-    return ", ".join(made) or "none was made a row of its training"
+    return ", ".join(made) or "no examples for its phases"
 
 
 def _phases(record: Record) -> Sequence[str]:

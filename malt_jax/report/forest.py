@@ -131,10 +131,10 @@ def _fitting(tried: Sequence[dict[str, Any]], total: int, budget: int) -> tuple[
     """The longest of `CUTS` under which `total` trees like those tried fit into the budget, and how
     many fit under it: under the shortest, as many as there is room for."""
     for cut in CUTS:
-        each = len(pack([shortened(tree, cut) for tree in tried])) / len(tried)
-        if each * total <= budget:
+        size = len(pack([shortened(tree, cut) for tree in tried])) / len(tried)
+        if size * total <= budget:
             return cut, total
-    return cut, max(1, int(budget / each))
+    return cut, max(1, int(budget / size))
 
 
 def shortened(tree: Mapping[str, Any], cut: float) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def critiques(comparison: Comparison) -> str:
         for kind, words in others.items()
         if kind in accuracy
     ]
-    own = f"{pct(accuracy['own'])} with its own critique"
-    return f"The trained {comparison.last_role} is right on {join([own, *beside])}."
+    said = [f"{pct(accuracy['own'])} with its own critique", *beside]
+    return f"The trained {comparison.last_role} is right on {join(said)}."
 
 
 def power(comparison: Comparison) -> str:
