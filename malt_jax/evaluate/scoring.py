@@ -207,11 +207,11 @@ def interval_of_mean(mean: float, low: float, high: float, n: int, least: float)
 
 
 def compared(a: Sequence[Outcomes], b: Sequence[Outcomes], seed: int, resamples: int) -> Row:
-    """`difference` of two systems' accuracies, with McNemar's p, which takes one answer a question:
-    None where either has several passes."""
+    """`difference` of two systems' accuracies, with McNemar's p, which takes one verdict a
+    question: None where passes of a question came out differently."""
     first, second = (np.array([*map(right, side)]) for side in (a, b))
-    single = all(len(answered) == 1 for answered in (*a, *b))
-    p = stats.mcnemar(first == 1, second == 1) if single else None
+    decided = np.isin([first, second], (0, 1)).all()
+    p = stats.mcnemar(first == 1, second == 1) if decided else None
     return difference(first, second, seed, resamples) | {"p_mcnemar": p}
 
 

@@ -6,6 +6,12 @@ from malt_jax import types
 from malt_jax.report.records import EqualCompute, Evaluation, Interval, Paired
 from malt_jax.report.svg import typeset
 
+PRICES = {
+    "read_and_written": "tokens read and written alike",
+    "written": "tokens written only",
+}
+VOTERS = {"sa": "single agent", "generator": "trained generator"}
+
 
 def pct(x: float) -> str:
     """0.782 -> "78.2%"."""
@@ -64,7 +70,7 @@ def sentence(evaluation: Evaluation) -> str:
     return f"{said} {equal_compute(evaluation.equal_compute, evaluation.titles)}".strip()
 
 
-def equal_compute(rows: Sequence[EqualCompute], titles: Mapping[str, str] | None = None) -> str:
+def equal_compute(rows: Sequence[EqualCompute], titles: Mapping[str, str] = VOTERS) -> str:
     """Who wins where the vote of a single role may spend as much: by each price the strongest
     vote; nothing if that is not known. `titles` are the voters'."""
     prices = list(dict.fromkeys(row.price for row in rows))
@@ -75,16 +81,10 @@ def equal_compute(rows: Sequence[EqualCompute], titles: Mapping[str, str] | None
             (row for row in rows if row.price == price), key=lambda row: row.vote.accuracy
         )
         paid = f", counting {PRICES.get(price, price)}," if len(prices) > 1 else ""
-        voter = (titles or {}).get(strongest.voter, strongest.voter)
+        voter = titles.get(strongest.voter, strongest.voter)
         voting = f"plain voting of the {voter}" if several else "plain voting"
         said.append(_at_equal_compute(strongest, paid, voting))
     return " ".join(said)
-
-
-PRICES = {
-    "read_and_written": "tokens read and written alike",
-    "written": "tokens written only",
-}
 
 
 def _at_equal_compute(equal: EqualCompute, paid: str, voting: str) -> str:

@@ -15,6 +15,7 @@ from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import equal_compute, interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
+from malt_jax.report.headline import VOTERS
 from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
 
@@ -188,7 +189,7 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
     return Evaluation(
         data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
-        equal_compute(data), {"sa": "single agent"} | titles,
+        equal_compute(data), VOTERS | titles,
     )  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def test_every_pass_that_was_drawn_counts():
     assert [len(of_question) for of_question in vote] == [1, 1]
     pair = scoring.compared(answered, vote, seed=0, resamples=500)
     assert pair["difference"] == pytest.approx(4 / 6 - 1)
-    assert pair["p_mcnemar"] is None, "McNemar's test takes one answer a question"
+    assert pair["p_mcnemar"] is None, "McNemar's test takes one verdict a question"
 
 
 def test_the_prices_of_a_vote():

@@ -88,8 +88,8 @@ def test_of_each_price_the_strongest_vote_is_said() -> None:
     ]  # fmt: skip
     found = parse_comparison(comparison() | {"equal_compute": rows})
     assert minus(headline.equal_compute(found.equal_compute)) == (
-        "At equal compute, counting tokens read and written alike, plain voting of the generator "
-        "wins: malt_mv is 10.0 points below (95% interval -11.0 to -9.0). "
+        "At equal compute, counting tokens read and written alike, plain voting of the trained "
+        "generator wins: malt_mv is 10.0 points below (95% interval -11.0 to -9.0). "
         "At equal compute, counting tokens written only, malt_mv wins: it is 5.0 points above "
         "(95% interval 4.0 to 6.0)."
     )
