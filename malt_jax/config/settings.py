@@ -56,6 +56,12 @@ class DataSettings:
         0, "training questions to pass over: those of a warm start, say", _COUNT
     )
     eval_questions: int = setting(0, "how many to evaluate on; 0: all", _COUNT)
+    development_questions: int = setting(
+        0, "training questions kept to choose settings on, and never trained on", _COUNT
+    )
+    seed: int = setting(
+        -1, "of which questions are taken; -1: config.seed", at_least(-1, "must be -1 or a seed")
+    )
     max_chars: int = setting(4000, "longer questions are dropped and reported", positive())
 
     def rules(self) -> Checks:
@@ -181,6 +187,11 @@ class DebateSettings:
 class EvalSettings:
     """`config.eval.*`: what is compared on the held-out questions."""
 
+    split: Literal["test", "development"] = setting(
+        "test",
+        "test: the questions of data.eval, to be read once settings are chosen; development: the "
+        "data.development_questions cut from the training data, to choose settings on",
+    )
     systems: tuple[str, ...] = setting(
         ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
         "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
@@ -238,8 +249,13 @@ class Settings:
     )
     suite: str = setting(
         "",
-        "experiments around this run: paper_table1, ablations, sweeps, control, transfer, seeds, "
-        "or several of them with commas between; empty: none",
+        "experiments around this run: protocol, paper_table1, ablations, sweeps, control, "
+        "transfer, seeds, or several of them with commas between; empty: none",
+    )
+    suite_seeds: int = setting(
+        3,
+        "of suite protocol: seeds of sampling and training, from config.seed on",
+        at_least(2, "an interval over seeds needs two; three are the protocol's"),
     )
     trees: str = setting(
         "",
@@ -273,6 +289,11 @@ class Settings:
         return config | config.pop("phases")
 
     @property
+    def data_seed(self) -> int:
+        """The seed that fixes which questions are taken, and their order."""
+        return self.seed if self.data.seed < 0 else self.data.seed
+
+    @property
     def branching(self) -> tuple[int, ...]:
         """Children a parent along the chain."""
         return tuple(self.roles[name].branching for name in self.chain)
@@ -285,6 +306,11 @@ class Settings:
         phases = f"phases are {list(self.phases)}"
         return [
             ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
+            (
+                "eval.split",
+                self.eval.split == "test" or self.data.development_questions > 0,
+                "there is no development split; config.data.development_questions is 0",
+            ),
             *(
                 ("chain", name in self.roles, f"{name!r} is not described in config.roles")
                 for name in self.chain
