@@ -209,6 +209,11 @@ class EvalSettings:
         True,
         "as many more votes of the single agent as the costliest team's tokens pay for",
     )
+    compute_of: str = setting(
+        "",
+        "another run's work directory: votes are for the tokens of its main system; empty: for the "
+        "costliest of this run's",
+    )
     critiques: bool = setting(
         False, "the last role again, with another question's critique or none"
     )

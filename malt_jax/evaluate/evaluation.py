@@ -41,11 +41,12 @@ def run(
     """Samples what is missing, scores every system and writes `eval/results.json`,
     `eval/outcomes.parquet` and `eval/predictions.parquet`.
 
+    The samples of the development split lie in `eval/development`, beside those of the test split.
     `team` is the untrained one; `adapters` make it the trained one. Returns the results. Raises
     ValueError as `systems.chosen` does.
     """
-    started, directory = time.perf_counter(), workdir / "eval"
-    chosen = systems.chosen(settings)
+    started, split, chosen = time.perf_counter(), settings.eval.split, systems.chosen(settings)
+    directory = workdir / "eval" / ("" if split == "test" else split)
     evaluated = Evaluated(
         directory, settings, replace(team, stream="evaluate"), adapters, questions
     )
@@ -64,7 +65,7 @@ def run(
         finals["sa"] = _single_samples(evaluated, drawn[single], outcomes)
     curves = {label: scoring.curve(of_label) for label, of_label in finals.items()}
     results: Row = {
-        "split": {"n": len(questions)},
+        "split": {"name": split, "n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
         "systems": {name: scoring.score(of_system) for name, of_system in outcomes.items()},
@@ -82,7 +83,7 @@ def run(
     if settings.eval.critiques and "malt" in draws and draws["malt"].roles == settings.chain:
         results["critiques"] = _critiques(evaluated, drawn["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
-    hosts.by_first(lambda: _write(directory, results, draws.values(), outcomes, questions))
+    hosts.by_first(lambda: _write(workdir, directory, results, draws.values(), outcomes, questions))
     return results
 
 
@@ -151,16 +152,17 @@ def _finals(stored: Sequence[Passes]) -> list[list[Row]]:
 
 
 def _write(
-    directory: Path,
+    workdir: Path,
+    samples: Path,
     results: Row,
     draws: Iterable[Draw],
     outcomes: Mapping[str, Sequence[Outcome]],
     questions: Sequence[Question],
 ) -> None:
-    wanted = {question.id for question in questions}
+    wanted, directory = {question.id for question in questions}, workdir / "eval"
     with shards.writing(directory / "predictions.parquet", PREDICTIONS) as add:
         for draw in draws:
-            for path in shards.paths(directory / draw.place):
+            for path in shards.paths(samples / draw.place):
                 rows = shards.read_one(path, (*SCORED, "question", "reference", "completion"))
                 add(_predictions(draw, [row for row in rows if row["question_id"] in wanted]))
     rows = [

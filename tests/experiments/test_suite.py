@@ -6,7 +6,7 @@ import pytest
 from recipes import change, good
 
 from malt_jax import experiments, stages
-from malt_jax.experiments import variants
+from malt_jax.experiments import variant
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_one_that_fails_does_not_keep_the_others_from_running(started, tmp_path)
 def test_what_is_evaluated_is_not_run_again(started, tmp_path):
     config = a_suite(tmp_path, "paper_table1")
     for name in ("star_sa", "star_ma"):
-        results = variants.directory(config, name) / "eval" / "results.json"
+        results = variant.directory(config, name) / "eval" / "results.json"
         results.parent.mkdir(parents=True)
         results.write_text(json.dumps({}))
     experiments.run(config)
