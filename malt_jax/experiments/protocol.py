@@ -10,10 +10,12 @@ from malt_jax.experiments import baselines, sweeps, variant
 from malt_jax.experiments.variant import EVALUATED, Config, Values, Variant
 from malt_jax.rollout.strategies.full_tree import nodes_per_question
 
-SYSTEMS = ("sa_greedy", "sa", "sa_mv", "ma_greedy", "ma", "ma_mv", "malt_greedy", "malt", "malt_mv")
-"""What each seed's run evaluates itself."""
-OWN = ("malt_greedy", "malt", "malt_mv")
-"""The rows that are MALT; `shuffled` is its control, and all others are rivals."""
+SYSTEMS = (
+    *("sa_greedy", "sa", "sa_mv", "ma_greedy", "ma", "ma_mv", "generator"),
+    *("malt_greedy", "malt", "malt_mv"),
+)
+"""What each seed's run evaluates itself, beside the votes of `sa` and `generator` at equal
+compute."""
 
 
 def main_run(main: Config) -> Config:
@@ -43,7 +45,7 @@ def _run(main: Config, seed: int) -> Variant:
 def _beside(run: Config) -> list[Variant]:
     """The variants beside one seed's run: its control, and the rivals that it does not evaluate."""
     alone = [_trained_alone(run, role) for role in run["chain"]]
-    systems = [baselines.star_ma(run), _star_sa(run), *alone, _first(run), baselines.debate(run)]
+    systems = [baselines.star_ma(run), _star_sa(run), *alone, baselines.debate(run)]
     return [*sweeps.control(run), *systems]
 
 
@@ -58,9 +60,12 @@ def _star_sa(run: Config) -> Variant:
         f"roles.{first}.train": ("sft",),
         f"roles.{first}.branching": samples,
         "credit.max_positives_per_parent": most * samples // roles[first]["branching"],
+        "eval.equal_compute": True,
+        "eval.compute_of": run["workdir"],
     }
     name, title = f"star_sa_{samples}", f"STaR, single agent, {samples} samples a question"
-    return _voted(run, Variant(name, "systems", title, values, {}, reuses=False))
+    rows = {"malt_greedy": f"{name}_greedy", "malt": name}
+    return Variant(name, "systems", title, values, rows, reuses=False)
 
 
 def _trained_alone(run: Config, role: str) -> Variant:
@@ -68,18 +73,3 @@ def _trained_alone(run: Config, role: str) -> Variant:
     values = variant.untrained(run) | variant.kept(run, [role])
     name, title = f"alone_{role}", f"team, only the {role} trained"
     return Variant(name, "systems", title, values, variant.rows(name), EVALUATED)
-
-
-def _first(run: Config) -> Variant:
-    """The trained first role as a single agent."""
-    first = run["chain"][0]
-    values = {"chain": (first,), **variant.kept(run, [first])}
-    name, title = f"single_{first}", f"trained {first} alone"
-    return _voted(run, Variant(name, "systems", title, values, {}, EVALUATED))
-
-
-def _voted(run: Config, single: Variant) -> Variant:
-    """A trained single agent: greedy, one sample, and its vote for what the run's team spends."""
-    equal: Values = {"eval.equal_compute": True, "eval.compute_of": run["workdir"]}
-    rows = {system: system.replace("malt", single.name, 1) for system in ("malt_greedy", "malt")}
-    return replace(single, values={**single.values, **equal}, rows=rows)

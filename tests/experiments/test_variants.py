@@ -36,7 +36,7 @@ def test_every_variant_is_a_run(path, suite):
         else:
             assert not any(parsed.roles[role.name].train for role in chain), "never trained"
     assert repr(main) == before, "the main run's config must stay as it is"
-    rows = [(row.beside, name) for row in found for name in row.rows.values()]
+    rows = [(row.beside and row.beside.key, name) for row in found for name in row.rows.values()]
     assert len(set(rows)) == len(rows)
 
 
@@ -127,7 +127,7 @@ def test_suites_add_up_and_an_unknown_one_is_refused():
     assert len(set(names)) == len(names)
     assert names.index("star_ma") < names.index("sft_refiner"), "it needs that run's adapters"
     with pytest.raises(
-        ValueError, match=r"config.suite: no suite 'table2'; there are paper_table1"
+        ValueError, match=r"config.suite: no suite 'table2'; there are protocol, paper_table1"
     ):
         suites.of(change(good(), "suite", "table2"))
     with pytest.raises(ValueError, match=r"transfer needs test sets in config.data.exclude"):
