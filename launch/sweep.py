@@ -241,12 +241,8 @@ def write(sweep: Sweep) -> None:
     evaluations = {i: results(sweep, point) for i, point in enumerate(sweep.points)}
     done = {i: evaluation for i, evaluation in evaluations.items() if evaluation is not None}
     places = {i: epath.Path(ROOT) / sweep.workdir(sweep.points[i]) for i in done}
-    rows = [
-        sweep_page.row(
-            sweep.points[i], evaluation, compare.difference(places[i], places[min(done)])
-        )
-        for i, evaluation in done.items()
-    ]
+    gaps = {i: compare.difference(place, places[min(done)]) for i, place in places.items()}
+    rows = [sweep_page.row(sweep.points[i], row, gaps[i]) for i, row in done.items()]
     directory = ROOT / "runs" / sweep.name
     directory.mkdir(parents=True, exist_ok=True)
     table = sweep_page.table(rows)
