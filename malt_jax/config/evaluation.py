@@ -38,8 +38,12 @@ class EvalSettings:
         "data.development_questions cut from the training data, to choose settings on",
     )
     systems: tuple[str, ...] = setting(
-        ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
-        "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
+        (
+            *("sa", "sa_greedy", "sa_mv", "ma", "ma_greedy", "ma_mv"),
+            *("malt", "malt_greedy", "malt_mv"),
+        ),
+        "what to compare: sa, ma and malt, each as one sampled pass, as _greedy and as the vote "
+        "_mv; generator and generator_mv, the trained first role alone; debate",
     )
     single_agent: str = setting(
         "", "the role that is the single agent; empty: the first of config.chain"
@@ -52,7 +56,8 @@ class EvalSettings:
     )
     equal_compute: bool = setting(
         True,
-        "as many more votes of the single agent as the costliest team's tokens pay for",
+        "as many more votes of the single agent, untrained and trained, as the costliest team's "
+        "tokens pay for",
     )
     compute_of: str = setting(
         "",

@@ -6,19 +6,20 @@ chain. Where the single agent is the chain's first role, `sa` and `ma` share the
 teams draw with the same random numbers.
 """
 
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 
 from malt_jax.config.settings import Settings
-from malt_jax.evaluate import passes, scoring, systems
+from malt_jax.evaluate import passes, scoring, systems, voting
 from malt_jax.evaluate.passes import SCORED, Draw, Evaluated
-from malt_jax.evaluate.scoring import PREDICTIONS, Outcome, Passes, Row
+from malt_jax.evaluate.scoring import PREDICTIONS, Outcomes, Passes, Row
+from malt_jax.evaluate.tokens import PRICES
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts
@@ -58,28 +59,47 @@ def run(
         for place, draw in draws.items()
         if len(draw.roles) > 1 or draw.team == "trained"
     }
+    greedy = {draw.label for draw in draws.values() if draw.greedy}
     finals = {label: _finals(of_team) for label, of_team in teams.items()}
-    single = passes.place(systems.single_agent(settings), settings)
-    if single in drawn:
-        logging.info("the single agent is the %s", systems.single_role(settings).name)
-        finals["sa"] = _single_samples(evaluated, drawn[single], outcomes)
-    curves = {label: scoring.curve(of_label) for label, of_label in finals.items()}
+    voters = _voters(evaluated, drawn, outcomes)
+    finals |= voters
+    curves = {label: voting.curve(of_label) for label, of_label in finals.items()}
+    seed, resamples = settings.seed, settings.eval.resamples
     results: Row = {
         "split": {"name": split, "n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
-        "systems": {name: scoring.score(of_system) for name, of_system in outcomes.items()},
-        "described": {system.name: systems.described(system) for system in chosen},
-        "paired": scoring.paired(outcomes, settings.seed, settings.eval.resamples),
+        "systems": {
+            name: scoring.score(of_system, seed, resamples) for name, of_system in outcomes.items()
+        },
+        "described": {
+            system.name: systems.described(system)
+            for system in (*systems.voters(settings), *chosen)
+            if system.name in (*outcomes, *voters)
+        },
+        "paired": scoring.paired(outcomes, seed, resamples),
         "flows": {
             label: scoring.flows(of_team)
             for label, of_team in teams.items()
             if len(of_team[0][0]) > 1
         },
-        "at_k": {label: scoring.at_k(rows, curves[label]) for label, rows in finals.items()},
+        "at_k": {
+            label: voting.at_k(rows, curves[label])
+            for label, rows in finals.items()
+            if label not in greedy
+        },
     }
-    if "sa" in finals:
-        results |= _against_voting(settings, finals["sa"], curves["sa"], outcomes, chosen)
+    if "sa" in voters:
+        results["voting"] = voting.curve_points(voters["sa"], curves["sa"], seed, resamples)
+    rivals = [system for system in chosen if system.trained or system.kind == "team"]
+    if rivals and settings.eval.equal_compute:
+        main = main_system(rivals).name
+        results["equal_compute"] = [
+            {"system": main, "voter": voter}
+            | voting.equal_compute(outcomes[main], of_voter, curves[voter], price, seed, resamples)
+            for voter, of_voter in voters.items()
+            for price in PRICES
+        ]
     if settings.eval.critiques and "malt" in draws and draws["malt"].roles == settings.chain:
         results["critiques"] = _critiques(evaluated, drawn["malt"])
     results["seconds"] = round(time.perf_counter() - started, 1)
@@ -89,12 +109,12 @@ def run(
 
 def _outcomes(
     evaluated: Evaluated, system: System, drawn: Mapping[str, Sequence[Passes]]
-) -> list[Outcome]:
+) -> list[Outcomes]:
     """What a system made of each question, in the order of the questions."""
     if system.kind == "debate":
         return [scoring.debated(rows) for rows in passes.debates(evaluated).values()]
     stored = drawn[passes.place(system, evaluated.settings)]
-    return [scoring.outcome(system, of_question) for of_question in stored]
+    return [scoring.answers(system, of_question) for of_question in stored]
 
 
 def _critiques(evaluated: Evaluated, stored: Sequence[Passes]) -> Row:
@@ -111,40 +131,41 @@ def _voted_right(finals: Sequence[Row]) -> bool:
     return bool(scoring.voted(finals)["status"] == "correct")
 
 
-def _single_samples(
-    evaluated: Evaluated, stored: Sequence[Passes], outcomes: Mapping[str, Sequence[Outcome]]
+def _voters(
+    evaluated: Evaluated,
+    drawn: Mapping[str, Sequence[Passes]],
+    outcomes: Mapping[str, Sequence[Outcomes]],
+) -> dict[str, list[list[Row]]]:
+    """The samples of every single role that votes at equal compute, those of a question together:
+    of `systems.voters` those whose passes were drawn."""
+    places = {
+        voter: passes.place(voter, evaluated.settings)
+        for voter in systems.voters(evaluated.settings)
+    }
+    return {
+        voter.name: _samples(evaluated, voter, drawn[place], outcomes)
+        for voter, place in places.items()
+        if place in drawn and (evaluated.settings.eval.equal_compute or not voter.trained)
+    }
+
+
+def _samples(
+    evaluated: Evaluated,
+    voter: System,
+    stored: Sequence[Passes],
+    outcomes: Mapping[str, Sequence[Outcomes]],
 ) -> list[list[Row]]:
-    """The single agent's samples of each question: for equal compute, as many as the costliest
-    system's tokens pay for, k at a time."""
+    """A single role's samples of each question: for equal compute, as many as the tokens of the
+    costliest system pay for, as they stand, k at a time."""
+    logging.info("%s: the role %s, alone", voter.title, voter.roles[0])
     finals = [[nodes[0] for nodes in of_question] for of_question in stored]
     evaluation = evaluated.settings.eval
     if evaluation.equal_compute:
-        costs = [float(np.mean([o.tokens for o in of_system])) for of_system in outcomes.values()]
-        wanted = scoring.votes_for(finals, max(costs))
+        wanted = voting.votes_for(finals, max(map(scoring.plain_cost, outcomes.values())))
         for batch in range(1, -(-wanted // evaluation.votes)):
-            more = _finals(passes.more_of_single(evaluated, batch))
+            more = _finals(passes.more_of(evaluated, voter, batch))
             finals = [a + b for a, b in zip(finals, more, strict=True)]
     return finals
-
-
-def _against_voting(
-    settings: Settings,
-    single: Sequence[Sequence[Row]],
-    voted: scoring.Curve,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    chosen: Sequence[System],
-) -> Row:
-    """The single agent's curve by number of votes, and the trained team (else the untrained)
-    against it."""
-    seed, resamples = settings.seed, settings.eval.resamples
-    results: Row = {"voting": scoring.voting(single, voted, seed, resamples)}
-    rivals = [system for system in chosen if system.trained or system.kind == "team"]
-    if rivals and settings.eval.equal_compute:
-        name = main_system(rivals).name
-        results["equal_compute"] = scoring.equal_compute(
-            name, outcomes[name], single, voted, seed, resamples
-        )
-    return results
 
 
 def _finals(stored: Sequence[Passes]) -> list[list[Row]]:
@@ -156,7 +177,7 @@ def _write(
     samples: Path,
     results: Row,
     draws: Iterable[Draw],
-    outcomes: Mapping[str, Sequence[Outcome]],
+    outcomes: Mapping[str, Sequence[Outcomes]],
     questions: Sequence[Question],
 ) -> None:
     wanted, directory = {question.id for question in questions}, workdir / "eval"
@@ -169,12 +190,12 @@ def _write(
         {
             "system": name,
             "question_id": question.id,
-            "status": outcome.status,
-            "prompt_tokens": outcome.prompt_tokens,
-            "completion_tokens": outcome.completion_tokens,
+            "sample": sample,
+            **dataclasses.asdict(outcome),
         }
         for name, of_system in outcomes.items()
-        for question, outcome in zip(questions, of_system, strict=True)
+        for question, answered in zip(questions, of_system, strict=True)
+        for sample, outcome in enumerate(answered)
     ]
     shards.write(directory / "outcomes.parquet", rows, scoring.SCHEMA)
     storage.write_json(directory / "results.json", results)

@@ -32,24 +32,28 @@ class Mean:
 
 
 def mean(values: ArrayLike) -> Mean:
-    """The mean of `values` [S, n], S seeds of n questions.
+    """The mean of `values` [S, n], S seeds of n questions; with one seed its error is the usual one
+    over questions.
 
-    A source of variance whose estimate is negative counts as none. Raises ValueError unless S and n
-    are at least 2 and all values are finite.
+    A source of variance whose estimate is negative counts as none. Raises ValueError unless S is at
+    least 1 and n at least 2 and all values are finite.
     """
     sample = np.asarray(values, np.float64)
-    if sample.ndim != 2 or min(sample.shape) < 2 or not np.isfinite(sample).all():
-        raise ValueError(f"need finite values [S, n], S and n at least 2, got {sample.shape}")
+    if sample.ndim != 2 or sample.shape[1] < 2 or not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f"need finite values [S, n], n at least 2, got {sample.shape}")
     seeds, questions = sample.shape
+    if seeds == 1:
+        error = float(sample.std(ddof=1)) / math.sqrt(questions)
+        return Mean(float(sample.mean()), error, questions - 1, questions)
     centre = sample.mean()
     of_seed, of_question = sample.mean(axis=1) - centre, sample.mean(axis=0) - centre
     rest = sample - centre - of_seed[:, None] - of_question
-    error = _Square(float(np.sum(rest**2)), (seeds - 1) * (questions - 1))
+    left = _Square(float(np.sum(rest**2)), (seeds - 1) * (questions - 1))
     by_seed = _Square(questions * float(np.sum(of_seed**2)), seeds - 1)
     by_question = _Square(seeds * float(np.sum(of_question**2)), questions - 1)
     # Var(mean) = (MS_question + MS_seed - MS_error) / (S n), where both sources are there.
-    sources = [square for square in (by_seed, by_question) if square.mean > error.mean]
-    terms = [*((1.0, square) for square in sources), (1.0 - len(sources), error)]
+    sources = [square for square in (by_seed, by_question) if square.mean > left.mean]
+    terms = [*((1.0, square) for square in sources), (1.0 - len(sources), left)]
     total = sum(sign * square.mean for sign, square in terms)
     spread = sum((sign * square.mean) ** 2 / square.freedom for sign, square in terms)
     freedom = total**2 / spread if spread else float(questions - 1)

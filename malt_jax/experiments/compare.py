@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from malt_jax.evaluate import stats
+from malt_jax.evaluate import scoring, stats
 from malt_jax.evaluate.scoring import Row
 from malt_jax.experiments import evaluated, gains, paper, rows, variant
 from malt_jax.experiments.evaluated import Evaluated
@@ -57,7 +57,7 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
         "equal_compute": results.get("equal_compute"),
         "at_k": at_k,
         "flows": flows,
-        "format": [gains.shares(run, a, b) for a, b in gains.pairs(run.systems.values())],
+        "format": [gains.shares(run, a, b) for a, b in gains.compared(run.systems.values())],
         "critiques": results.get("critiques"),
         "power": gains.power(run, main),
         "seeds": _seeds(run, config, [row for row in done if row.group == "seeds"], main),
@@ -176,7 +176,8 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
             continue
         values = [
             [
-                float(seed.outcomes[main][question].right) - seed.outcomes[name][question].right
+                scoring.right(seed.outcomes[main][question])
+                - scoring.right(seed.outcomes[name][question])
                 for question in (asked[0] if same else questions[:most])
             ]
             for seed, questions in zip(runs, asked, strict=True)

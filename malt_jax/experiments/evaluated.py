@@ -4,24 +4,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from malt_jax.evaluate.scoring import Outcome
+from malt_jax.evaluate import scoring
+from malt_jax.evaluate.scoring import Outcomes
 from malt_jax.report import described
 from malt_jax.types import System
-from malt_jax.workdir import shards
 from malt_jax.workdir.storage import read_json
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """What a work directory's systems made of its questions: system by name, and by its name
-    question id to outcome."""
+    question id to its outcomes."""
 
     systems: Mapping[str, System]
-    outcomes: Mapping[str, Mapping[str, Outcome]]
+    outcomes: Mapping[str, Mapping[str, Outcomes]]
 
-    def right(self, system: str) -> dict[str, bool]:
-        """Question id to whether the system answered it correctly."""
-        return {question: outcome.right for question, outcome in self.outcomes[system].items()}
+    def right(self, system: str) -> dict[str, float]:
+        """Question id to the share of the system's answers that are correct."""
+        answered = self.outcomes[system]
+        return {question: scoring.right(of_question) for question, of_question in answered.items()}
 
 
 def read(workdir: Path) -> Evaluated:
@@ -29,9 +30,6 @@ def read(workdir: Path) -> Evaluated:
     path = workdir / "eval" / "outcomes.parquet"
     if not path.exists():
         raise ValueError(f"{path}: not there; run --stage=evaluate in {workdir} first")
-    outcomes: dict[str, dict[str, Outcome]] = {}
-    for row in shards.read_one(path):
-        counts = row["status"], row["prompt_tokens"], row["completion_tokens"]
-        outcomes.setdefault(row["system"], {})[row["question_id"]] = Outcome(*counts)
+    outcomes = scoring.read_outcomes(path)
     results = read_json(workdir / "eval" / "results.json")
     return Evaluated(described.by_name(results | {"systems": outcomes}), outcomes)

@@ -8,7 +8,10 @@ from malt_jax.experiments.evaluated import Evaluated
 from malt_jax.types import System
 
 
-def pairs(systems: Iterable[System]) -> list[tuple[str, str]]:
+_UNREAD = ("unparseable", "truncated", "unknown")
+
+
+def compared(systems: Iterable[System]) -> list[tuple[str, str]]:
     """The gains to take apart: from each baseline to the trained team with as many votes, the
     largest team first."""
     asked = [system for system in systems if system.kind != "debate"]
@@ -25,12 +28,13 @@ def pairs(systems: Iterable[System]) -> list[tuple[str, str]]:
 def shares(run: Evaluated, a: str, b: str) -> Row:
     """How much of a gain is format: answers right in b that could not be read in a, or were read
     and wrong; and what b lost."""
-    n, unread, wrong, lost = len(run.outcomes[b]), 0, 0, 0
+    n, unread, wrong, lost = len(run.outcomes[b]), 0.0, 0.0, 0.0
     for question, after in run.outcomes[b].items():
-        before = run.outcomes[a][question]
-        unread += after.right and before.status in ("unparseable", "truncated", "unknown")
-        wrong += after.right and before.status == "wrong"
-        lost += before.right and not after.right
+        # The passes of a question have the same random numbers in both systems.
+        pairs = list(zip(run.outcomes[a][question], after, strict=False))
+        unread += sum(now.right and was.status in _UNREAD for was, now in pairs) / len(pairs)
+        wrong += sum(now.right and was.status == "wrong" for was, now in pairs) / len(pairs)
+        lost += sum(was.right and not now.right for was, now in pairs) / len(pairs)
     return {
         "from": a,
         "to": b,
@@ -54,7 +58,8 @@ def power(run: Evaluated, main: str) -> Row | None:
     difference = (correct[main] - correct[strongest]) / n
     if not difference:
         return None
-    discordant = sum(right[question] != baseline[question] for question in right) / n
+    # The share of questions that set them apart, where each has one answer.
+    discordant = sum((right[question] - baseline[question]) ** 2 for question in right) / n
     return {
         "against": strongest,
         "discordant": discordant,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from malt_jax.evaluate import over_seeds, scoring, stats, systems
-from malt_jax.evaluate.scoring import Outcome, Row
+from malt_jax.evaluate.scoring import Outcomes, Row
 from malt_jax.experiments import evaluated, paper, variant
 from malt_jax.experiments.evaluated import Evaluated
 from malt_jax.experiments.variant import Config, Variant
@@ -24,7 +24,7 @@ class Test:
     """What rows are compared with: the main system's outcomes by seed, and the bootstrap's
     settings."""
 
-    main: Mapping[int, Mapping[str, Outcome]]
+    main: Mapping[int, Mapping[str, Outcomes]]
     seed: int
     resamples: int
 
@@ -36,7 +36,7 @@ class Answers:
 
     system: System
     variant: Variant | None
-    by_seed: Mapping[int, Mapping[str, Outcome]]
+    by_seed: Mapping[int, Mapping[str, Outcomes]]
 
 
 def table(
@@ -156,16 +156,19 @@ def _row(test: Test, about: Row, answers: Answers) -> Row:
             test.resamples,
         )
         against["p"] = against["p_mcnemar"]
-    right = np.array([outcome.right for outcome in outcomes.values()])
+        if against["p"] is None:  # a row of several passes
+            gap = _right([main], common) - _right([outcomes], common)
+            against["p"] = over_seeds.p_value(over_seeds.mean(gap))
+    right = np.array([scoring.right(answered) for answered in outcomes.values()])
     likeness = None
     if len(outcomes) >= 200:  # of fewer, two subsets of 100 are much the same, as their means are
         mean, spread = stats.subsets(right, test.seed, size=100, count=4)
         likeness = {"mean": mean, "sd": spread}
-    score = scoring.score(list(outcomes.values()))
+    score = scoring.score(list(outcomes.values()), test.seed, test.resamples)
     return about | score | {"likeness": likeness, "against_main": against}
 
 
-def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcome]]) -> Row:
+def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcomes]]) -> Row:
     """The score of a row over seeds on the questions that all of them answered, with intervals
     over seeds and questions; counts and tokens are sums over seeds."""
     mains = [test.main[seed] for seed in by_seed]
@@ -175,7 +178,8 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcome]]) -> Row
     asked = shared or _common(list(by_seed.values()))
     right = _right(list(by_seed.values()), asked)
     found = over_seeds.mean(right)
-    score = scoring.score([of_seed[q] for of_seed in by_seed.values() for q in asked])
+    answered = [of_seed[q] for of_seed in by_seed.values() for q in asked]
+    score = scoring.score(answered, test.seed, test.resamples)
     against = None
     if shared and not same:
         gap = over_seeds.mean(_right(mains, shared) - right)
@@ -195,13 +199,13 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcome]]) -> Row
     }
 
 
-def _common(answered: Sequence[Mapping[str, Outcome]]) -> list[str]:
+def _common(answered: Sequence[Mapping[str, Outcomes]]) -> list[str]:
     """The questions that all answered, in the first one's order; none where too few are shared."""
     first, *others = answered
     common = [question for question in first if all(question in other for other in others)]
     return common if len(common) >= _SHARED * min(map(len, answered)) else []
 
 
-def _right(answered: Sequence[Mapping[str, Outcome]], questions: Sequence[str]) -> np.ndarray:
-    """float64[S, questions]: 1 for a right answer."""
-    return np.array([[float(of_seed[q].right) for q in questions] for of_seed in answered])
+def _right(answered: Sequence[Mapping[str, Outcomes]], questions: Sequence[str]) -> np.ndarray:
+    """float64[S, questions]: the share of each question's answers that are right."""
+    return np.array([[scoring.right(of_seed[q]) for q in questions] for of_seed in answered])

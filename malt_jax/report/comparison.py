@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from malt_jax.report.records import Flow, Interval, Score
+from malt_jax.report.records import EqualCompute, Flow, Interval, Score, Vote
 
 GROUPS = {
     "systems": "Systems",
@@ -46,27 +46,6 @@ class Row(Score):
     likeness: tuple[float, float] | None
     against: Against | None
     by_seed: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Vote:
-    """The single agent's majority vote over `k` samples; `tokens` are a question's, on average."""
-
-    k: int
-    accuracy: float
-    ci95: Interval
-    tokens: float
-
-
-@dataclass(frozen=True)
-class EqualCompute:
-    """`system` minus the single agent's vote that spends at least as many tokens."""
-
-    system: str
-    tokens: float
-    vote: Vote
-    difference: float
-    ci95: Interval
 
 
 @dataclass(frozen=True)
@@ -169,7 +148,7 @@ class Comparison:
     source: str
     rows: tuple[Row, ...]
     voting: tuple[Vote, ...]
-    equal_compute: EqualCompute | None
+    equal_compute: tuple[EqualCompute, ...]
     at_k: Mapping[str, tuple[AtK, ...]]
     flows: tuple[Flow, ...]
     splits: tuple[Split, ...]

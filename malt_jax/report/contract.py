@@ -12,16 +12,14 @@ from malt_jax.report.comparison import (
     AtK,
     Comparison,
     Critique,
-    EqualCompute,
     Failure,
     Power,
     Primary,
     Row,
     Seed,
     Split,
-    Vote,
 )
-from malt_jax.report.records import Flow, Interval
+from malt_jax.report.records import EqualCompute, Flow, Interval, Vote
 
 T = TypeVar("T")
 
@@ -43,7 +41,7 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
         rows=tuple(_each("rows", data["rows"], partial(_row, k=data.get("k")))),
         voting=tuple(_each("voting", data.get("voting") or (), _vote)),
-        equal_compute=_maybe("equal_compute", data, _equal_compute),
+        equal_compute=equal_compute(data),
         at_k={
             name: tuple(_each(f"at_k.{name}", points, _at_k))
             for name, points in (data.get("at_k") or {}).items()
@@ -78,14 +76,16 @@ def _row(data: Mapping[str, Any], k: int | None) -> Row:
         system=described.parse(data["system"]) if known else described.before(name, k),
         swept=_swept(data.get("swept")) if known else described.swept_before(name),
         n=_count(data["n"]),
+        answers=_count(data.get("answers", data["n"])),
         correct=_count(data["correct"]),
         accuracy=_number(data["accuracy"]),
         ci95=interval(data["ci95"]),
         unparseable=_count(data["unparseable"]),
         truncated=_count(data["truncated"]),
         unknown=_count(data.get("unknown", 0)),
-        prompt_tokens=_count(data["tokens"]["prompt"]),
-        completion_tokens=_count(data["tokens"]["completion"]),
+        prompt_tokens=_number(data["tokens"]["prompt"]),
+        completion_tokens=_number(data["tokens"]["completion"]),
+        novel_tokens=_number(data["novel_tokens"]) if "novel_tokens" in data else None,
         title=str(data["title"]),
         group=str(data["group"]),
         variant=str(data.get("variant") or ""),
@@ -141,9 +141,21 @@ def _vote(data: Mapping[str, Any], k: Any = None) -> Vote:
     )
 
 
+def equal_compute(data: Mapping[str, Any]) -> tuple[EqualCompute, ...]:
+    """The rows of `equal_compute` of an evaluation or a comparison. Earlier versions wrote one, of
+    the single agent. Raises ValueError for what is not of its form."""
+    rows = data.get("equal_compute") or []
+    if isinstance(rows, Mapping):
+        with _inside("equal_compute"):
+            return (_equal_compute(rows),)
+    return tuple(_each("equal_compute", rows, _equal_compute))
+
+
 def _equal_compute(data: Mapping[str, Any]) -> EqualCompute:
     return EqualCompute(
         str(data["system"]),
+        str(data.get("voter", "sa")),
+        str(data.get("price", "read_and_written")),
         _number(data["tokens"]),
         _vote(data["voting"], data["k"]),
         _number(data["difference"]),

@@ -155,6 +155,8 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
             ci95=interval(row["ci95"]),
             prompt_tokens=row["tokens"]["prompt"],
             completion_tokens=row["tokens"]["completion"],
+            novel_tokens=row.get("novel_tokens"),
+            answers=row.get("answers", row["n"]),
             unknown=row.get("unknown", 0),
             **{key: row[key] for key in ("n", "correct", "accuracy", "unparseable", "truncated")},
         )

@@ -1,6 +1,6 @@
 """What a comparison came to, in plain sentences; a loss is said as a gain is."""
 
-from malt_jax.report.comparison import Comparison, EqualCompute, Row, Split
+from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
     bounds,
     interval,
@@ -9,7 +9,7 @@ from malt_jax.report.headline import (
     points,
     told,
 )
-from malt_jax.report.records import Paired
+from malt_jax.report.records import EqualCompute, Paired
 
 
 def result(comparison: Comparison) -> str:
@@ -76,7 +76,7 @@ def p_holm(comparison: Comparison, row: Row) -> str:
 
 def equal_compute(comparison: Comparison) -> str:
     """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
-    equal = comparison.equal_compute
+    equal = next(iter(comparison.equal_compute), None)
     if equal is None:
         return ""
     if equal.ci95[1] < 0:
@@ -96,7 +96,7 @@ def _apart(equal: EqualCompute) -> str:
 
 def spent(comparison: Comparison) -> str:
     """What the two sides of the comparison at equal compute are."""
-    equal = comparison.equal_compute
+    equal = next(iter(comparison.equal_compute), None)
     if equal is None:
         return ""
     vote = equal.vote

@@ -63,7 +63,14 @@ def test_intervals_hold_the_truth_in_95_of_100_cases():
     assert 0.92 <= held / 400 <= 0.98
 
 
-@pytest.mark.parametrize("values", [[[1.0, 0.0]], [[1.0], [0.0]], [1.0, 0.0], [[1, np.nan]] * 2])
+def test_of_one_seed_it_is_students_t_over_questions():
+    """scipy.stats.ttest_1samp([1, 0, 1, 1, 0, -1], 0): t = 1, p = 0.36321746764912255."""
+    found = over_seeds.mean([[1, 0, 1, 1, 0, -1]])
+    assert found.mean / found.error == pytest.approx(1)
+    assert over_seeds.p_value(found) == pytest.approx(0.36321747)
+
+
+@pytest.mark.parametrize("values", [[[1.0], [0.0]], [1.0, 0.0], [[1, np.nan]] * 2, [[]]])
 def test_what_has_no_variance_to_estimate_is_refused(values):
     with pytest.raises(ValueError, match=r"need finite values \[S, n\]"):
         over_seeds.mean(values)

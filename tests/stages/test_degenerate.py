@@ -154,7 +154,7 @@ def test_one_question(one, tmp_path):
     for pair in results["paired"]:
         assert pair["n"] == 1
         assert pair["ci95"][0] < 0 < pair["ci95"][1]
-    low, high = results["equal_compute"]["ci95"]
+    low, high = results["equal_compute"][0]["ci95"]
     assert low < 0 < high
     text = (tmp_path / "report" / "report.md").read_text()
     assert "cannot be told from" in text
