@@ -43,7 +43,8 @@ def mean(values: ArrayLike) -> Mean:
         raise ValueError(f"need finite values [S, n], n at least 2, got {sample.shape}")
     seeds, questions = sample.shape
     if seeds == 1:
-        error = float(sample.std(ddof=1)) / math.sqrt(questions)
+        square = _Square(float(np.sum((sample - sample.mean()) ** 2)), questions - 1)
+        error = math.sqrt(square.mean / questions)
         return Mean(float(sample.mean()), error, questions - 1, questions)
     centre = sample.mean()
     of_seed, of_question = sample.mean(axis=1) - centre, sample.mean(axis=0) - centre

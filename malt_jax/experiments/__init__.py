@@ -8,7 +8,7 @@ from absl import logging
 
 from malt_jax import recipe, report, stages
 from malt_jax.config.settings import Settings
-from malt_jax.experiments import compare, protocol, suites, variant
+from malt_jax.experiments import compare, protocol, suites, text, variant
 from malt_jax.experiments.variant import Config, Variant
 from malt_jax.runtime import hosts
 from malt_jax.workdir import storage
@@ -62,7 +62,7 @@ def report_on(config: Config, others: Sequence[Path] = ()) -> None:
 
     def write() -> None:
         if chosen or others:
-            print(compare.table(compare.write(config, chosen, others)))
+            print(text.table(compare.write(config, chosen, others)))
         logging.info("open %s", storage.absolute(report.write(workdir)).as_uri())
 
     hosts.by_first(write)

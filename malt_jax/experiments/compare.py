@@ -139,28 +139,6 @@ def _adjusted(table: Sequence[Row], primary: Row | None) -> list[Row]:
     ]
 
 
-def table(comparison: Row) -> str:
-    """The rows as text, the paper's own numbers beside them."""
-    width = max(len(row["name"]) for row in comparison["rows"]) + 2
-    lines = [
-        f"{'':{width}}{'accuracy':>9} {'95% interval':>14} {'paper':>6} {'main - this':>12} "
-        f"{'95% interval':>15} {'tokens':>7}"
-    ]
-    for row in comparison["rows"]:
-        low, high = (100 * x for x in row["ci95"])
-        tokens = sum(row["tokens"].values()) / row["n"]
-        reported = "" if row["paper"] is None else f"{100 * row['paper']:.1f}"
-        line = f"{row['name']:{width}}{100 * row['accuracy']:8.1f}% "
-        line += f"{f'[{low:.1f}, {high:.1f}]':>14} {reported:>6} "
-        if other := row["against_main"]:
-            low, high = (100 * x for x in other["ci95"])
-            line += f"{100 * other['difference']:+12.1f} {f'[{low:+.1f}, {high:+.1f}]':>15} "
-        else:
-            line += " " * 29
-        lines.append(f"{line}{tokens:7.0f}")
-    return "\n".join(lines)
-
-
 def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -> Row | None:
     """Differences between the main system and each other over all seeds that were run, with an
     interval that resamples seeds and questions."""
@@ -187,3 +165,19 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
         )
         differences[name] = {"difference": mean, "ci95": [low, high]}
     return {"runs": len(runs), "differences": differences}
+
+
+def difference(workdir: Path, other: Path) -> Row | None:
+    """The main system of one work directory minus that of another on the same questions, with its
+    interval; None where they are one, or share too few questions."""
+    if workdir == other or not all(_outcomes(place).exists() for place in (workdir, other)):
+        return None
+    sides = [evaluated.read(place) for place in (workdir, other)]
+    a, b = (side.outcomes[main_system(list(side.systems.values())).name] for side in sides)
+    common = rows.common([a, b])
+    left, right = ([side[question] for question in common] for side in (a, b))
+    return scoring.compared(left, right, seed=0, resamples=10_000) if common else None
+
+
+def _outcomes(workdir: Path) -> Path:
+    return workdir / "eval" / "outcomes.parquet"

@@ -7,7 +7,6 @@ from malt_jax.evaluate.scoring import Row
 from malt_jax.experiments.evaluated import Evaluated
 from malt_jax.types import System
 
-
 _UNREAD = ("unparseable", "truncated", "unknown")
 
 

@@ -141,23 +141,23 @@ def _row(test: Test, about: Row, answers: Answers) -> Row:
     """A row: what it is, its score, and the main system's difference to it where it answered the
     same questions."""
     by_seed = {seed: of for seed, of in answers.by_seed.items() if seed in test.main}
-    if len(by_seed) > 1 and len(_common(list(by_seed.values()))) > 1:
+    if len(by_seed) > 1 and len(common(list(by_seed.values()))) > 1:
         return about | _over_seeds(test, by_seed)
     seed, outcomes = next(iter(by_seed.items()))
     main = test.main[seed]
     against = None
-    common = _common([main, outcomes])
-    if outcomes is not main and common:
-        outcomes = {question: outcomes[question] for question in common}
+    asked = common([main, outcomes])
+    if outcomes is not main and asked:
+        outcomes = {question: outcomes[question] for question in asked}
         against = scoring.compared(
-            [main[question] for question in common],
+            [main[question] for question in asked],
             list(outcomes.values()),
             test.seed,
             test.resamples,
         )
         against["p"] = against["p_mcnemar"]
         if against["p"] is None:  # a row of several passes
-            gap = _right([main], common) - _right([outcomes], common)
+            gap = _right([main], asked) - _right([outcomes], asked)
             against["p"] = over_seeds.p_value(over_seeds.mean(gap))
     right = np.array([scoring.right(answered) for answered in outcomes.values()])
     likeness = None
@@ -172,10 +172,10 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcomes]]) -> Ro
     """The score of a row over seeds on the questions that all of them answered, with intervals
     over seeds and questions; counts and tokens are sums over seeds."""
     mains = [test.main[seed] for seed in by_seed]
-    shared = _common([*by_seed.values(), *mains])
+    shared = common([*by_seed.values(), *mains])
     shared = shared if len(shared) > 1 else []
     same = all(outcomes is main for outcomes, main in zip(by_seed.values(), mains, strict=True))
-    asked = shared or _common(list(by_seed.values()))
+    asked = shared or common(list(by_seed.values()))
     right = _right(list(by_seed.values()), asked)
     found = over_seeds.mean(right)
     answered = [of_seed[q] for of_seed in by_seed.values() for q in asked]
@@ -199,11 +199,11 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcomes]]) -> Ro
     }
 
 
-def _common(answered: Sequence[Mapping[str, Outcomes]]) -> list[str]:
+def common(answered: Sequence[Mapping[str, Outcomes]]) -> list[str]:
     """The questions that all answered, in the first one's order; none where too few are shared."""
     first, *others = answered
-    common = [question for question in first if all(question in other for other in others)]
-    return common if len(common) >= _SHARED * min(map(len, answered)) else []
+    same = [question for question in first if all(question in other for other in others)]
+    return same if len(same) >= _SHARED * min(map(len, answered)) else []
 
 
 def _right(answered: Sequence[Mapping[str, Outcomes]], questions: Sequence[str]) -> np.ndarray:

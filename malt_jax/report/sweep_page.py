@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from malt_jax.report import described
 from malt_jax.report.charts import sweep_chart
-from malt_jax.report.headline import interval, pct, points
+from malt_jax.report.headline import bounds, pct, points
 from malt_jax.types import main_system
 
 Point = Mapping[str, str]
@@ -121,7 +121,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 *(row.point.get(key, "") for key in keys),
                 row.system,
                 pct(score["accuracy"]),
-                interval(score["ci95"]),
+                bounds(score["ci95"]),
                 f"{row.baseline} {pct(row.baseline_accuracy)}" if row.baseline else "–",
                 _difference(row.over_baseline),
                 _difference(row.over_first),
@@ -133,7 +133,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _difference(pair: Difference | None) -> str:
-    return f"{points(pair['difference'])} {interval(pair['ci95'])}" if pair else "–"
+    return f"{points(pair['difference'])} ({bounds(pair['ci95'])})" if pair else "–"
 
 
 def _plots(rows: Sequence[Row]) -> list[Markup]:

@@ -6,37 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted_outcomes import N, evaluated
 from recipes import change, good
 
 from malt_jax.evaluate import scoring
-from malt_jax.experiments import compare, paper, suites, variant
+from malt_jax.experiments import compare, paper, suites, text, variant
 from malt_jax.report import freshness
 from malt_jax.report.contract import parse_comparison
 from malt_jax.workdir import shards
-
-N = 120
-
-
-def evaluated(workdir: Path, n: int = N, **right: int) -> None:
-    """A work directory whose systems solve the first so many of n questions."""
-    rows = [
-        {
-            "system": system,
-            "question_id": f"q{i:03}",
-            "status": "correct" if i < count else "unparseable" if i > 110 else "wrong",
-            "prompt_tokens": 100,
-            "completion_tokens": 10,
-        }
-        for system, count in right.items()
-        for i in range(n)
-    ]
-    shards.write(workdir / "eval" / "outcomes.parquet", rows, scoring.SCHEMA)
-    flow = dict.fromkeys(
-        ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"], 3
-    )
-    results = {"k": 3, "flows": {"malt": flow}, "at_k": {"malt": [{"k": 1}]}}
-    (workdir / "eval" / "results.json").write_text(json.dumps(results))
-    (workdir / "config.json").write_text(json.dumps({"command": "python -m malt_jax.main"}))
 
 
 def main_run(tmp_path: Path, n: int = N, **right: int) -> dict:
@@ -71,9 +48,9 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     assert (gain["gain"], gain["became_right"], gain["became_parseable"]) == (20 / N, 20 / N, 0)
     assert found["power"]["against"] == "sa_mv"
     assert found["power"]["questions"] < N, "twenty of twenty differing questions are plain"
-    text = compare.table(found)
-    assert "star_sa_mv" in text
-    assert "40.0%" in text
+    said = text.table(found)
+    assert "star_sa_mv" in said
+    assert "40.0%" in said
 
 
 def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):

@@ -36,7 +36,8 @@ def test_every_variant_is_a_run(path, suite):
         else:
             assert not any(parsed.roles[role.name].train for role in chain), "never trained"
     assert repr(main) == before, "the main run's config must stay as it is"
-    rows = [(row.beside and row.beside.key, name) for row in found for name in row.rows.values()]
+    runs = {row.key: row.beside.key if row.beside else row.values.get("seed", 0) for row in found}
+    rows = [(runs[row.key], name) for row in found for name in row.rows.values()]
     assert len(set(rows)) == len(rows)
 
 
