@@ -81,7 +81,7 @@ def _add(answers: dict[str, Answers], config: Config, row: Variant, repeated: bo
     seed = row.beside.values["seed"] if row.beside else config["seed"]
     for system in of_row.systems.values():
         team, _, suffix = system.name.partition("_")
-        made = "_".join(filter(None, [row.name, "" if team == "malt" else team, suffix]))
+        single = team == "generator" and system.roles == config_chain  # all of the variant's team
         name = row.rows.get(system.name, made)
         outcomes = {seed: of_row.outcomes[system.name]}
         if repeated and name in answers:

@@ -187,10 +187,11 @@ class Comparison:
         return list(dict.fromkeys(seed for row in self.rows for seed in row.by_seed))
 
     @property
-    def baselines(self) -> list[Row]:
-        """The untrained systems that were compared with the main one, single passes first."""
-        rows = [r for r in self.rows if r.group == "systems" and r.against and not r.system.trained]
-        return sorted(rows, key=lambda row: row.system.votes)
+    def rivals(self) -> list[Row]:
+        """The other methods that the main system was compared with: what is untrained, or of a
+        variant."""
+        rows = [row for row in self.rows if row.group == "systems" and row.against]
+        return [row for row in rows if row.variant or not row.system.trained]
 
     def _like_main(self, rows: Sequence[Row]) -> list[Row]:
         """Of rows, those that vote if the main system does, and else those that do not; all where

@@ -14,6 +14,7 @@ from malt_jax.report.contract import interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
 from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
+from malt_jax.workdir import reads
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Run:
     """All that the work directory holds; a part is None or empty where its stage has not run.
 
     `stale` is a comparison of results that have changed since in the directories `changed`; it is
-    not shown.
+    not shown. `test_reads` is how often the test split was read, and by how many configurations.
     """
 
     settings: Settings | None
@@ -45,6 +46,7 @@ class Run:
     comparison: Comparison | None
     stale: Comparison | None = None
     changed: tuple[str, ...] = ()
+    test_reads: tuple[int, int] = (0, 0)
 
     @property
     def bare(self) -> bool:
@@ -103,7 +105,14 @@ def load(workdir: Path) -> Run:
         comparison=None if changed else comparison,
         stale=comparison if changed else None,
         changed=changed,
+        test_reads=_test_reads(workdir, settings),
     )
+
+
+def _test_reads(workdir: Path, settings: Settings | None) -> tuple[int, int]:
+    if settings is None or not {"task", "eval"} <= set(settings.config["data"]):
+        return 0, 0
+    return reads.counts(reads.recorded(workdir), reads.test_set(settings.config))
 
 
 def _read(path: Path, parse: Callable[[Any], T], again: str = "run its stage") -> T | None:
@@ -173,7 +182,8 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
-    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows)
+    split = data["split"].get("name", "test")
+    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows, split)
 
 
 def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:

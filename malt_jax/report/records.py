@@ -132,6 +132,7 @@ class Evaluation:
     systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
+    split: str = "test"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
     bounds,
+    difference,
     interval,
     join,
     pct,
@@ -23,7 +24,11 @@ def result(comparison: Comparison) -> str:
         said = f"{comparison.main} is not there yet; best is {best.name} {pct(best.accuracy)}."
     else:
         said = f"{main.name} {pct(main.accuracy)} {interval(main.ci95)}"
-        said += f". {primary(comparison)}" if comparison.primary else "."
+        if comparison.primary:
+            said += f". {primary(comparison)}"
+        else:
+            best = max(comparison.rivals, key=lambda row: row.accuracy, default=None)
+            said += f", {difference(_pair(main.name, best))}." if best else "."
     return f"{said} {equal_compute(comparison)}".strip()
 
 
@@ -46,15 +51,20 @@ def primary(comparison: Comparison) -> str:
     return f"Undecided: {main} is {gap} {rival}{among}."
 
 
+def split_read(split: str, test_reads: tuple[int, int]) -> str:
+    """Which split all figures are of, and how often the test split was read."""
+    times, configurations = test_reads
+    said = f"All figures are of the {split} split."
+    if not times:
+        return said
+    often = "once" if times == 1 else f"{times} times"
+    by = "configuration" if configurations == 1 else "configurations"
+    return f"{said} The test split was read {often}, by {configurations} {by}."
+
+
 def provenance(comparison: Comparison) -> str:
-    """Which split all figures are of, how often the test split was read, and what the primary
-    comparison is."""
-    times, configurations = comparison.test_reads
-    said = [f"All figures are of the {comparison.split} split."]
-    if times:
-        often = "once" if times == 1 else f"{times} times"
-        by = "configuration" if configurations == 1 else "configurations"
-        said.append(f"The test split was read {often}, by {configurations} {by}.")
+    """What `split_read` says of a comparison, and what its primary one is."""
+    said = [split_read(comparison.split, comparison.test_reads)]
     if test := comparison.primary:
         said.append(
             f"The primary comparison is {comparison.main} with {test.against}, its best rival"
