@@ -9,7 +9,7 @@ teams draw with the same random numbers.
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,10 +206,23 @@ def _write(
     ]
     shards.write(directory / "outcomes.parquet", rows, scoring.SCHEMA)
     storage.write_json(directory / "results.json", results)
-    for name, score in results["systems"].items():
-        low, high = score["ci95"]
-        logging.info(
-            "%-8s %.1f%% [%.1f, %.1f]", name, 100 * score["accuracy"], 100 * low, 100 * high
+    for line in told(results):
+        logging.info("%s", line)
+
+
+def told(results: Row) -> Iterator[str]:
+    """The lines of the log: the systems, the most accurate first, then the main one beside the
+    votes at equal compute, by each price the strongest first."""
+    for name, score in sorted(results["systems"].items(), key=lambda row: -row[1]["accuracy"]):
+        low, high = (100 * bound for bound in score["ci95"])
+        yield f"{name:<12} {100 * score['accuracy']:.1f}% [{low:.1f}, {high:.1f}]"
+    rows = results.get("equal_compute", [])
+    for row in sorted(rows, key=lambda row: (row["price"], -row["voting"]["accuracy"])):
+        low, high = (100 * bound for bound in row["ci95"])
+        yield (
+            f"at equal compute ({PRICES[row['price']]}) {row['system']} minus the vote of "
+            f"{row['k']} samples of {row['voter']} ({100 * row['voting']['accuracy']:.1f}%): "
+            f"{100 * row['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
         )
 
 

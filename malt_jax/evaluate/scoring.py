@@ -167,7 +167,9 @@ def score(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:
 
 def _total(outcomes: Sequence[Outcomes], count: Callable[[Outcome], int]) -> float:
     """A count summed over the questions, of one vote or of a mean pass."""
-    return round(_mean(outcomes, count) * len(outcomes), 3)
+    total = sum(count(outcome) for answered in outcomes for outcome in answered)
+    drawn = sum(map(len, outcomes))
+    return total if drawn == len(outcomes) else round(_mean(outcomes, count) * len(outcomes), 3)
 
 
 def _clustered(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:
@@ -243,7 +245,8 @@ def read_outcomes(path: Path) -> dict[str, dict[str, Outcomes]]:
     outcomes: dict[str, dict[str, Outcomes]] = {}
     for row in shards.read_one(path, SCHEMA.names, optional=("sample", "novel_tokens")):
         read, written = row["prompt_tokens"], row["completion_tokens"]
-        outcome = Outcome(row["status"], read, written, row.get("novel_tokens", read))
+        novel = row.get("novel_tokens")
+        outcome = Outcome(row["status"], read, written, read if novel is None else novel)
         of_system = outcomes.setdefault(row["system"], {})
         of_system[row["question_id"]] = (*of_system.get(row["question_id"], ()), outcome)
     return outcomes

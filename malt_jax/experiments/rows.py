@@ -79,9 +79,13 @@ def _add(answers: dict[str, Answers], config: Config, row: Variant, repeated: bo
     """Adds a variant's rows, or its seed to the rows that are there."""
     of_row = evaluated.read(variant.workdir(config, row))
     seed = row.beside.values["seed"] if row.beside else config["seed"]
+    trained = [system for system in of_row.systems.values() if system.trained]
+    alone = all(len(system.roles) == 1 for system in trained)
     for system in of_row.systems.values():
+        # What `malt` is in the main run is the variant itself, and so is its only trained role.
         team, _, suffix = system.name.partition("_")
-        single = team == "generator" and system.roles == config_chain  # all of the variant's team
+        own = team == "malt" or (alone and system.trained)
+        made = "_".join(filter(None, [row.name, "" if own else team, suffix]))
         name = row.rows.get(system.name, made)
         outcomes = {seed: of_row.outcomes[system.name]}
         if repeated and name in answers:
@@ -102,10 +106,8 @@ def _about(config: Config, name: str, answers: Answers) -> Row:
     title, baseline = row.title, system.kind != "debate" and not system.trained
     if baseline or row.group in ("seeds", "transfer"):
         title = f"{system.title}, {title}"  # of several systems: which one
-    elif system.kind != "debate" and system.decoding == "greedy":
-        title += ", greedy"
-    elif system.kind != "debate" and system.voted:
-        title += ", vote"
+    elif system.kind != "debate" and (how := system.title.partition(", ")[2]):
+        title += f", {how}"  # greedy, vote
     reported = paper.accuracy(config, name, row.reported if system.voted else ())
     about = _described(name, title, row.group, row.key, system, reported)
     return about | {"swept": row.swept and list(row.swept)}

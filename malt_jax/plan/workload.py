@@ -89,7 +89,7 @@ def work(settings: Settings, teams: int = 2) -> Work:
             updates = math.ceil(learnt / (chosen.batch * chosen.accumulate)) * chosen.epochs
             steps[name] = steps.get(name, 0) + updates
             evaluations = math.ceil(updates / chosen.eval_every) if chosen.held_out else 0
-            evaluations += phase.evaluates_start and chosen.held_out > 0
+            evaluations += chosen.held_out > 0  # and one of the start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
             scored += examples * tokens if phase.needs_reference else 0

@@ -106,6 +106,11 @@ class EqualCompute:
     difference: float
     ci95: Interval
 
+    @property
+    def short(self) -> bool:
+        """Whether fewer samples were drawn than the system's tokens pay for."""
+        return self.vote.tokens < self.tokens
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -132,20 +137,22 @@ class Evaluation:
     systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
+    equal_compute: tuple[EqualCompute, ...]
+    titles: Mapping[str, str]  # of systems, also of those that only vote at equal compute
     split: str = "test"
 
 
 @dataclass(frozen=True)
 class RoleYield:
-    """What one role got out of the trees. `counts[i]` values lie in [edges[i], edges[i + 1])."""
+    """What one role got out of the trees. `counts[i]` values lie in [edges[i], edges[i + 1]);
+    `examples` are those made for each phase, by what they are called."""
 
     role: str
     nodes: int
     positives: int
-    sft_rows: int
     parents: int
     parents_with_contrast: int
-    pairs: int
+    examples: Mapping[str, int]
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     dropped: Mapping[str, int]

@@ -4,13 +4,14 @@ from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
     bounds,
     difference,
+    equal_compute,
     interval,
     join,
     pct,
     points,
     told,
 )
-from malt_jax.report.records import EqualCompute, Paired
+from malt_jax.report.records import Paired
 
 
 def result(comparison: Comparison) -> str:
@@ -29,7 +30,9 @@ def result(comparison: Comparison) -> str:
         else:
             best = max(comparison.rivals, key=lambda row: row.accuracy, default=None)
             said += f", {difference(_pair(main.name, best))}." if best else "."
-    return f"{said} {equal_compute(comparison)}".strip()
+    if comparison.seed_names:  # votes at equal compute are rows, the best of them named already
+        return said
+    return f"{said} {equal_compute(comparison.equal_compute)}".strip()
 
 
 def primary(comparison: Comparison) -> str:
@@ -84,31 +87,11 @@ def p_holm(comparison: Comparison, row: Row) -> str:
     return "–" if value is None else f"{value:.2g}"
 
 
-def equal_compute(comparison: Comparison) -> str:
-    """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
-    equal = next(iter(comparison.equal_compute), None)
-    if equal is None:
-        return ""
-    if equal.ci95[1] < 0:
-        return f"At equal compute plain voting wins: {equal.system} is {_apart(equal)}."
-    if equal.ci95[0] > 0:
-        return f"At equal compute {equal.system} wins: it is {_apart(equal)}."
-    return (
-        f"At equal compute {equal.system} cannot be told from plain voting: it is {_apart(equal)}."
-    )
-
-
-def _apart(equal: EqualCompute) -> str:
-    size = abs(100 * equal.difference)
-    side = "above" if equal.difference >= 0 else "below"
-    return f"{size:.1f} points {side} (95% interval {bounds(equal.ci95)})"
-
-
 def spent(comparison: Comparison) -> str:
-    """What the two sides of the comparison at equal compute are."""
-    equal = next(iter(comparison.equal_compute), None)
-    if equal is None:
+    """What the two sides of a comparison at equal compute are. Of several a table tells it."""
+    if len(comparison.equal_compute) != 1:
         return ""
+    (equal,) = comparison.equal_compute
     vote = equal.vote
     short = "; no more samples were drawn" if vote.tokens < equal.tokens else ""
     return (
@@ -149,8 +132,8 @@ def critiques(comparison: Comparison) -> str:
         for kind, words in others.items()
         if kind in accuracy
     ]
-    own = f"{pct(accuracy['own'])} with its own critique"
-    return f"The trained {comparison.last_role} is right on {join([own, *beside])}."
+    said = [f"{pct(accuracy['own'])} with its own critique", *beside]
+    return f"The trained {comparison.last_role} is right on {join(said)}."
 
 
 def power(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ from absl import logging
 from malt_jax import recipe
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
+from malt_jax.evaluate import passes, systems
 from malt_jax.runtime import hosts
 from malt_jax.stages import (
     collect,
@@ -59,7 +60,19 @@ def named(name: str) -> Stage:
 def bindings(stages: Sequence[Stage] = ()) -> Bindings:
     """What the stages, and others of the user's own, declare of their outputs."""
     declared = {**STAGES, **{stage.name: stage for stage in stages}}.values()
-    return Bindings(tuple(output for stage in declared for output in stage.outputs), FREE)
+    outputs = tuple(output for stage in declared for output in stage.outputs)
+    return Bindings(outputs, FREE, _adds)
+
+
+def _adds(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """More systems only add passes, unless these are longer ones in the place of those there."""
+    if key != "eval.systems" or not set(old["eval"]["systems"]) <= set(new["eval"]["systems"]):
+        return False
+    before, now = (
+        passes.draws(systems.chosen(settings), settings)
+        for settings in map(recipe.parse, (old, new))
+    )
+    return all(now.get(place) == draw for place, draw in before.items())
 
 
 def check(settings: Settings) -> None:

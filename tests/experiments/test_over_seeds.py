@@ -56,7 +56,7 @@ def test_a_row_is_the_mean_over_seeds(planted):
     assert gap["difference"] == pytest.approx((50 + 54) / 2 / N)
     assert gap["ci95"][0] > 0
     assert rows["malt_mv"]["against_main"] is None
-    assert rows["star_sa_39_equal"]["title"] == "STaR, single agent, 39 samples a question, vote"
+    assert rows["star_sa_39_equal"]["title"] == ("STaR, single agent, 39 samples a question")
     assert json.loads((Path(planted["workdir"]) / "comparison.json").read_text()) == found
 
 
