@@ -80,7 +80,7 @@ def _add(answers: dict[str, Answers], config: Config, row: Variant, repeated: bo
     of_row = evaluated.read(variant.workdir(config, row))
     seed = row.beside.values["seed"] if row.beside else config["seed"]
     trained = [system for system in of_row.systems.values() if system.trained]
-    alone = all(len(system.roles) == 1 for system in trained)
+    alone = all(len(system.roles) < 2 for system in trained)
     for system in of_row.systems.values():
         # What `malt` is in the main run is the variant itself, and so is its only trained role.
         team, _, suffix = system.name.partition("_")
