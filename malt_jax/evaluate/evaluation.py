@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import logging
 
 from malt_jax.config.settings import Settings
-from malt_jax.evaluate import passes, scoring, systems, voting
+from malt_jax.evaluate import equal, passes, scoring, systems, voting
 from malt_jax.evaluate.passes import SCORED, Draw, Evaluated
 from malt_jax.evaluate.scoring import PREDICTIONS, Outcomes, Passes, Row
 from malt_jax.evaluate.tokens import PRICES
@@ -42,11 +42,12 @@ def run(
     """Samples what is missing, scores every system and writes `eval/results.json`,
     `eval/outcomes.parquet` and `eval/predictions.parquet`.
 
+    The samples of the development split lie in `eval/development`, beside those of the test split.
     `team` is the untrained one; `adapters` make it the trained one. Returns the results. Raises
     ValueError as `systems.chosen` does.
     """
-    started, directory = time.perf_counter(), workdir / "eval"
-    chosen = systems.chosen(settings)
+    started, split, chosen = time.perf_counter(), settings.eval.split, systems.chosen(settings)
+    directory = workdir / "eval" / ("" if split == "test" else split)
     evaluated = Evaluated(
         directory, settings, replace(team, stream="evaluate"), adapters, questions
     )
@@ -60,12 +61,13 @@ def run(
     }
     greedy = {draw.label for draw in draws.values() if draw.greedy}
     finals = {label: _finals(of_team) for label, of_team in teams.items()}
-    voters = _voters(evaluated, drawn, outcomes)
+    paid = equal.paid_for(settings, chosen, outcomes) if settings.eval.equal_compute else None
+    voters = _voters(evaluated, drawn, outcomes, paid)
     finals |= voters
     curves = {label: voting.curve(of_label) for label, of_label in finals.items()}
     seed, resamples = settings.seed, settings.eval.resamples
     results: Row = {
-        "split": {"n": len(questions)},
+        "split": {"name": split, "n": len(questions)},
         "k": settings.eval.votes,
         "tie_rule": TIE_RULE,
         "systems": {
@@ -91,7 +93,7 @@ def run(
     if "sa" in voters:
         results["voting"] = voting.curve_points(voters["sa"], curves["sa"], seed, resamples)
     rivals = [system for system in chosen if system.trained or system.kind == "team"]
-    if rivals and settings.eval.equal_compute:
+    if rivals and settings.eval.equal_compute and not settings.eval.compute_of:
         main = main_system(rivals).name
         results["equal_compute"] = [
             {"system": main, "voter": voter}
@@ -101,8 +103,13 @@ def run(
         ]
     if settings.eval.critiques and "malt" in draws and draws["malt"].roles == settings.chain:
         results["critiques"] = _critiques(evaluated, drawn["malt"])
+    if paid is not None:
+        single = {s.name: (s, voters[s.name]) for s in systems.voters(settings) if s.name in voters}
+        votes = equal.votes(single, paid)
+        results["described"] |= {name: systems.described(vote) for name, (vote, _) in votes.items()}
+        outcomes |= {name: answered for name, (_, answered) in votes.items()}
     results["seconds"] = round(time.perf_counter() - started, 1)
-    hosts.by_first(lambda: _write(directory, results, draws.values(), outcomes, questions))
+    hosts.by_first(lambda: _write(workdir, directory, results, draws.values(), outcomes, questions))
     return results
 
 
@@ -134,15 +141,19 @@ def _voters(
     evaluated: Evaluated,
     drawn: Mapping[str, Sequence[Passes]],
     outcomes: Mapping[str, Sequence[Outcomes]],
+    paid: Sequence[Outcomes] | None,
 ) -> dict[str, list[list[Row]]]:
     """The samples of every single role that votes at equal compute, those of a question together:
-    of `systems.voters` those whose passes were drawn."""
+    of `systems.voters` those whose passes were drawn. For equal compute they are as many as the
+    tokens of the costliest system pay for, and of those that are to be `paid`."""
+    spent = [*outcomes.values(), *([paid] if paid else [])]
+    most = max(map(scoring.plain_cost, spent)) if evaluated.settings.eval.equal_compute else 0.0
     places = {
         voter: passes.place(voter, evaluated.settings)
         for voter in systems.voters(evaluated.settings)
     }
     return {
-        voter.name: _samples(evaluated, voter, drawn[place], outcomes)
+        voter.name: _samples(evaluated, voter, drawn[place], most)
         for voter, place in places.items()
         if place in drawn and (evaluated.settings.eval.equal_compute or not voter.trained)
     }
@@ -152,18 +163,15 @@ def _samples(
     evaluated: Evaluated,
     voter: System,
     stored: Sequence[Passes],
-    outcomes: Mapping[str, Sequence[Outcomes]],
+    tokens: float,
 ) -> list[list[Row]]:
-    """A single role's samples of each question: for equal compute, as many as the tokens of the
-    costliest system pay for, as they stand, k at a time."""
+    """A single role's samples of each question: as many as the tokens pay for, as they stand, k at
+    a time, and at least k."""
     logging.info("%s: the role %s, alone", voter.title, voter.roles[0])
-    finals = [[nodes[0] for nodes in of_question] for of_question in stored]
-    evaluation = evaluated.settings.eval
-    if evaluation.equal_compute:
-        wanted = voting.votes_for(finals, max(map(scoring.plain_cost, outcomes.values())))
-        for batch in range(1, -(-wanted // evaluation.votes)):
-            more = _finals(passes.more_of(evaluated, voter, batch))
-            finals = [a + b for a, b in zip(finals, more, strict=True)]
+    finals, votes = [[nodes[0] for nodes in row] for row in stored], evaluated.settings.eval.votes
+    for batch in range(1, -(-voting.votes_for(finals, tokens) // votes)):
+        more = _finals(passes.more_of(evaluated, voter, batch))
+        finals = [a + b for a, b in zip(finals, more, strict=True)]
     return finals
 
 
@@ -172,16 +180,17 @@ def _finals(stored: Sequence[Passes]) -> list[list[Row]]:
 
 
 def _write(
-    directory: Path,
+    workdir: Path,
+    samples: Path,
     results: Row,
     draws: Iterable[Draw],
     outcomes: Mapping[str, Sequence[Outcomes]],
     questions: Sequence[Question],
 ) -> None:
-    wanted = {question.id for question in questions}
+    wanted, directory = {question.id for question in questions}, workdir / "eval"
     with shards.writing(directory / "predictions.parquet", PREDICTIONS) as add:
         for draw in draws:
-            for path in shards.paths(directory / draw.place):
+            for path in shards.paths(samples / draw.place):
                 rows = shards.read_one(path, (*SCORED, "question", "reference", "completion"))
                 add(_predictions(draw, [row for row in rows if row["question_id"] in wanted]))
     rows = [

@@ -34,7 +34,7 @@ _CHAIN = {"base": "ma", "trained": "malt"}
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What all passes of an evaluation share: where they lie (`directory`, WORKDIR/eval), the
+    """What all passes of an evaluation share: the `directory` where those of its split lie, the
     untrained team on the evaluation's random numbers, the adapters that make it the trained one,
     and the questions."""
 

@@ -121,8 +121,9 @@ def chosen(settings: Settings) -> list[System]:
 
 def voters(settings: Settings) -> list[System]:
     """The single roles whose vote a team is compared with at equal compute: the single agent, and
-    in a chain of several roles the same role as MALT trained it."""
-    return [single_agent(settings), *([trained_single(settings)] if settings.chain[1:] else [])]
+    the same role as MALT trained it, where that is not all of the team compared."""
+    apart = settings.chain[1:] or settings.eval.compute_of
+    return [single_agent(settings), *([trained_single(settings)] if apart else [])]
 
 
 def described(system: System) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from malt_jax.report.comparison import (
     AtK,
     Comparison,
     Critique,
+    Failure,
     Power,
+    Primary,
     Row,
     Seed,
     Split,
@@ -29,9 +31,13 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
       ValueError: a part lacks a key or holds something else; the message says which part.
     """
     paper, seeds = data.get("paper") or {}, data.get("seeds") or {}
+    read = data.get("test_reads") or {}
     comparison = Comparison(
         suite=str(data["suite"]),
+        split=str(data.get("split") or "test"),
+        test_reads=(_count(read.get("times", 0)), _count(read.get("configurations", 0))),
         main=str(data["main"]),
+        primary=_maybe("primary", data, _primary),
         source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
         rows=tuple(_each("rows", data["rows"], partial(_row, k=data.get("k")))),
         voting=tuple(_each("voting", data.get("voting") or (), _vote)),
@@ -49,6 +55,8 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
         seed_runs=_count(seeds.get("runs", 0)),
         commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
+        done=tuple(str(name) for name in data.get("done") or ()),
+        failed={name: _failure(name, row) for name, row in (data.get("failed") or {}).items()},
         inputs={
             place: str(fingerprint) for place, fingerprint in (data.get("inputs") or {}).items()
         },
@@ -84,6 +92,7 @@ def _row(data: Mapping[str, Any], k: int | None) -> Row:
         paper=None if paper is None else _number(paper),
         likeness=likeness and (_number(likeness["mean"]), _number(likeness["sd"])),
         against=against and _against(against),
+        by_seed={seed: _number(value) for seed, value in (data.get("by_seed") or {}).items()},
     )
 
 
@@ -92,13 +101,35 @@ def _swept(data: Any) -> tuple[str, float] | None:
 
 
 def _against(data: Mapping[str, Any]) -> Against:
-    p = data.get("p_mcnemar")
+    p, p_holm = data.get("p", data.get("p_mcnemar")), data.get("p_holm")
     return Against(
         _number(data["difference"]),
         interval(data["ci95"]),
         _count(data["n"]),
         None if p is None else _number(p),
+        None if p_holm is None else _number(p_holm),
     )
+
+
+def _primary(data: Mapping[str, Any]) -> Primary:
+    verdict = str(data["verdict"])
+    if verdict not in ("wins", "loses", "undecided"):
+        raise ValueError(f"{verdict!r} is no verdict")
+    return Primary(
+        str(data["against"]),
+        _count(data["rivals"]),
+        _count(data["seeds"]),
+        _number(data["difference"]),
+        interval(data["ci95"]),
+        _number(data["p"]),
+        _number(data["p_holm"]),
+        verdict,
+    )
+
+
+def _failure(name: str, data: Mapping[str, Any]) -> Failure:
+    with _inside(f"failed.{name}"):
+        return Failure(str(data["title"]), str(data["reason"]))
 
 
 def _vote(data: Mapping[str, Any], k: Any = None) -> Vote:

@@ -18,6 +18,7 @@ from malt_jax.report.forest import Forest, load_forest
 from malt_jax.report.headline import VOTERS
 from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
+from malt_jax.workdir import reads
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Run:
     questions.
 
     `stale` is a comparison of results that have changed since in the directories `changed`; it is
-    not shown.
+    not shown. `test_reads` is how often the test split was read, and by how many configurations.
     """
 
     settings: Settings | None
@@ -52,6 +53,7 @@ class Run:
     comparison: Comparison | None
     stale: Comparison | None = None
     changed: tuple[str, ...] = ()
+    test_reads: tuple[int, int] = (0, 0)
 
     @property
     def bare(self) -> bool:
@@ -116,7 +118,14 @@ def load(workdir: Path) -> Run:
         comparison=None if changed else comparison,
         stale=comparison if changed else None,
         changed=changed,
+        test_reads=_test_reads(workdir, settings),
     )
+
+
+def _test_reads(workdir: Path, settings: Settings | None) -> tuple[int, int]:
+    if settings is None or not {"task", "eval"} <= set(settings.config["data"]):
+        return 0, 0
+    return reads.counts(reads.recorded(workdir), reads.test_set(settings.config))
 
 
 def _read(path: Path, parse: Callable[[Any], T], again: str = "run its stage") -> T | None:
@@ -189,7 +198,7 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
     return Evaluation(
         data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
-        equal_compute(data), VOTERS | titles,
+        equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
     )  # fmt: skip
 
 

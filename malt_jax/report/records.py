@@ -139,6 +139,7 @@ class Evaluation:
     flows: tuple[Flow, ...]
     equal_compute: tuple[EqualCompute, ...]
     titles: Mapping[str, str]  # of systems, also of those that only vote at equal compute
+    split: str = "test"
 
 
 @dataclass(frozen=True)

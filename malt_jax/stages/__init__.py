@@ -23,7 +23,7 @@ from malt_jax.stages import (
     train,
 )
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
+from malt_jax.stages.stage import FREE, Stage
 from malt_jax.workdir import run_record
 from malt_jax.workdir.outputs import Bindings
 
@@ -35,13 +35,6 @@ STAGES: dict[str, Stage] = {
     )
 }
 """By name, in the order of a job."""
-
-# The settings that say where and how the work is done, and shape no output. Those of eval only add
-# to what is there: each single agent's samples have a directory of their own.
-_FREE = (
-    *("workdir", "suite", "mesh.*", "sample.rows", "sample.kv_gib", "wandb", "*.max_nonfinite"),
-    *("eval.equal_compute", "eval.critiques", "eval.single_agent"),
-)
 
 
 def in_order() -> tuple[str, ...]:
@@ -68,7 +61,7 @@ def bindings(stages: Sequence[Stage] = ()) -> Bindings:
     """What the stages, and others of the user's own, declare of their outputs."""
     declared = {**STAGES, **{stage.name: stage for stage in stages}}.values()
     outputs = tuple(output for stage in declared for output in stage.outputs)
-    return Bindings(outputs, _FREE, _adds)
+    return Bindings(outputs, FREE, _adds)
 
 
 def _adds(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

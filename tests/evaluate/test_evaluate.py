@@ -208,3 +208,27 @@ def test_a_greedy_system_takes_the_likeliest_token_each_time(stage):
         logps = small.full_pass(model.config, model.params, tokens, None)
         likeliest = np.argmax(logps, axis=-1)[len(prompt) - 1 :][: len(written)]
         assert likeliest.tolist() == written
+
+
+def test_votes_at_equal_compute_are_outcomes_beside_the_others(stage, results):
+    rows = shards.read_one(stage[1] / "eval" / "outcomes.parquet")
+    for voter in ("sa", "generator"):
+        for name in (f"{voter}_equal", f"{voter}_equal_written"):
+            assert sum(row["system"] == name for row in rows) == len(QUESTIONS)
+            assert results["described"][name]["votes"] > 1
+            assert name not in results["systems"]
+
+
+def test_the_development_split_has_samples_of_its_own(stage, tmp_path):
+    """Both splits are evaluated in one work directory, and the results say which they are of."""
+    evaluate, _, settings = stage
+    few = replace(settings.eval, systems=("sa",), critiques=False, equal_compute=False)
+    found = evaluate(tmp_path, eval=replace(few, split="development"))
+    assert found["split"] == {"name": "development", "n": 4}
+    assert not (tmp_path / "eval" / "base").exists()
+    again = evaluate(tmp_path, eval=few)
+    assert again["split"] == {"name": "test", "n": 4}
+    assert {path.name for path in (tmp_path / "eval").iterdir() if path.is_dir()} == {
+        "base", "development"
+    }  # fmt: skip
+    assert again["systems"] == found["systems"], "the same questions here"
