@@ -225,6 +225,12 @@ def remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
+def discard(file: Path) -> None:
+    """Removes a file that `written_whole` wrote, if it is there, and its checksum."""
+    for path in (file, _digest_file(file)):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def on_disk(directory: Path) -> Iterator[Path]:
     """The files of a directory on a disk, for libraries that read from nowhere else."""

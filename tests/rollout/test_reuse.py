@@ -40,8 +40,8 @@ def grown(given: dict) -> list[dict]:
     task = tasks.get("arithmetic")
     chain = roles.chain(parsed)
     team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
-    (rows,) = driver.grow(full_tree(team), QUESTIONS, 4, lambda nodes: None, Work())
-    return rows
+    trees = driver.grow(full_tree(team), QUESTIONS, lambda nodes: None, Work())
+    return [row for rows in trees for row in rows]
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ STOPPABLE = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_process_with_a_code_of_its_own(number: signal.Signals):
     """SIGTERM killed the process where it stood; Ctrl-C left a traceback."""
     child = started(STOPPABLE.format(work='print("ready", flush=True); time.sleep(60)'))
@@ -91,6 +91,47 @@ def test_work_that_does_not_listen_is_ended_anyway(again: bool):
     assert time.monotonic() - begun < process.GRACE_SECONDS
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_has_a_rescue_is_never_lost(hangs: bool):
+    """Not to a second Ctrl-C, and not to devices that no signal gets through to."""
+    child = started(f"""
+    process.GRACE_SECONDS = 2.0
+    with process.stoppable(), process.deferred(lambda: print("rescued", flush=True)):
+        print("ready", flush=True)
+        while {hangs} or not process.asked():
+            time.sleep(0.01)
+        time.sleep(1)
+        print("committed", flush=True)
+        process.heed()
+        print("not heeded", flush=True)
+    """)
+    ready(child)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert out == ("rescued\n" if hangs else "committed\n")
+    assert hangs or "process.Stopped: SIGINT" in err
+
+
+def test_a_lost_terminal_is_a_stop_but_not_under_nohup():
+    body = """
+    import signal
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with process.stoppable():
+        print("ready", flush=True)
+        while not process.asked():
+            time.sleep(0.2)
+            print("alive", flush=True)
+    """
+    child = started(body)
+    ready(child)
+    child.send_signal(signal.SIGHUP)
+    assert [child.stdout.readline() for _ in range(3)] == ["alive\n"] * 3
+    child.kill()
+    child.communicate()
+
+
 HOLD = """
     with lock.sole(Path({path!r})):
         print("ready", flush=True)
@@ -129,6 +170,17 @@ def test_a_hang_ends_with_the_stacks():
     assert child.returncode == process.HUNG
     assert "in stuck" in err
     assert "decoding: no answer from the devices in 0 s" in err or "in 1 s" in err
+
+
+def test_the_patience_is_for_one_program():
+    child = started("""
+    process.PATIENCE_SECONDS = 0.5
+    with process.watched("a step of eight", 8):
+        time.sleep(1)
+    print("alive")
+    """)
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, out) == (0, "alive\n")
 
 
 def test_an_answer_in_time_calls_the_watchdog_off():
