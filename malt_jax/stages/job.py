@@ -24,7 +24,7 @@ from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
-from malt_jax.workdir import run_record, storage
+from malt_jax.workdir import question_record, run_record, storage
 from malt_jax.workdir.storage import read_json
 
 
@@ -83,6 +83,7 @@ class Job:
             "eval",
             dataclasses.replace(account, kept=len(kept), beyond_limit=len(questions) - len(kept)),
         )
+        question_record.settle(self.directory, "eval", kept)
         return questions
 
     @cached_property
@@ -102,6 +103,7 @@ class Job:
             "train", data.train, data.train_questions, exclude, data.skip_questions
         )
         self._account("train", account)
+        question_record.settle(self.directory, "train", questions)
         return questions
 
     @cached_property
