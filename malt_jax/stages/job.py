@@ -219,7 +219,7 @@ class Job:
                 if not export.exists(self.directory, role):
                     raise ValueError(f"{path}: not there; run --stage=train first")
             if path != Path():
-                adapter = export.load(path, self.model)
+                adapter = export.load(path, self.model, role)
                 shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
                 adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
         return adapters
