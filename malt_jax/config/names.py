@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from malt_jax.config.places import at_home
+
 _OF_FILES = "malt_jax_own_"  # what the modules of files are called
 
 
@@ -61,7 +63,7 @@ def load_module(source: str) -> ModuleType:
     file is run once, unless it changes. Raises FileNotFoundError, and whatever the module does."""
     if not source.endswith(".py"):
         return importlib.import_module(source)
-    path = Path(source).expanduser().resolve()
+    path = Path(at_home(source)).resolve()
     # Named after its place, so that equal names in two folders are two modules.
     digest = hashlib.sha256(f"{path}\0".encode() + path.read_bytes()).hexdigest()
     name = _OF_FILES + digest[:16]

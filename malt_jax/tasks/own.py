@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from malt_jax.config.names import load_module, place_of
+from malt_jax.config.places import at_home
 
 
 def load(spec: str) -> Any:
@@ -14,7 +15,7 @@ def load(spec: str) -> Any:
         ValueError: naming the file or module that is missing or cannot be loaded, or what it lacks.
     """
     place, _, name = spec.rpartition(":")
-    if place.endswith(".py") and not Path(place).expanduser().is_file():
+    if place.endswith(".py") and not Path(at_home(place)).is_file():
         raise ValueError(f"{place}: no such file in {Path.cwd()}; give the path of a Python file")
     try:
         module = load_module(place)

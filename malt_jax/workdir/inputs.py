@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from malt_jax.config.places import located
+from malt_jax.config.places import at_home, located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
@@ -43,9 +43,9 @@ def digest(key: str, value: Any) -> str:
     directory, with the names below it, and of another work directory (`trees`) that of its trees.
     Empty where the setting names no file of a disk."""
     if key == "trees":
-        return "" if not value or in_bucket(value) else _trees(Path(value).expanduser())
+        return "" if not value or in_bucket(value) else _trees(Path(at_home(value)))
     paths = [item.rpartition(":")[2] for item in value] if isinstance(value, list) else [value]
-    named = [Path(path).expanduser() for path in paths if path and not in_bucket(path)]
+    named = [Path(at_home(path)) for path in paths if path and not in_bucket(path)]
     if not named or len(named) < len(paths) or not all(path.exists() for path in named):
         return ""
     return _joined(_directory(path) if path.is_dir() else file_hash(path) for path in named)

@@ -1,8 +1,11 @@
 """Signals, the lock and the watchdog, each in a process of its own."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -155,6 +158,34 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path
     with lock.sole(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     with lock.sole(tmp_path):  # and it is given back
+        pass
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_held_by_a_file(tmp_path: Path, monkeypatch, caplog, error):
+    """Lustre's ENOSYS ended the run with a traceback."""
+
+    def no_locks(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    held = tmp_path / "lock.held"
+    with lock.sole(tmp_path):
+        assert "lock.held: no locks on this file system" in caplog.text
+        with (
+            pytest.raises(ValueError, match=rf"another run .*{os.getpid()}.* delete .*lock.held"),
+            lock.sole(tmp_path),
+        ):
+            pass
+        assert json.loads(held.read_text())["pid"] == os.getpid()
+    assert not held.exists()
+    child = subprocess.Popen(["true"])
+    child.wait()
+    held.write_text(json.dumps({"host": socket.gethostname(), "pid": child.pid}))
+    with lock.sole(tmp_path):  # of a dead run on this host
+        pass
+    held.write_text(json.dumps({"host": "elsewhere", "pid": child.pid}))
+    with pytest.raises(ValueError, match="elsewhere"), lock.sole(tmp_path):
         pass
 
 
