@@ -189,7 +189,7 @@ def _steps(
             state, scores = step(state, *upcoming)
             # Packed while the devices compute.
             upcoming = inputs(i + 1) if i + 1 < total else None
-            with process.watched(run.title):
+            with process.watched(run.title, run.settings.accumulate):
                 scores = jax.device_get(scores)
             values = {name: float(value) for name, value in scores.items()}
             yield i + 1, state, values, time.perf_counter() - started

@@ -24,8 +24,9 @@ from malt_jax.stages import (
 )
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import FREE, Stage
-from malt_jax.workdir import run_record
+from malt_jax.workdir import question_record, run_record
 from malt_jax.workdir.outputs import Bindings
+from malt_jax.workdir.storage import read_json
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -105,11 +106,30 @@ def run(
     job = Job(settings, collects, config, topology)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
+        check_questions(job)
     for stage in stages:
         started = time.perf_counter()
         logging.info("stage %s", stage.name)
         stage.run(job)
         logging.info("stage %s took %.0f s", stage.name, time.perf_counter() - started)
+
+
+def check_questions(job: Job) -> None:
+    """Reads the questions again, and so compares them with those of then, where a file that they
+    come from has changed: also for stages that do not ask them. Raises ValueError naming one that
+    differs."""
+    record = read_json(job.directory / "config.json")
+    changed = run_record.changed_inputs(record)
+    held_out = question_record.path(job.directory, "eval").exists() and "data.eval" in changed
+    sources = {"data.train", "data.eval", "data.exclude"}
+    trained = question_record.path(job.directory, "train").exists() and sources & changed.keys()
+    if hosts.any_says(held_out):
+        _ = job.held_out
+    if hosts.any_says(bool(trained)):
+        _ = job.training
+    noted = {**record.get("inputs", {}), **changed}
+    if hosts.any_says(bool(changed)):
+        hosts.by_first(lambda: run_record.note(job.directory, inputs=noted))
 
 
 def claim(

@@ -24,7 +24,7 @@ from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
-from malt_jax.workdir import run_record, storage
+from malt_jax.workdir import question_record, run_record, storage
 from malt_jax.workdir.storage import read_json
 
 # The settings of a split whose name is not theirs.
@@ -86,6 +86,7 @@ class Job:
             "eval",
             dataclasses.replace(account, kept=len(kept), beyond_limit=len(questions) - len(kept)),
         )
+        question_record.settle(self.directory, "eval", kept)
         return questions
 
     @cached_property
@@ -123,6 +124,7 @@ class Job:
         data = self.settings.data
         questions, account = self._load("train", data.train, data.train_questions)
         self._account("train", account)
+        question_record.settle(self.directory, "train", questions)
         return questions
 
     @cached_property
@@ -239,7 +241,7 @@ class Job:
                 if not export.exists(self.directory, role):
                     raise ValueError(f"{path}: not there; run --stage=train first")
             if path != Path():
-                adapter = export.load(path, self.model)
+                adapter = export.load(path, self.model, role)
                 shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
                 adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
         return adapters
