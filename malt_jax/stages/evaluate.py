@@ -27,7 +27,7 @@ STAGE = Stage(
         *(Output(f"eval/{name}", _KEYS) for name in ("base", "single-*", "debate*")),
         *(
             Output(f"eval/{name}", _TRAINED_KEYS, ("export/*",))
-            for name in ("malt", "trained-single-*", "critique-other", "critique-none")
+            for name in ("malt", "critique-other", "critique-none")
         ),
     ),
 )
