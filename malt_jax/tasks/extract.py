@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:\uff1a]", re.IGNORECASE)
-_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"(?<!#)####(?!#)(.*)")
 _MARKDOWN = " \t\r\n*_`"
 # What stands between the boxes of one answer: "\boxed{5}$ and $\boxed{6}".
@@ -15,7 +15,9 @@ _BETWEEN_BOXES = re.compile(
 _STATED = re.compile(
     r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])([^\n]*)", re.IGNORECASE
 )
-_ANSWERED = re.compile(r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox)|####", re.IGNORECASE)
+_ANSWERED = re.compile(
+    r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox|framebox)|####", re.IGNORECASE
+)
 _ANOTHER_QUESTION = re.compile(
     r"(?:^|\n)[ \t#*]*(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
     r"|(?<![A-Za-z])Human:",
@@ -62,7 +64,7 @@ def marked(text: str) -> list[tuple[str, str]]:
 
 
 def boxed(text: str) -> str | None:
-    r"""The inside of the last `\boxed{...}` or `\fbox{...}` whose braces balance."""
+    r"""The inside of the last `\boxed{...}` (or fbox, framebox) whose braces balance."""
     boxes = _boxes(text)
     return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
 
