@@ -12,9 +12,7 @@ _MARKDOWN = " \t\r\n*_`"
 _BETWEEN_BOXES = re.compile(
     r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
 )
-_STATED = re.compile(
-    r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])([^\n]*)", re.IGNORECASE
-)
+_STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
 _ANSWERED = re.compile(
     r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox|framebox)|####", re.IGNORECASE
 )
@@ -70,8 +68,11 @@ def boxed(text: str) -> str | None:
 
 
 def stated(text: str) -> list[str]:
-    """What follows each "answer is" and "Answer:", to the end of the line."""
-    return [statement.strip(_MARKDOWN) for statement in _STATED.findall(text)]
+    """What follows each "answer is" and "Answer:", to the next one or the end of the line."""
+    marks = list(_STATED.finditer(text))
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    statements = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
+    return [statement.partition("\n")[0].strip(_MARKDOWN) for statement in statements]
 
 
 def first_question(text: str) -> str:

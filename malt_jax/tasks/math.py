@@ -7,7 +7,7 @@ any time to compare: `isolation` bounds it.
 import re
 from fractions import Fraction
 
-from malt_jax.tasks import numeric, prose, symbolic
+from malt_jax.tasks import numeric, prose, quantities, symbolic
 from malt_jax.tasks.equality import MAX_LENGTH, equivalent, split
 from malt_jax.tasks.extract import Rules, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
@@ -57,7 +57,8 @@ _UNIT_WORDS = re.compile(
 _LABEL = re.compile(
     r"^((?:.*\b(?:option|choice|answer)\b(?:\s+is)?:?)?\s*(?:\\[(\[]|\$)?\s*)"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:\([A-H]\)|(?<![\w.])[A-H][).])\s*\}?"
-    r"(?:\\[ ,;:]|\\q?quad|[~:]|\s)*(?=[\d$(.√π-]|\\(?!text|mbox)|[a-z](?![A-Za-z]))"
+    r"(?:\\[ ,;:]|\\q?quad|[~:]|\s)*"
+    r"(?=[\d$(.√π-]|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
 )
 # \pi r must not become \pir, nor the list "1, 234" a number.
 _SPACE = re.compile(
@@ -138,7 +139,7 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
     if truth is None:
         raise ValueError(f"reference answer {answer!r:.80} holds no answer")
     return Rules(
-        truth, read, fallback, lambda text: fallback(text) or numeric.last(text), equivalent
+        truth, read, fallback, lambda text: fallback(text) or quantities.last(text), equivalent
     )
 
 

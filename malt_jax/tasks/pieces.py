@@ -101,9 +101,13 @@ def _tokens(text: str, *, typed: bool) -> Iterator[_Token]:
 
 
 def _delimited(formula: str) -> Iterator[_Token]:
-    """The parts of a formula between delimiters that its words part."""
+    """The parts of a formula between delimiters that its words part; words alone are one."""
     part = ""
-    for token in [*_tokens(formula.strip(), typed=False), _Token("", "words")]:
+    tokens = list(_tokens(formula.strip(), typed=False))
+    if {token.kind for token in tokens} <= {"words", "neutral"}:
+        yield _Token(formula.strip(), "formula", delimited=True)
+        return
+    for token in [*tokens, _Token("", "words")]:
         if token.kind != "words":
             part += token.text
             continue

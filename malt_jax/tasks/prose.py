@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import numeric, quantities
 from malt_jax.tasks.pieces import SPANS, Piece, cut
 
 MAX_SENTENCE = 1000  # characters
@@ -34,7 +34,10 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _LEADS = re.compile(r"\W*(?:since|because|when|if|as|given|let|for|with|suppose)\b", re.IGNORECASE)
-_BETWEEN = re.compile(r"[\s,;]*(?:(?:and|or)\b)?(?:\s*also)?[\s,;]*")
+# A unit of the first may stand before the conjunction.
+_BETWEEN = re.compile(
+    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*also)?[\s,;]*|\s*[A-Za-z]+(?:\^\{?\d\}?)?(?:,|,?\s+(?:and|or))\s+"
+)
 _DENIES = re.compile(
     r"(?:\b(?:not|never|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
     r"|n['\u2019]t)(?:\s+(?:be|equal|to|for|at|the|just|simply|an?))*[\s:]*$",
@@ -164,7 +167,7 @@ def answer(text: str) -> str | None:
         return named[2]  # "ABC is isosceles"
     counted = len(found.formulas) == 1 and not SPANS.search(text) and not _DENIES.search(words)
     if counted and all(numeric.whole(formula) is not None for formula in formulas):
-        number = numeric.stated(text)
+        number = quantities.stated(text)
         return value if number is None else numeric.canonical(number)
     return latex(value)
 
