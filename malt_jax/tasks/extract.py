@@ -13,8 +13,10 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
 )
 _STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
+_RESTATED = 30  # letters and digits that a question has in common with itself alone
+# Of "the answer is" something has to follow on the line.
 _ANSWERED = re.compile(
-    r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox|framebox)|####", re.IGNORECASE
+    r"answer[\s*_]*(?:is\b|[:\uff1a])[^\n]*?\w|\\(?:boxed|fbox|framebox)|####", re.IGNORECASE
 )
 _ANOTHER_QUESTION = re.compile(
     r"(?:^|\n)[ \t#*]*(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
@@ -75,11 +77,20 @@ def stated(text: str) -> list[str]:
     return [statement.partition("\n")[0].strip(_MARKDOWN) for statement in statements]
 
 
-def first_question(text: str) -> str:
-    """A completion up to where it goes on, after its answer, to another question of its own."""
+def first_question(text: str, question: str = "") -> str:
+    """A completion up to where it goes on, after its answer, to another question of its own. One
+    that is `question` again, under a heading, is not another."""
     answered = _ANSWERED.search(text)
-    another = _ANOTHER_QUESTION.search(text, answered.end()) if answered else None
-    return text[: another.start()] if another else text
+    asked = _letters(question)
+    for heading in _ANOTHER_QUESTION.finditer(text, answered.end()) if answered else ():
+        restated = _letters(text[heading.end() : heading.end() + 200])[:_RESTATED]
+        if not restated or restated not in asked:
+            return text[: heading.start()]
+    return text
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _last_boxes(text: str) -> list[str]:

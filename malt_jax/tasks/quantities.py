@@ -36,7 +36,7 @@ _CHANGES_NEXT = re.compile(
 )
 _NUMBER_NEXT = r"\s*\(?[$€£]?\.?\d"
 _CHANGES_LAST = re.compile(
-    rf"[.,]\d|\s*(?:[-+*/^x:]|to|times|plus|minus|over|divided\s+by){_NUMBER_NEXT}"
+    rf"\.\d|,(?!00(?!\d))\d|\s*(?:[-+*/^x:]|to|times|plus|minus|over|divided\s+by){_NUMBER_NEXT}"
     rf"|\s?(?:%|percent)\s+of{_NUMBER_NEXT}|\s*(?:squared|cubed)\b|\s*[<>≤≥≠]|\s+e\d"
     r"|\s?(?:[xyz]|\\?pi|π)\s*(?:$|[.,;)+*/^=-])|!(?=\s*[-+*/^])",
     re.IGNORECASE,
