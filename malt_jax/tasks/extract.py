@@ -13,16 +13,14 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
 )
 _STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
-_RESTATED = 30  # letters and digits that a question has in common with itself alone
-# Of "the answer is" something has to follow on the line.
+_RESTATED = 60  # letters and digits that a question has in common with itself alone
+_HEADING = r"(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
+# What is asked for under a heading right behind it is no answer.
 _ANSWERED = re.compile(
-    r"answer[\s*_]*(?:is\b|[:\uff1a])[^\n]*?\w|\\(?:boxed|fbox|framebox)|####", re.IGNORECASE
-)
-_ANOTHER_QUESTION = re.compile(
-    r"(?:^|\n)[ \t#*]*(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
-    r"|(?<![A-Za-z])Human:",
+    rf"answer[\s*_]*(?:is\b|[:\uff1a])(?![\s*:#]*{_HEADING})|\\(?:boxed|fbox|framebox)|####",
     re.IGNORECASE,
 )
+_ANOTHER_QUESTION = re.compile(rf"(?:^|\n)[ \t#*]*{_HEADING}|(?<![A-Za-z])Human:", re.IGNORECASE)
 
 
 class Undecided(Exception):
@@ -70,11 +68,12 @@ def boxed(text: str) -> str | None:
 
 
 def stated(text: str) -> list[str]:
-    """What follows each "answer is" and "Answer:", to the next one or the end of the line."""
+    """What follows each "answer is" and "Answer:", on the first line that is not blank, and up to
+    the next one."""
     marks = list(_STATED.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     statements = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
-    return [statement.partition("\n")[0].strip(_MARKDOWN) for statement in statements]
+    return [s.strip(_MARKDOWN).partition("\n")[0].strip(_MARKDOWN) for s in statements]
 
 
 def first_question(text: str, question: str = "") -> str:
@@ -83,7 +82,7 @@ def first_question(text: str, question: str = "") -> str:
     answered = _ANSWERED.search(text)
     asked = _letters(question)
     for heading in _ANOTHER_QUESTION.finditer(text, answered.end()) if answered else ():
-        restated = _letters(text[heading.end() : heading.end() + 200])[:_RESTATED]
+        restated = _letters(text[heading.end() :].lstrip(_MARKDOWN).partition("\n")[0])[:_RESTATED]
         if not restated or restated not in asked:
             return text[: heading.start()]
     return text
