@@ -16,4 +16,5 @@ STAGE = Stage(
     "write --sample=N graded answers to be judged by hand, and the false rates of those judged",
     _stage,
     on_request=True,
+    claims=False,
 )

@@ -35,7 +35,7 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"^\s*(?:\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])|≈|=)\s*"), ""),
     (re.compile(r"(?<=\d)(?:st|nd|rd|th)$"), ""),
-    (re.compile(r"(?:,?\s*\\text\s*\{\s*and\s*\}|(?<=\w)\s+and\s)\s*(?=[A-Z])"), ", "),
+    (re.compile(r",?\s*\\text\s*\{\s*and\s*\}\s*(?=[A-Z\d\\-])|(?<=\w)\s+and\s+(?=[A-Z])"), ", "),
     (re.compile(r"(?<=\d)\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
@@ -55,10 +55,10 @@ _UNIT_WORDS = re.compile(
 )
 # The label of a choice before its value: "(C) 12", "\textbf{(C)}\ 12".
 _LABEL = re.compile(
-    r"^((?:.*\b(?:option|choice|answer)\b(?:\s+is)?:?)?\s*(?:\\[(\[]|\$)?\s*)"
+    r"^((?:.*\b(?:option|choice|answer)\b(?:\s+is)?:?)?\s*(?P<open>\\[(\[]|\$)?\s*)"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:\([A-H]\)|(?<![\w.])[A-H][).])\s*\}?"
     r"(?:\\[ ,;:]|\\q?quad|[~:]|\s)*"
-    r"(?=[\d$(.√π-]|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
+    r"(?=[\d(√π-]|\.\d|(?(open)(?!)|\$)|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
 )
 # \pi r must not become \pir, nor the list "1, 234" a number.
 _SPACE = re.compile(

@@ -75,7 +75,7 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(
-    r"\s*(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
+    r"\s*(?:January|February|March|April|May|June|July|August|September|October|November|December)(?![a-z])"
 )
 _CASES = re.compile(r"\b(?:if|when|otherwise|else)\b", re.IGNORECASE)
 _ROUNDED = re.compile(r"\b(?:decimal|significant|nearest)\b", re.IGNORECASE)
@@ -149,8 +149,10 @@ def answer(text: str) -> str | None:
         return _said(text, words)
     if not re.search("[A-Za-z]", words):
         return latex(", ".join(formulas))
-    if (_NOTHING.match(words) and not pieces[0].is_formula) or _DATE.match(words):
-        return latex(words if len(pieces) > 2 else text)
+    if _DATE.match(words):
+        return latex(text)
+    if _NOTHING.match(words) and not pieces[0].is_formula:
+        return words
     found = _found(pieces)
     before, after = _words(pieces[: found.start][-1:]), _words(pieces[found.end :][:1])
     if not found.formulas or (_is_changed(pieces, found) and not _ROUNDED.search(words)):
