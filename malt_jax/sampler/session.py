@@ -60,6 +60,7 @@ class Session:
             if not any(shard.rows for shard in self.shards):
                 return
             yield from self._decode()
+            process.heed()  # between programs: what they computed is with the caller
 
     def _admit(self, take: Callable[[], Request | None]) -> None:
         """Seats children until the rows are full or there is no more to start."""

@@ -68,6 +68,8 @@ def test_a_flag_sets_its_key_and_no_other(arguments, key, value):
         ("--config.seed=1.5", "config.seed: '1.5' is not a whole number"),
         ("--config.lora.alpha=high", "config.lora.alpha: 'high' is not a number"),
         ("--config.eval.critiques=maybe", "config.eval.critiques: 'maybe' is neither true nor"),
+        ("--config.wandb=None", "config.wandb: 'None' would be a name; for none give --config.w"),
+        ("--config.seed=None", "config.seed: 'None' is not a whole number"),
         ("--noconfig.seed", "--noconfig.seed: is no switch"),
         ("--config.seed", "--config.seed: needs a value"),
         ("--config.lora=16", "config.lora: is a group of settings; give one of config.lora.alpha"),

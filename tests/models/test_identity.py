@@ -14,14 +14,14 @@ def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_pat
     """Shapes fit, so that nothing but the record shows it."""
     export.write(tmp_path, recipe(base), model, "verifier", drawn(model))
     directory = tmp_path / "export" / "verifier"
-    export.load(directory, model)
+    export.load(directory, model, "verifier")
     for other, part in (
         (another_base(tmp_path / "base"), "base model"),
         (another_tokenizer(base, tmp_path / "tokenizer"), "tokenizer"),
     ):
         message = rf"export/verifier: made for another {part}: {base} \(sha256:\w+\.\.\.\) there, "
         with pytest.raises(ValueError, match=message) as caught:
-            export.load(directory, other)
+            export.load(directory, other, "verifier")
         assert other.source in str(caught.value)
         assert "config.model.path" in str(caught.value)
 

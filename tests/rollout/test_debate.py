@@ -7,7 +7,7 @@ import pytest
 import small
 
 from malt_jax import tasks
-from malt_jax.config.settings import DebateSettings
+from malt_jax.config.evaluation import DebateSettings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import Outcome
 from malt_jax.rollout import driver, records
@@ -70,10 +70,10 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
         strategy = debate.debate(team(), how())
-        batches = list(driver.grow(strategy, QUESTIONS, 2, lambda nodes: None, work))
+        trees = list(driver.grow(strategy, QUESTIONS, lambda nodes: None, work))
     assert sorted(asked) == [(1, 1)] * 5 * 6 + [(3, 3)] * 5
-    assert [len(rows) for rows in batches] == [18, 18, 9]
-    rows = [row for batch in batches for row in batch]
+    assert [len(rows) for rows in trees] == [9] * 5
+    rows = [row for tree in trees for row in tree]
     paths = [[agent, turn] for turn in range(3) for agent in range(3)]
     assert [(r["question_id"], r["path"]) for r in rows] == [
         (q.id, path) for q in QUESTIONS for path in paths
@@ -164,13 +164,13 @@ def test_agents_use_the_first_roles_adapter(monkeypatch):
 def test_a_killed_debate_continues(tmp_path):
     calls = []
 
-    def grow(directory, before_the_kill=9):
+    def grow(directory, trees_before_the_kill=9):
         def grow_rows(pending, progress):
             calls.append([question.id for question in pending])
             strategy = debate.debate(team(), how(2, 2))
-            batches = driver.grow(strategy, pending, 2, progress, Work())
-            for i, rows in enumerate(batches):
-                if i == before_the_kill:
+            trees = driver.grow(strategy, pending, progress, Work())
+            for i, rows in enumerate(trees):
+                if i == trees_before_the_kill:
                     raise KeyboardInterrupt
                 yield rows
 
@@ -178,7 +178,7 @@ def test_a_killed_debate_continues(tmp_path):
         shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken", 1)
+        grow(tmp_path / "broken", 2)
     grow(tmp_path / "broken")
     grow(tmp_path / "whole")
     assert calls == [[q.id for q in QUESTIONS], ["q2", "q3", "q4"], [q.id for q in QUESTIONS]]
