@@ -39,6 +39,7 @@ class Job:
     collects: bool  # whether a stage of this job draws trees
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
+    sample: int = 0  # how many answers are to be judged by hand
 
     @property
     def directory(self) -> Path:
