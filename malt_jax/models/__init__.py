@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from malt_jax.config.places import shipped
 from malt_jax.models import gguf, hf, llama, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
@@ -23,6 +24,7 @@ from malt_jax.workdir.storage import check_regular
 
 __all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
 
+_LLAMA = re.compile(r"meta-llama/(?:Meta-)?Llama-3\.1-(8B|70B)(?:-Instruct)?")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
 
@@ -125,10 +127,13 @@ def load(
 
 def read_config(path: str | Path) -> LlamaConfig:
     """The shape of a model without its weights: of a directory that holds a `config.json`, of a
-    GGUF file, or of a hub id, from which that file alone is fetched.
+    GGUF file, or of a hub id, from which that file alone is fetched. Those of Llama 3.1 8B and 70B
+    come with the package.
 
     Raises ValueError as `load` does.
     """
+    if not Path(path).exists() and (llama_3 := _LLAMA.fullmatch(str(path))):
+        return hf.config(shipped("third_party") / f"llama-3.1-{llama_3[1].lower()}")
     if not Path(path).exists() and _HUB_ID.fullmatch(str(path)):
         return hf.config(_fetched(str(path), ["config.json"]))
     where = _resolved(path)
@@ -164,5 +169,6 @@ def _fetched(name: str, files: list[str]) -> Path:
     except Exception as error:  # the hub client raises errors of several libraries
         raise ValueError(
             f"{name}: no such directory, and it could not be downloaded from the hub ({error});"
-            " check the name and the network, or give a local path"
+            " check the name and the network, or give a local path; a gated model needs its licence"
+            f" accepted at https://huggingface.co/{name}, and HF_TOKEN"
         ) from error

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 # Dense FLOP/s of one device, (bfloat16, float32), by the start of `device_kind`. TPUs: "peak
-# compute per chip" of cloud.google.com/tpu/docs/{v5e,v5p,v6e}; jax multiplies float32 there in
+# compute per chip" of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; jax multiplies float32 there in
 # bfloat16 unless told otherwise. GPUs: NVIDIA's data sheets of A100, H100 and H200 without
 # sparsity; jax multiplies float32 there in TF32.
 _PEAKS = {
+    "TPU v4": (275e12, 275e12),
     "TPU v5 lite": (197e12, 197e12),
     "TPU v5e": (197e12, 197e12),
     "TPU v5": (459e12, 459e12),
