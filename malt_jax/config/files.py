@@ -23,9 +23,9 @@ def path(recipe: str) -> Path:
     if file.is_file():
         return file
     known = file.parent.name in ("", "configs") and file.suffix in ("", ".py")
-    own = shipped("configs") / f"{file.stem}.py"
-    if known and own.is_file():
-        return own
+    ours = shipped("configs") / f"{file.stem}.py"
+    if known and ours.is_file():
+        return ours
     wanted = f"no such file, nor a recipe of that name; {choices(file.stem, names())}"
     raise ValueError(f"--config={recipe}: {wanted}")
 

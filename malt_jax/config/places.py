@@ -19,6 +19,6 @@ def located(path: str) -> str:
     directory has under that name goes before it; a hub id or a bucket's path stays as it is."""
     expanded = os.path.expanduser(path)
     if expanded.startswith(f"{_PACKAGE.name}/") and not Path(expanded).exists():
-        own = _PACKAGE.parent / expanded
-        return str(own) if own.exists() else expanded
+        ours = _PACKAGE.parent / expanded
+        return str(ours) if ours.exists() else expanded
     return expanded

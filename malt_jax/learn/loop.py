@@ -87,14 +87,11 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    tx, loss = steps.optimiser(chosen, len(order)), phase.loss(chosen)
-    # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
-    begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
-    step = hosts.in_step(steps.training(model.config, tx, loss, begun, remat=chosen.remat))
-    evaluate = (
-        validation.evaluator(phase, chosen, model, mesh, adapter, held) if len(held) else None
-    )
-    if evaluate is None and chosen.held_out:
+    begun, step = _compiled(phase, chosen, model, mesh, adapter, len(order))
+    evaluate = None
+    if len(held):
+        evaluate = validation.evaluator(phase, chosen, model, mesh, adapter, held)
+    elif chosen.held_out:
         logging.info("%s: too few questions to hold any out; no evaluation", title)
 
     def inputs(i: int) -> Any:
@@ -129,6 +126,22 @@ def fit(
             row = step_figures(chosen, order, training.examples, model, mesh)
             last = _kept(run, row, updates)
     return _best(run, last["adapter"] if last else state["adapter"])
+
+
+def _compiled(
+    phase: Phase[Any],
+    chosen: PhaseSettings,
+    model: Model,
+    mesh: Mesh,
+    adapter: Adapter,
+    total: int,
+) -> tuple[steps.State, Callable[..., tuple[steps.State, steps.Metrics]]]:
+    """The state before the first of `total` optimiser steps, and the compiled step."""
+    tx = steps.optimiser(chosen, total)
+    # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
+    begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
+    step = steps.training(model.config, tx, phase.loss(chosen), begun, remat=chosen.remat)
+    return begun, hosts.in_step(step)
 
 
 def _kept(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from malt_jax.config.settings import Settings
 from malt_jax.learn.logprobs import CHUNK
 from malt_jax.learn.phases import PHASES
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.line import Line, Target, compiled, line
 from malt_jax.plan.programs import Packed
@@ -27,7 +27,7 @@ def least(target: Target, settings: Settings, name: str) -> float:
     mesh, chosen = target.mesh(settings), settings.phases[name]
     given = programs.weights(target.config, target.dtype, mesh)
     state = programs.state(target.config, settings.lora, chosen, mesh)
-    of = packed(settings, name, paged.shards_of(mesh), target.config.context)
+    of = packed(settings, name, kv_cache.shards_of(mesh), target.config.context)
     item = jnp.dtype(target.dtype).itemsize
     kept = costs.kept_a_token(target.config) / mesh.shape["tensor"]
     if chosen.remat == "keep_inputs":
@@ -39,7 +39,7 @@ def train_line(target: Target, settings: Settings, name: str) -> Line:
     """The optimiser step of a phase."""
     mesh, chosen = target.mesh(settings), settings.phases[name]
     config, dtype, shape = target.config, target.dtype, settings.lora
-    of = packed(settings, name, paged.shards_of(mesh), target.config.context)
+    of = packed(settings, name, kv_cache.shards_of(mesh), target.config.context)
     given = {
         "weights": programs.bytes_on_a_chip(programs.weights(config, dtype, mesh)),
         "adapters": programs.bytes_on_a_chip(programs.adapter(config, shape, mesh)),
