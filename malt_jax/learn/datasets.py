@@ -57,7 +57,8 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
-            nodes = credit.assign(records.read(path, columns), settings.credit, settings.seed)
+            stored = records.read(path, columns, arrays="_token_ids")
+            nodes = credit.assign(stored, settings.credit, settings.seed)
             for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
                 for phase, rows in of_role.rows.items():
                     writers[role][phase](rows)

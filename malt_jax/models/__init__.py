@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from malt_jax.models import gguf, hf, llama, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.weights import Placement, build
+from malt_jax.runtime import hosts
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.workdir.storage import check_regular
 
@@ -52,13 +53,17 @@ class Model:
 
     @cached_property
     def content_hash(self) -> str:
-        """`sha256:` and the digest of the weight files' bytes, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return f"sha256:{digest.hexdigest()}"
+        """`sha256:` and the digest of the weight files' bytes, in the order of their names.
+
+        Of several hosts the first reads them, and the others take its word, so that all must ask at
+        the same time. Raises ValueError if their files are not as long as its.
+        """
+        sizes = [(file.name, file.stat().st_size) for file in self.files]
+        if not hosts.same(repr(sizes).encode()):
+            raise ValueError(
+                f"{self.source}: the hosts have different files of it; give all the same base"
+            )
+        return hosts.from_first(lambda: _digest(self.files))
 
     def logits(self, tokens: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """Next-token logits float32[B, T, V] for int32[B, T] tokens.
@@ -83,6 +88,15 @@ class Model:
                 "which alone this port's full attention is the model's"
             )
         return _logits(self.config, self.params, tokens.astype(np.int32), real)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
 
 
 @partial(jax.jit, static_argnums=0)

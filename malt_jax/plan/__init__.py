@@ -28,7 +28,7 @@ def run(settings: Settings, name: str, teams: int = 2) -> str:
     """
     dtype = jnp.dtype(settings.model.dtype)
     config = models.read_config(settings.model.path)
-    work = workload.work(settings, config.context, teams)
+    work = workload.work(settings, teams, config.context)
     devices = topology.devices(name)
     target = Target(config, dtype, devices, topology.chip(devices[0], dtype))
     target.mesh(settings)  # what is wrong with it must show before anything is compiled

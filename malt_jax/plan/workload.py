@@ -15,6 +15,7 @@ from malt_jax.learn.phases.phase import Forecast
 from malt_jax.rollout import roles
 
 QUESTION = 128  # tokens of a question in the mean
+UNLIMITED = 2**31  # tokens of a context
 LETTERS = 4  # characters of a token, in prompts and questions
 CHAT = 32  # tokens of the chat template
 POSITIVE = 0.5  # share of samples that are positive
@@ -76,8 +77,8 @@ def phases(settings: Settings) -> dict[str, PhaseSettings]:
     return {name: chosen for name, chosen in settings.phases.items() if name in used}
 
 
-def work(settings: Settings, context: int, teams: int = 2) -> Work:
-    """The whole job for a model of that context; `teams` counts the teams that are evaluated.
+def work(settings: Settings, teams: int = 2, context: int = UNLIMITED) -> Work:
+    """The whole job, for a model of that context; `teams` counts the teams that are evaluated.
     Raises ValueError where nobody can know the number of questions."""
     train, held_out = questions(settings)
     asked = question(settings, context)

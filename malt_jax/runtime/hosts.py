@@ -107,10 +107,25 @@ def by_first(work: Callable[[], object]) -> None:
         except ValueError as raised:
             error = str(raised) or repr(raised)
     meet()
-    text = error.encode()[:_LETTERS].ljust(_LETTERS, b"\0")
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
-    if said := np.asarray(told).tobytes().rstrip(b"\0").decode(errors="ignore"):
-        raise ValueError(said)
+    if message := _told(error):
+        raise ValueError(message)
+
+
+def from_first(work: Callable[[], str]) -> str:
+    """What `work` gives on the first host, a short text, told to all of them. A ValueError is
+    raised on every host."""
+    if not several():
+        return work()
+    texts: list[str] = []
+    by_first(lambda: texts.append(work()))
+    return _told("".join(texts))
+
+
+def _told(text: str) -> str:
+    """The first host's text."""
+    content = text.encode()[:_LETTERS].ljust(_LETTERS, b"\0")
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
+    return np.asarray(told).tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def same(content: bytes) -> bool:

@@ -175,7 +175,7 @@ def test_a_task_of_unknown_size_asks_for_counts(settings):
 def test_the_work_of_a_job_by_hand(settings):
     """n = 3: 3 solutions of 300 tokens, 9 critiques of 200, 27 answers of 300."""
     asked = settings(SMALL, **{"data.eval_questions": 10, "sft.epochs": 1})
-    job = workload.work(asked, SMALL.context)
+    job = workload.work(asked)
     assert job.decoded["collect"] == 2000 * (3 * 300 + 9 * 200 + 27 * 300)
     # Two teams of three passes, and as many more votes as the last two roles' tokens pay for.
     assert job.decoded["evaluate"] == 10 * (2 * 3 * 800 + 3 * 500)
