@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from malt_jax.config.names import choices, load_object
-from malt_jax.config.places import shipped
+from malt_jax.config.places import expanded, shipped
 
 
 def names() -> list[str]:
@@ -19,7 +19,7 @@ def path(recipe: str) -> Path:
 
     Raises ValueError, with the closest name, if there is neither.
     """
-    file = Path(recipe).expanduser()
+    file = expanded(recipe)
     if file.is_file():
         return file
     known = file.parent.name in ("", "configs") and file.suffix in ("", ".py")

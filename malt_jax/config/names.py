@@ -5,8 +5,9 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
+
+from malt_jax.config.places import expanded
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -44,7 +45,7 @@ def load_object(place: str, key: str) -> Any:
     source, _, name = place.rpartition(":")
     try:
         if source.endswith(".py"):
-            path = Path(source).expanduser()
+            path = expanded(source)
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None, "the name ends with .py"
             assert spec.loader is not None

@@ -22,3 +22,13 @@ def located(path: str) -> str:
         ours = _PACKAGE.parent / expanded
         return str(ours) if ours.exists() else expanded
     return expanded
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` as the home directory. Raises ValueError where nobody says which that is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{path}: HOME is not set, so that ~ has no meaning; give the whole path"
+        ) from None

@@ -32,7 +32,8 @@ def start(coordinator: str, processes: int, process: int) -> None:
     `coordinator` is the first one's HOST:PORT, `processes` their number and `process` this one's,
     from 0. Without a coordinator JAX looks for a cluster (Cloud TPU, GKE, SLURM, Open MPI,
     JAX_COORDINATOR_ADDRESS); where it finds none, or `processes` is 1, this process is the whole
-    job. Raises ValueError if the three do not go together.
+    job. Raises ValueError if the three do not go together, and if the cluster does not answer (a
+    pod without a token, a TPU machine without its metadata).
     """
     # In SLURM, JAX would leave a single task with one GPU of those that it was given.
     if not coordinator and (processes == 1 or os.environ.get("SLURM_NTASKS") == "1"):
@@ -54,9 +55,17 @@ def start(coordinator: str, processes: int, process: int) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except ValueError as error:
-        if coordinator or "coordinator_address" not in str(error):
+    except Exception as error:  # of a cluster's own client, and not one class of all
+        if not coordinator and "coordinator_address" in str(error):
+            return
+        if isinstance(error, ValueError) and coordinator:
             raise
+        raise ValueError(
+            f"this process looks like one of several, and the others cannot be found "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); give each "
+            "--coordinator=HOST:PORT --processes=N --process=I, or --processes=1 to this one if it "
+            "is the whole job"
+        ) from error
 
 
 def several() -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from malt_jax.config.places import expanded
+
 _PREFIX = "malt_jax_own_"
 
 
@@ -41,7 +43,7 @@ def spec(function: Callable[..., Any]) -> str:
 
 
 def _of_file(path: Path) -> ModuleType:
-    file = path.expanduser().resolve()
+    file = expanded(path).resolve()
     if not file.is_file():
         raise ValueError(f"{path}: no such file in {Path.cwd()}; give the path of a Python file")
     # Named after its place, so that equal names in two folders are two modules.

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from malt_jax.config.places import located
+from malt_jax.config.places import expanded, located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
@@ -43,7 +43,7 @@ def digest(value: Any) -> str:
     """`sha256:` and the digest of what a setting's files hold, whatever they are called; of a
     directory, with the names below it. Empty where the setting names no file of a disk."""
     paths = [item.rpartition(":")[2] for item in value] if isinstance(value, list) else [value]
-    named = [Path(path).expanduser() for path in paths if path and not in_bucket(path)]
+    named = [expanded(path) for path in paths if path and not in_bucket(path)]
     if not named or len(named) < len(paths) or not all(path.exists() for path in named):
         return ""
     return _joined(_directory(path) if path.is_dir() else file_hash(path) for path in named)

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import fsspec
 from etils import epath
 
+from malt_jax.config.places import expanded
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ValueError naming the file if it is missing or is something else, is
@@ -184,7 +186,7 @@ def at(path: str) -> Path:
     """The path of a file or directory, on a disk (`~` is the home directory) or (gs://...) in a
     bucket."""
     if "://" not in path:
-        return Path(path).expanduser()
+        return expanded(path)
     # What other hosts write must be seen.
     for scheme in ("gs", "gcs", "s3"):
         fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
