@@ -6,6 +6,7 @@ RECIPE is a name (quickstart) or a Python file. `python -m malt_jax.main` is the
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import logging as std_logging
 import os
@@ -100,6 +101,8 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error("--compare goes with --stage=report")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
+    files.path(flags.config)
+    importlib.import_module("malt_jax.recipe")  # a library that it lacks is no fault of the recipe
     config = files.load(flags.config).to_dict()
     return flags, overrides.applied(config, given, asdict(RoleSettings()))
 

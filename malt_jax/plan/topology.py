@@ -13,6 +13,7 @@ import jax
 
 from malt_jax.plan import slices
 from malt_jax.runtime import peaks
+from malt_jax.runtime.devices import quiet_libtpu
 
 GIB = 2**30
 
@@ -41,18 +42,6 @@ _FACTS = {
 }
 
 
-# Else libtpu asks servers and devices that are not here what machine this is, and says so.
-_QUIET = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU to fight for
-}
-
-
 def devices(name: str) -> Sequence[jax.Device]:
     """The devices of a topology: `v5e:2x4`, `v5litepod-8`, `v5p:2x2x1`, ... Touches no accelerator.
 
@@ -64,8 +53,8 @@ def devices(name: str) -> Sequence[jax.Device]:
             f"--topology={name}: the compiler for TPUs is not installed; "
             "pip install 'malt-jax[tpu]' (it needs no TPU)"
         )
-    for variable, value in _QUIET.items():
-        os.environ.setdefault(variable, value)
+    quiet_libtpu()
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to fight for
     from jax.experimental import topologies
 
     try:

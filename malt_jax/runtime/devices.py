@@ -5,15 +5,28 @@ from glob import glob
 
 import jax
 
-# The library of TPUs, where it is installed for plans and there is no TPU, complains of that.
-_QUIET = {"TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3"}
+# Else libtpu asks servers and devices that are not here what machine this is, and complains.
+_QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def quiet_libtpu() -> None:
+    """Keeps libtpu, which this process has not loaded yet, from writing to the terminal. For where
+    no TPU is used."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
 
 
 def meet() -> None:
     """Starts the devices' runtime. Raises ValueError if the platform asked for has none here."""
-    if not glob("/dev/accel*") and not glob("/dev/vfio/[0-9]*"):
-        for variable, value in _QUIET.items():
-            os.environ.setdefault(variable, value)
+    if not glob("/dev/accel*") and not glob("/dev/vfio/[0-9]*"):  # where TPUs show
+        quiet_libtpu()
     try:
         jax.devices()
     # For CUDA without a GPU it is an AssertionError without a word.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from glob import glob
 
 import jax
 import pytest
@@ -86,14 +87,19 @@ def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback():
 
 
 @pytest.mark.parametrize(
-    "error", ["ModuleNotFoundError('No module named x')", "OSError('libx.so.1: cannot open')"]
+    ("library", "error"),
+    [
+        ("safetensors", "ModuleNotFoundError('No module named x')"),
+        ("tokenizers", "OSError('libx.so.1: cannot open')"),
+        ("ml_collections", "ImportError('libx.so.1: cannot open')"),
+    ],
 )
-def test_a_library_that_cannot_be_loaded_is_told(error):
+def test_a_library_that_cannot_be_loaded_is_told(library, error):
     before = f"""
         import builtins
         whole = builtins.__import__
         def broken(name, *rest, **more):
-            if name == "optax":
+            if name.partition(".")[0] == {library!r}:
                 raise {error}
             return whole(name, *rest, **more)
         builtins.__import__ = broken
@@ -102,6 +108,15 @@ def test_a_library_that_cannot_be_loaded_is_told(error):
     assert done.returncode == 1
     assert "a library cannot be loaded here (" in last_line(done)
     assert "pip install --force-reinstall malt-jax" in last_line(done)
+
+
+def test_a_library_for_tpus_says_nothing_where_there_is_none():
+    """It is installed for plans."""
+    if glob("/dev/accel*") or glob("/dev/vfio/[0-9]*"):
+        pytest.skip("there is a TPU here")
+    done = run("", JAX_PLATFORMS="")
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "nowhere: no such work directory" in last_line(done)
 
 
 class ConfigException(Exception):
