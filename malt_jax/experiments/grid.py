@@ -206,16 +206,16 @@ def command(sweep: Sweep, point: Point) -> list[str]:
     flags += [f"--config.{key}={value}" for key, value in point.items()]
     if trees := sweep.trees(point):
         flags.append(f"--config.trees={trees}")
-    here = [*flags, f"--config.workdir={sweep.workdir(point)}"]
+    placed = [*flags, f"--config.workdir={sweep.workdir(point)}"]
     job = f"{sweep.name}-{sweep.label(point)}"
     match sweep.target:
         case "slurm":
-            return ["sbatch", f"--job-name={job}", _SCRIPTS["slurm"], *here]
+            return ["sbatch", f"--job-name={job}", _SCRIPTS["slurm"], *placed]
         case "tpu_vm":  # its name, under $BUCKET, is the work directory
             return [_SCRIPTS["tpu_vm"], "up", job, *flags]
         case "gke":
             return [_SCRIPTS["gke"], "run", job, *flags]
-    return [sys.executable, "-m", "malt_jax.main", *here]
+    return [sys.executable, "-m", "malt_jax.main", *placed]
 
 
 def evaluated(sweep: Sweep, point: Point) -> bool:

@@ -81,9 +81,9 @@ def _signals_kept() -> Iterator[None]:
 def chip(device: Any, dtype: Any) -> Chip:
     """What a device can do with numbers of `dtype`. Raises ValueError for a kind not known."""
     kind = device.device_kind
-    known = [start for start in _FACTS if kind.startswith(start)]
+    kinds = [start for start in _FACTS if kind.startswith(start)]
     most = peaks.peak([device], dtype)
-    if not known or most is None:
+    if not kinds or most is None:
         raise ValueError(f"--topology: nothing is known of a {kind!r}; known: {sorted(_FACTS)}")
-    memory, bandwidth, links = _FACTS[max(known, key=len)]
+    memory, bandwidth, links = _FACTS[max(kinds, key=len)]
     return Chip(kind, memory * GIB, most, bandwidth * 1e9, links * 1e9)

@@ -15,9 +15,11 @@ def packed(settings: Settings, name: str, shards: int, context: int) -> Packed:
     """A micro-batch of a phase, every example as long as the longest."""
     phase, chosen = PHASES[name], settings.phases[name]
     prompt, completion = workload.lengths(settings, name, context)
-    said = completion * phase.branches
+    predicted = completion * phase.branches
     per_row = -(-chosen.batch // shards)
-    length, predictions = (8 * -(-per_row * tokens // 8) for tokens in (prompt + said, said))
+    length, predictions = (
+        8 * -(-per_row * tokens // 8) for tokens in (prompt + predicted, predicted)
+    )
     return Packed(length, predictions, chosen.batch, chosen.accumulate)
 
 

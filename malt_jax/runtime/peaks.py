@@ -27,10 +27,10 @@ _PEAKS = {
 def peak(devices: Any, dtype: Any) -> float | None:
     """Most FLOP/s of `devices` (jax.Device, all of one kind) together for matrices of `dtype`; on
     CPU, of the machine, as a short product of matrices shows it. None for a kind not known."""
-    one = devices[0]
-    if one.platform == "cpu":
+    device = devices[0]
+    if device.platform == "cpu":
         return _measured(jnp.dtype(dtype).name)
-    kinds = [kind for kind in _PEAKS if one.device_kind.startswith(kind)]
+    kinds = [kind for kind in _PEAKS if device.device_kind.startswith(kind)]
     if not kinds:
         return None
     half, single = _PEAKS[max(kinds, key=len)]
