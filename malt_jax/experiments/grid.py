@@ -33,8 +33,8 @@ from typing import Any
 
 from malt_jax import stages
 from malt_jax.config import files, overrides
-from malt_jax.report import described, sweep_page
-from malt_jax.types import main_system
+from malt_jax.experiments import compare
+from malt_jax.report import sweep_page
 from malt_jax.workdir import storage
 from malt_jax.workdir.run_record import flat
 
@@ -252,13 +252,11 @@ def _as_recipe(config: Any) -> Any:
 
 def write(sweep: Sweep) -> None:
     """The table and the plots of the points that were evaluated."""
-    evaluations = [(point, results(sweep, point)) for point in sweep.points]
-    rows = [
-        (point, name, evaluation["systems"][name])
-        for point, evaluation in evaluations
-        if evaluation is not None
-        for name in [main_system(list(described.by_name(evaluation).values())).name]
-    ]
+    evaluations = {i: results(sweep, point) for i, point in enumerate(sweep.points)}
+    done = {i: evaluation for i, evaluation in evaluations.items() if evaluation is not None}
+    places = {i: storage.at(sweep.workdir(sweep.points[i])) for i in done}
+    gaps = {i: compare.difference(place, places[min(done)]) for i, place in places.items()}
+    rows = [sweep_page.row(sweep.points[i], row, gaps[i]) for i, row in done.items()]
     directory = Path("runs", sweep.name)
     directory.mkdir(parents=True, exist_ok=True)
     table = sweep_page.table(rows)

@@ -85,6 +85,8 @@ def _take_over(
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()
     for key in changed:
+        if bindings.adds(key, record["config"], resolved):
+            continue
         outputs = bindings.of(key, record["config"]["roles"])
         outputs = [name for name in outputs if _holds_files(path.parent, name)]
         if outputs and not _same_input(key, new.get(key), record, base):
