@@ -58,9 +58,9 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
-            rows_of_shard = records.read(path, columns)
-            shards.distinct(shard_of, path, rows_of_shard)
-            nodes = credit.assign(rows_of_shard, settings.credit, settings.seed)
+            stored = records.read(path, columns, arrays="_token_ids")
+            shards.distinct(shard_of, path, stored)
+            nodes = credit.assign(stored, settings.credit, settings.seed)
             for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
                 for phase, rows in of_role.rows.items():
                     writers[role][phase](rows)

@@ -287,4 +287,7 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
-    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    model = models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    if hosts.several():
+        _ = model.content_hash  # now, when all hosts are here
+    return model
