@@ -38,8 +38,9 @@ from etils import epath  # noqa: E402
 
 from malt_jax import stages  # noqa: E402
 from malt_jax.config import files, overrides  # noqa: E402
-from malt_jax.report import described, sweep_page  # noqa: E402
-from malt_jax.types import main_system  # noqa: E402
+from malt_jax.experiments import compare  # noqa: E402
+from malt_jax.report import sweep_page  # noqa: E402
+from malt_jax.workdir import storage  # noqa: E402
 from malt_jax.workdir.run_record import flat  # noqa: E402
 
 _LONGEST_NAME = 63  # of a job of Kubernetes, a label of Google Cloud
@@ -238,13 +239,11 @@ def _as_recipe(config: Any) -> Any:
 
 def write(sweep: Sweep) -> None:
     """The table and the plots of the points that were evaluated."""
-    evaluations = [(point, results(sweep, point)) for point in sweep.points]
-    rows = [
-        (point, name, evaluation["systems"][name])
-        for point, evaluation in evaluations
-        if evaluation is not None
-        for name in [main_system(list(described.by_name(evaluation).values())).name]
-    ]
+    evaluations = {i: results(sweep, point) for i, point in enumerate(sweep.points)}
+    done = {i: evaluation for i, evaluation in evaluations.items() if evaluation is not None}
+    places = {i: storage.at(str(epath.Path(ROOT) / sweep.workdir(sweep.points[i]))) for i in done}
+    gaps = {i: compare.difference(place, places[min(done)]) for i, place in places.items()}
+    rows = [sweep_page.row(sweep.points[i], row, gaps[i]) for i, row in done.items()]
     directory = ROOT / "runs" / sweep.name
     directory.mkdir(parents=True, exist_ok=True)
     table = sweep_page.table(rows)

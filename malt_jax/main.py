@@ -50,12 +50,19 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "solutions, merge, plan; or FILE.py:NAME, a stage of your own",
+        "solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
     )
     add(
         "--topology",
         default="",
         help="with --stage=plan: the accelerators to plan for, v5e:2x4, say",
+    )
+    add(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --stage=audit: how many graded answers to write out to be judged by hand",
     )
     add(
         "--compare",
@@ -94,6 +101,8 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error(f"--config: missing; name a recipe: {', '.join(files.names())}, or a file")
     if flags.compare and flags.stage != "report":
         parser.error("--compare goes with --stage=report")
+    if flags.sample and (flags.stage != "audit" or flags.sample < 0):
+        parser.error("--sample goes with --stage=audit, and is a count: --sample=200, say")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     config = files.load(flags.config).to_dict()
@@ -130,7 +139,7 @@ def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
         parsed = recipe.parse(config)
         stages.foresee(parsed, names)
         if flags.topology:
-            stages.run(parsed, config, names, flags.topology)
+            stages.run(parsed, config, names, topology=flags.topology)
             return
         hosts.start(flags.coordinator, flags.processes, flags.process)
         _meet_devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
@@ -163,7 +172,7 @@ def _run(
     elif parsed.suite and flags.stage == "all":
         experiments.run(config)
     else:
-        stages.run(parsed, config, names)
+        stages.run(parsed, config, names, sample=flags.sample)
 
 
 def _sole(workdir: str) -> AbstractContextManager[None]:

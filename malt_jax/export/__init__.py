@@ -244,7 +244,8 @@ def _results(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     results = read_json(path)
-    return {key: results[key] for key in ("split", "k", "systems", "paired")}
+    kept = ("split", "k", "systems", "paired", "equal_compute")
+    return {key: results[key] for key in kept if key in results}
 
 
 def _license(model: Model) -> str:

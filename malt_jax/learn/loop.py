@@ -117,10 +117,10 @@ def fit(
                 saved,
                 write,
                 evaluate,
-                validation.read(rows, phase.judged),
+                validation.read(rows, phase.judged, phase.evaluates_start),
                 [row["step"] for row in rows if not row.get("finite", 1)],
             )
-            if not done and phase.evaluates_start:
+            if not done:
                 _evaluate(run, 0, state["adapter"])
             updates = _steps(run, partial(step, model.params), inputs, done, state)
             row = step_figures(chosen, order, training.examples, model, mesh)
@@ -238,11 +238,12 @@ def _batch_file(run: _Training, step: int) -> Path:
 
 def _evaluate(run: _Training, step: int, adapter: Adapter) -> None:
     """The held-out metrics of a step, if any question is held out; the adapter is kept if it is the
-    best so far."""
+    best so far. Those of the start are for the record where the phase does not choose it."""
     if run.evaluate is None:
         return
     scores, before = run.evaluate(adapter), validation.best(run.evaluations)
-    run.evaluations.append((step, scores[run.phase.judged]))
+    if step or run.phase.evaluates_start:
+        run.evaluations.append((step, scores[run.phase.judged]))
     better = validation.best(run.evaluations) != before
     ended = run.out_of_patience
     row = {"step": step, "eval": True, **scores, "best": better, "stopped_early": ended}

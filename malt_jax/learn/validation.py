@@ -54,13 +54,13 @@ def evaluator(
     return evaluate
 
 
-def read(rows: Sequence[Row], judged: str) -> list[tuple[int, float]]:
-    """The evaluations among the rows of a `metrics.jsonl`, by the metric `judged`; one that was not
-    finite is inf."""
+def read(rows: Sequence[Row], judged: str, start: bool) -> list[tuple[int, float]]:
+    """The evaluations among the rows of a `metrics.jsonl` of which the best is chosen, by the
+    metric `judged`; one that was not finite is inf. That of the start counts if `start` says so."""
     return [
         (row["step"], math.inf if row[judged] is None else row[judged])
         for row in rows
-        if row.get("eval")
+        if row.get("eval") and (start or row["step"])
     ]
 
 

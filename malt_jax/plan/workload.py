@@ -73,9 +73,10 @@ def work(settings: Settings, teams: int = 2) -> Work:
     chain = roles.chain(settings)
     nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
     new = [role.max_new_tokens for role in chain]
-    passes = settings.eval.votes
-    chain_tokens = sum(new)
-    voting = passes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
+    greedy = any(name.endswith("_greedy") for name in settings.eval.systems)
+    passes, chain_tokens = settings.eval.votes + greedy, sum(new)
+    # Each team's first role votes with the tokens of the team's own vote.
+    voting = settings.eval.votes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
     steps: dict[str, int] = {}
     scored = 0
     for i, role in enumerate(chain):
@@ -89,7 +90,7 @@ def work(settings: Settings, teams: int = 2) -> Work:
             updates = math.ceil(learnt / (chosen.batch * chosen.accumulate)) * chosen.epochs
             steps[name] = steps.get(name, 0) + updates
             evaluations = math.ceil(updates / chosen.eval_every) if chosen.held_out else 0
-            evaluations += phase.evaluates_start and chosen.held_out > 0
+            evaluations += chosen.held_out > 0  # and one of the start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
             scored += examples * tokens if phase.needs_reference else 0
@@ -99,7 +100,7 @@ def work(settings: Settings, teams: int = 2) -> Work:
         held_out,
         {
             "collect": 0 if settings.trees else train * collect,
-            "evaluate": held_out * (teams * passes * chain_tokens + voting),
+            "evaluate": held_out * teams * (passes * chain_tokens + voting),
         },
         {
             "collect": 0 if settings.trees else train * _prefilled(settings, chain, nodes),

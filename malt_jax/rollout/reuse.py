@@ -23,9 +23,12 @@ from malt_jax.workdir import run_record, shards, storage
 from malt_jax.workdir.storage import read_json
 
 _DATA = ("task", "train", "eval", "exclude", "train_questions", "skip_questions", "max_chars")
+# Settings that records of earlier versions lack, with the values that those ran with.
+_ADDED = {"data.development_questions": 0, "data.seed": -1}
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),
+    *_ADDED,
 )
 
 
@@ -55,7 +58,8 @@ def _check(
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
     earlier = read_json(record)
-    old, new = run_record.flat(earlier["config"]), run_record.flat(json.loads(json.dumps(config)))
+    old = _ADDED | run_record.flat(earlier["config"])
+    new = run_record.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:
         keys += [f"roles.{name}.prompt", f"roles.{name}.max_new_tokens"]

@@ -86,6 +86,8 @@ def _take_over(
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()
     for key in changed:
+        if bindings.adds(key, record["config"], resolved):
+            continue
         outputs = _bound(path.parent, bindings, key, record)
         if outputs and not same_input(key, new.get(key), record, base):
             bound_by |= set(outputs)

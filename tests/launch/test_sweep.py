@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted_outcomes import evaluated
 from recipes import good
 
 from malt_jax.report import sweep_page
@@ -142,18 +143,53 @@ def score(accuracy: float) -> dict:
     }
 
 
+def a_row(point: dict, accuracy: float, over_first: float | None = None) -> sweep_page.Row:
+    """A job whose results hold the difference to the single agent's vote, and not to its sample."""
+    systems = {
+        "sa": score(0.1),
+        "sa_mv": score(0.2),
+        "malt": score(0.9),
+        "malt_mv": score(accuracy),
+    }
+    gap = {"difference": 0.2 - accuracy, "ci95": [0.1 - accuracy, 0.3 - accuracy]}
+    results = {"systems": systems, "paired": [{"a": "sa_mv", "b": "malt_mv", **gap}], "k": 3}
+    first = over_first and {"difference": over_first, "ci95": [over_first - 0.1, over_first + 0.1]}
+    return sweep_page.row(point, results, first or None)
+
+
 ROWS = [
-    ({"rate": "1e-5", "kind": "<b>"}, "malt_mv", score(0.25)),
-    ({"rate": "1e-3", "kind": "c"}, "malt_mv", score(0.75)),
-    ({"rate": "1e-3", "kind": "d"}, "malt_mv", score(0.5)),
+    a_row({"rate": "1e-5", "kind": "<b>"}, 0.25),
+    a_row({"rate": "1e-3", "kind": "c"}, 0.75, 0.5),
+    a_row({"rate": "1e-3", "kind": "d"}, 0.5, 0.25),
 ]
 
 
 def test_the_table_has_the_best_first():
     lines = sweep_page.table(ROWS).splitlines()
     assert lines[0].startswith("| rate | kind | system | accuracy |")
-    assert lines[2] == "| 1e-3 | c | malt_mv | 75.0% | 65.0 to 85.0 | 20 | 30 |"
+    assert lines[2].replace("\u2212", "-") == (
+        "| 1e-3 | c | malt_mv | 75.0% | 65.0 to 85.0 | sa_mv 20.0% | +55.0 (45.0 to 65.0) | "
+        "+50.0 (40.0 to 60.0) | 20 | 30 |"
+    )
     assert lines[-1].startswith("| 1e-5 |")
+
+
+def test_jobs_are_compared_with_the_first_one_on_the_same_questions(tmp_path, monkeypatch, capsys):
+    """The table had neither a baseline nor a difference."""
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    made = a_sweep({"rate": "1"}, {"rate": "2"})
+    for point, right in zip(made.points, (40, 60), strict=True):
+        place = tmp_path / made.workdir(point)
+        evaluated(place, sa_mv=30, malt_mv=right)
+        (place / "config.json").unlink()
+        systems = {"sa_mv": score(30 / 120), "malt_mv": score(right / 120)}
+        results = json.loads((place / "eval" / "results.json").read_text())
+        (place / "eval" / "results.json").write_text(json.dumps(results | {"systems": systems}))
+    sweep.write(made)
+    table = (tmp_path / "runs" / "rates" / "sweep.md").read_text().splitlines()
+    assert "| sa_mv 25.0% |" in table[2]
+    assert "| +16.7 (10.0 to 23.3) |" in table[2], "20 more of 120, on the same questions"
+    assert table[3].count("–") == 2, "the first job has none to itself, and this file no pairs"
 
 
 def test_the_page_plots_the_numbers_and_escapes_the_rest():

@@ -136,9 +136,10 @@ def test_kl_never_makes_tokens_by_vocabulary():
 
 
 def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_path, monkeypatch):
-    """Held-out losses as planted: best at step 4, and at step 8 patience is over."""
+    """Held-out losses as planted: best at step 4, and at step 8 patience is over. The start, which
+    has a lower one, is on record alone."""
     write_data(tmp_path)
-    planted = iter([5.0, 3.0, 4.0, 3.0])
+    planted = iter([1.0, 5.0, 3.0, 4.0, 3.0])
     monkeypatch.setattr(
         validation, "evaluator", lambda *args: lambda adapter: {"loss": next(planted), "kl": 0.0}
     )
@@ -157,9 +158,9 @@ def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_pat
     rows = metrics(tmp_path, "sft")
     evaluations = [row for row in rows if row.get("eval")]
     assert [(row["step"], row["best"]) for row in evaluations] == [
-        (2, True), (4, True), (6, False), (8, False),
+        (0, False), (2, True), (4, True), (6, False), (8, False),
     ]  # fmt: skip
-    assert [row["stopped_early"] for row in evaluations] == [False, False, False, True]
+    assert [row["stopped_early"] for row in evaluations] == [False, False, False, False, True]
     assert rows[-1]["step"] == 8
     folder = tmp_path / "checkpoints" / "refiner" / "sft"
     # 2 was the best for a run resumed from checkpoint 3, which was there when 4 was written.

@@ -125,8 +125,9 @@ def test_the_work_of_a_job_by_hand(settings):
     """n = 3: 3 solutions of 300 tokens, 9 critiques of 200, 27 answers of 300."""
     found = workload.work(settings(SMALL, **{"data.eval_questions": 10, "sft.epochs": 1}))
     assert found.decoded["collect"] == 2000 * (3 * 300 + 9 * 200 + 27 * 300)
-    # Two teams of three passes, and as many more votes as the last two roles' tokens pay for.
-    assert found.decoded["evaluate"] == 10 * (2 * 3 * 800 + 3 * 500)
+    # Two teams of three passes and a greedy one, and for each as many more votes of its first role
+    # as the last two roles' tokens pay for.
+    assert found.decoded["evaluate"] == 10 * 2 * ((3 + 1) * 800 + 3 * 500)
     # A question for each role, then 3 solutions for critics, 3 and 9 critiques for refiners.
     assert found.prefilled["collect"] == 2000 * (3 * 128 + 3 * 300 + 3 * 300 + 9 * 200)
     positives = [3 * 1000, 9 * 1000, 27 * 1000]

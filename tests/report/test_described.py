@@ -70,5 +70,5 @@ def test_rows_stand_by_what_they_are_and_not_by_their_names() -> None:
         "width": [(2, "row 3"), (4, "row 1")]
     }
     assert [r.name for r in found.differences] == ["row 1", "row 3"]
-    assert [r.name for r in found.baselines] == ["no team"]
+    assert [r.name for r in found.rivals] == ["no team"]
     assert found.last_role == "refiner"

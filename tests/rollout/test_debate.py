@@ -7,7 +7,7 @@ import pytest
 import small
 
 from malt_jax import tasks
-from malt_jax.config.settings import DebateSettings
+from malt_jax.config.evaluation import DebateSettings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import Outcome
 from malt_jax.rollout import driver, records

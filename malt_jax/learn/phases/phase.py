@@ -131,7 +131,7 @@ class Phase(Generic[SettingsT]):
     """Whether the loss compares with the policy that the phase starts from: its log-probabilities
     are then computed once, and `StepData.arrays` has them."""
     evaluates_start: bool = True
-    """Whether the start takes part when the best step is chosen."""
+    """Whether the start, which is always evaluated, takes part when the best step is chosen."""
     judged: str = "loss"
     """The held-out metric that is lowest at the best step."""
     kl_of_first: bool = False
