@@ -20,7 +20,8 @@ SCHEMA = pa.schema(
         ("choices", pa.list_(pa.list_(pa.string()))),  # (label, text) pairs
     ]
 )
-_ASKED = {"train": ("trees", "datasets")}  # what is made of them; of any other split: eval
+# What is made of them; of any other split: eval.
+_ASKED = {"train": ("trees", "datasets"), "development": ("eval/development",)}
 _SHOWN = 60  # letters of a value in a message
 
 
