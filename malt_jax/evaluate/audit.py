@@ -52,10 +52,8 @@ def run(workdir: Path, settings: Settings) -> Row:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     right: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     evaluation = workdir / "eval"
-    directories = [] if settings.trees else [workdir / "trees"]
-    directories += sorted({path.parent for path in storage.files(evaluation)} - {evaluation})
     with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
-        for directory in directories:
+        for directory in directories(workdir, settings):
             source = directory.relative_to(workdir).as_posix()
             for path in shards.paths(directory):  # one in memory at a time
                 stored = shards.read_one(path, (*COLUMNS, "via"), optional=("via",))
@@ -79,6 +77,13 @@ def run(workdir: Path, settings: Settings) -> Row:
             *(100 * row[reading] for reading in ("strict", "graded", "lenient")),
         )
     return counts
+
+
+def directories(workdir: Path, settings: Settings) -> list[Path]:
+    """Where a run's own graded samples lie: its trees, and what it evaluated."""
+    evaluation = workdir / "eval"
+    evaluated = {path.parent for path in storage.files(evaluation)} - {evaluation}
+    return ([] if settings.trees else [workdir / "trees"]) + sorted(evaluated)
 
 
 def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:

@@ -13,6 +13,7 @@ from malt_jax.config.settings import Settings
 from malt_jax.evaluate import passes, systems
 from malt_jax.runtime import hosts
 from malt_jax.stages import (
+    audit,
     collect,
     datasets,
     evaluate,
@@ -32,7 +33,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(solutions.STAGE, merge.STAGE, plan.STAGE),
+        *(solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
     )
 }
 """By name, in the order of a job."""
@@ -92,18 +93,24 @@ def foresee(settings: Settings, names: Sequence[str]) -> None:
 
 
 def run(
-    settings: Settings, config: Mapping[str, Any], names: Sequence[str], topology: str = ""
+    settings: Settings,
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    topology: str = "",
+    sample: int = 0,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
-    `config` is the resolved config as given, kept beside the results; `topology` is for `plan`.
+    `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
+    `sample` for `audit`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology)
+    job = Job(settings, collects, config, topology, sample)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         check_questions(job)

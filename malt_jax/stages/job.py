@@ -39,6 +39,7 @@ class Job:
     collects: bool  # whether a stage of this job draws trees
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
+    sample: int = 0  # how many answers are to be judged by hand
 
     @property
     def directory(self) -> Path:
@@ -287,4 +288,7 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
-    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    model = models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    if hosts.several():
+        _ = model.content_hash  # now, when all hosts are here
+    return model
