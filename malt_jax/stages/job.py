@@ -116,6 +116,7 @@ class Job:
             return []
         questions, account = self._load("development", data.train, data.development_questions)
         self._account("development", account)
+        question_record.settle(self.directory, "development", questions)
         return questions
 
     @cached_property
