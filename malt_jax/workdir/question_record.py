@@ -40,7 +40,7 @@ def settle(workdir: Path, split: str, questions: Sequence[Question]) -> None:
 
 def _settle(file: Path, split: str, questions: Sequence[Question], holds: bool) -> None:
     if holds and file.exists():
-        check(file, questions, f"config.data.{split}")
+        check(file, questions, f"config.data.{'eval' if split == 'eval' else 'train'}")
     else:
         shards.write(file, [_row(question) for question in questions], SCHEMA)
 
