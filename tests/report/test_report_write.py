@@ -59,6 +59,20 @@ def test_markdown_carries_the_same_figures(workdir: Path) -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
+@pytest.mark.parametrize("columns", [{"novel_tokens": 2000}, {"novel_tokens": 2000, "unknown": 8}])
+def test_a_row_of_a_table_has_a_cell_for_every_heading(workdir: Path, columns: Any) -> None:
+    path = workdir / "eval" / "results.json"
+    stored = json.loads(path.read_text())
+    for row in stored["systems"].values():
+        row.update(columns)
+    write_json(path, stored)
+    report.write(workdir)
+    text = (workdir / "report" / "report.md").read_text()
+    assert "| with shared prefixes once |" in text
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
 def test_a_loss_is_said_as_plainly_as_a_gain(workdir: Path) -> None:
     systems = SYSTEMS | {"malt_mv": (286, 0.528, 0.615, 1, 0, 324_000, 147_000)}
     losing = [
