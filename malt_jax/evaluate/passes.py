@@ -115,9 +115,11 @@ def more_of(evaluated: Evaluated, system: System, batch: int) -> list[Passes]:
     settings, (role,) = evaluated.settings, system.roles
     team = evaluated.of(system.team)
     team = replace(team, stream=f"{team.stream} {batch}")
-    where = _of_single("trained-single" if system.trained else "single", settings)
+    # Below the trained team's directory, with which they go when it is trained anew.
+    above = f"{_DIRECTORY['trained']}/" if system.trained else ""
+    where = f"{above}{_of_single('single', settings)}-{batch}"
     count = settings.eval.votes
-    return _passes(evaluated, team, f"{where}-{batch}", system.title, (role,), count, SCORED)
+    return _passes(evaluated, team, where, system.title, (role,), count, SCORED)
 
 
 def debates(evaluated: Evaluated) -> dict[str, list[Row]]:

@@ -111,6 +111,7 @@ def kept(main: Config, roles: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def untrained(main: Config) -> dict[str, Any]:
+    """Values that leave all roles of the chain at the base model."""
     return {
         f"roles.{role}.{key}": empty
         for role in main["chain"]

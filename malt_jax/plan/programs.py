@@ -233,9 +233,9 @@ def _step_data(phase: Phase[Any], packed: Packed, rows: int) -> StepData:
     many = packed.accumulate
     order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
     tokens = np.zeros((many, rows, packed.length), np.int32)
-    said = np.zeros((many, rows, packed.predictions), np.int32)
+    predicted = np.zeros((many, rows, packed.predictions), np.int32)
     sequences = order[0].size * phase.branches
-    batch = Batch(tokens, tokens, tokens, tokens, said, said, said, sequences)
+    batch = Batch(tokens, tokens, tokens, tokens, predicted, predicted, predicted, sequences)
     lengths = np.ones((1, 1 + phase.branches), np.int32)
     blank = Examples(lengths[0], np.array([0, lengths.size]), lengths[:, 0], lengths[:, 1:])
     arrays = phase.arrays([{column.name: _blank(column.type) for column in phase.schema}])

@@ -78,8 +78,9 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
     rows, siblings = settings.sample.rows, min(most, 4)
     spec = Spec(target.config, params, mesh, rows, (), 0, siblings, granted / GIB)
     failures: tuple[str, ...] = ()
-    pool, asked = memory(spec), settings.data.max_chars // workload.LETTERS
-    chain = roles.chain(settings)
+    pool, context, chain = memory(spec), target.config.context, roles.chain(settings)
+    typical = workload.question(settings, context)
+    asked = workload.question(settings, context, settings.data.max_chars // workload.LETTERS)
     longest, new = max(
         ((workload.prompt(settings, role, asked), role.max_new_tokens) for role in chain), key=sum
     )
@@ -88,7 +89,7 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
     except ValueError as error:
         failures = (str(error),)
     pages = [
-        pages_needed(workload.prompt(settings, role), role.max_new_tokens, spec.page_size)
+        pages_needed(workload.prompt(settings, role, typical), role.max_new_tokens, spec.page_size)
         for role in chain
     ]
     prompt, completion = (max(counts) for counts in zip(*pages, strict=True))
@@ -106,8 +107,10 @@ def _lines(
     pages = schedule.sizes(*used, pool.decode)
     columns, adapters = -(-config.context // size) + 1, len(settings.chain)
     of = Pass(rows, pages, pool.prompts, columns, spec.siblings, size, adapters)
+    asked = workload.question(settings, config.context)
     context = max(
-        workload.prompt(settings, role) + role.max_new_tokens // 2 for role in roles.chain(settings)
+        workload.prompt(settings, role, asked) + role.max_new_tokens // 2
+        for role in roles.chain(settings)
     )
     tokens = programs.prefill_tiles(of) * size // 4
     shape = settings.lora

@@ -1,5 +1,7 @@
 """What a comparison came to, in plain sentences; a loss is said as a gain is."""
 
+from collections.abc import Sequence
+
 from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
     bounds,
@@ -43,15 +45,15 @@ def primary(comparison: Comparison) -> str:
     best = next((row for row in comparison.rows if row.name == test.against), None)
     rival = f"{test.against} {pct(best.accuracy)}" if best else test.against
     among = f", the best of {test.rivals} rivals" if test.rivals > 1 else ""
-    seeds = f" over {test.seeds} seeds" if test.seeds > 1 else ""
-    size = f"{abs(100 * test.difference):.1f} points{seeds}"
+    seeds = f", over {test.seeds} seeds" if test.seeds > 1 else ""
     side = "above" if test.difference >= 0 else "below"
-    gap = f"{size} {side} (95% interval {bounds(test.ci95)})"
-    if test.verdict == "wins":
-        return f"{main} wins: it is {gap} {rival}{among}."
-    if test.verdict == "loses":
-        return f"{main} loses: it is {gap} {rival}{among}."
-    return f"Undecided: {main} is {gap} {rival}{among}."
+    gap = (
+        f"{abs(100 * test.difference):.1f} points {side} {rival}{among}{seeds} (95% interval "
+        f"{bounds(test.ci95)})"
+    )
+    if test.verdict == "undecided":
+        return f"Undecided: {main} is {gap}."
+    return f"{main} {test.verdict}: it is {gap}."
 
 
 def split_read(split: str, test_reads: tuple[int, int]) -> str:
@@ -102,13 +104,27 @@ def spent(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Which of the other systems the main one beats, to which it loses, and what plain voting
-    is."""
+    """Which of the other systems the main one beats, to which it loses, and what plain voting is;
+    over seeds by Holm's p-values."""
     main = comparison.main_row
     rows = [row for row in comparison.rows if row.group in ("systems", "runs")]
+    if comparison.seed_names:
+        return _told_by_holm(comparison, rows)
     compared = [_pair(main.name, row) for row in rows if row.against] if main else []
     said = [told(main.name, compared)] if main and compared else []
     return " ".join([*said, *filter(None, [spent(comparison)])])
+
+
+def _told_by_holm(comparison: Comparison, rows: Sequence[Row]) -> str:
+    verdicts: dict[str, list[str]] = {"beats": [], "loses to": [], "cannot be told from": []}
+    for row in rows:
+        against = row.against
+        if against is None or against.p_holm is None:
+            continue  # the primary comparison is the headline
+        ahead = "beats" if against.difference > 0 else "loses to"
+        verdicts[ahead if against.p_holm <= 0.05 else "cannot be told from"].append(row.name)
+    said = [f"{verb} {join(names)}" for verb, names in verdicts.items() if names]
+    return f"By Holm's p-values {comparison.main} {join(said)}." if said else ""
 
 
 def split(part: Split) -> str:

@@ -92,7 +92,7 @@ class Session:
         ]
         if not open_to:
             return False
-        cut = request.prompt[:-1]
+        cut = np.asarray(request.prompt[:-1], np.int32)
         known = {e: self.prefixes[e].shared(request.adapter, cut) for e in open_to}
         e = max(open_to, key=lambda e: (known[e], -len(self.shards[e].rows), -e))
         place = self.prefixes[e].place(request.adapter, cut)

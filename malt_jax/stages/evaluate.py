@@ -51,7 +51,7 @@ STAGE = Stage(
         *(
             Output(f"eval/{split}{name}", _TRAINED_KEYS, ("export/*",))
             for split in _SPLITS
-            for name in ("malt", "trained-single-*", "critique-other", "critique-none")
+            for name in ("malt", "critique-other", "critique-none")
         ),
     ),
 )

@@ -116,6 +116,7 @@ class Job:
             return []
         questions, account = self._load("development", data.train, data.development_questions)
         self._account("development", account)
+        question_record.settle(self.directory, "development", questions)
         return questions
 
     @cached_property
@@ -287,4 +288,7 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
-    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    model = models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    if hosts.several():
+        _ = model.content_hash  # now, when all hosts are here
+    return model

@@ -20,7 +20,8 @@ SCHEMA = pa.schema(
         ("choices", pa.list_(pa.list_(pa.string()))),  # (label, text) pairs
     ]
 )
-_ASKED = {"train": ("trees", "datasets")}  # what is made of them; of any other split: eval
+# What is made of them; of any other split: eval.
+_ASKED = {"train": ("trees", "datasets"), "development": ("eval/development",)}
 _SHOWN = 60  # letters of a value in a message
 
 
@@ -39,7 +40,7 @@ def settle(workdir: Path, split: str, questions: Sequence[Question]) -> None:
 
 def _settle(file: Path, split: str, questions: Sequence[Question], holds: bool) -> None:
     if holds and file.exists():
-        check(file, questions, f"config.data.{split}")
+        check(file, questions, f"config.data.{'eval' if split == 'eval' else 'train'}")
     else:
         shards.write(file, [_row(question) for question in questions], SCHEMA)
 

@@ -5,6 +5,7 @@ A shard holds a fixed run of the questions and is named after its place among th
 are the same, byte for byte, however many hosts wrote them and however often they were stopped.
 """
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
@@ -245,23 +247,44 @@ def read(directory: Path, columns: Sequence[str] | None = None) -> Iterator[dict
 
 
 def read_one(
-    path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()
+    path: Path,
+    columns: Sequence[str] | None = None,
+    optional: Collection[str] = (),
+    arrays: str = "",
 ) -> list[dict[str, Any]]:
     """The rows of one Parquet file, all columns or those of `columns`, of which the `optional` ones
-    are left out where the file has none. Raises ValueError naming the file if it cannot be read, is
-    not what was written, or lacks a column."""
+    are left out where the file has none. Columns whose names end with `arrays`, if that is given,
+    hold numpy arrays in place of lists: a number of a list takes ten times its memory.
+
+    Raises ValueError naming the file if it cannot be read, is not what was written, or lacks a
+    column.
+    """
     try:
         file = pq.ParquetFile(pa.BufferReader(storage.read_checked(path)))
         stored = file.schema_arrow.names
         wanted = stored if columns is None else columns
         if lacking := sorted(set(wanted) - set(stored) - set(optional)):
             raise ValueError(f"it lacks the columns {lacking}")
-        rows: list[dict[str, Any]] = file.read([c for c in wanted if c in stored]).to_pylist()
+        table = file.read([c for c in wanted if c in stored])
+        names = table.column_names
+        content = [
+            _arrays(table[name]) if arrays and name.endswith(arrays) else table[name].to_pylist()
+            for name in names
+        ]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*content, strict=True)]
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(
             f"{path}: not readable ({error}); delete the file and run its stage again"
         ) from error
     return rows
+
+
+def _arrays(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    """The lists of a column as arrays, all of them views of the column's own numbers."""
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        for start, end in itertools.pairwise(offsets):
+            yield values[start:end]
 
 
 def finished(directory: Path) -> set[str]:

@@ -8,6 +8,7 @@ from exports import another_base, another_tokenizer, drawn, recipe
 
 from malt_jax import export, models
 from malt_jax.models.identity import check_identity, identity, tokenizer_hash
+from malt_jax.runtime import hosts
 
 
 def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_path):
@@ -94,3 +95,12 @@ def test_what_shapes_a_bases_output_is_compared_by_name(
     del early["base_facts"]
     record.write_text(json.dumps(early))
     check_identity(record, other)
+
+
+def test_of_several_hosts_the_first_reads_the_base_and_the_others_take_its_word(base, monkeypatch):
+    told, asked = models.load(base), models.load(base)
+    monkeypatch.setattr(hosts, "from_first", lambda work: "sha256:told")
+    assert told.content_hash == "sha256:told"
+    monkeypatch.setattr(hosts, "same", lambda content: False)
+    with pytest.raises(ValueError, match="the hosts have different files of it"):
+        _ = asked.content_hash

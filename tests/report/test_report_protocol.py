@@ -49,31 +49,46 @@ def page(workdir: Path, found: dict[str, Any]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("primary", "said"),
+    ("primary", "said", "bounds"),
     [
-        ({}, "malt_mv wins: it is 4.6 points over 3 seeds above (95% interval 1.1 to 8.1) "),
+        ({}, "malt_mv wins: it is 4.6 points above ", "1.1 to 8.1"),
         (
             {"verdict": "loses", "difference": -0.03, "ci95": [-0.05, -0.01]},
-            "malt_mv loses: it is 3.0 points over 3 seeds below (95% interval -5.0 to -1.0) ",
+            "malt_mv loses: it is 3.0 points below ",
+            "-5.0 to -1.0",
         ),
         (
             {"verdict": "undecided", "ci95": [-0.01, 0.081]},
-            "Undecided: malt_mv is 4.6 points over 3 seeds above (95% interval -1.0 to 8.1) ",
+            "Undecided: malt_mv is 4.6 points above ",
+            "-1.0 to 8.1",
         ),
     ],
 )
 def test_the_headline_names_the_best_rival_and_who_wins(
-    workdir: Path, primary: dict[str, Any], said: str
+    workdir: Path, primary: dict[str, Any], said: str, bounds: str
 ) -> None:
     both = page(workdir, protocol(**primary))
     for text in both:
-        assert f"{said}star_ma_mv 66.0%, the best of 12 rivals." in text
+        best = "star_ma_mv 66.0%, the best of 12 rivals, over 3 seeds"
+        assert f"{said}{best} (95% interval {bounds})." in text
         assert "At equal compute plain voting" not in text, "that was of one seed"
 
 
 def test_without_a_primary_comparison_the_best_rival_is_the_first_named() -> None:
     """It was the weakest: one sample of the single agent."""
     assert "points over star_ma_mv" in sentences.result(parse_comparison(comparison()))
+
+
+def test_the_other_verdicts_are_holms(workdir: Path) -> None:
+    found = protocol()
+    for name, difference, p in (("sa", 0.1, 0.2), ("ma", -0.1, 0.01)):
+        (of_row,) = (row for row in found["rows"] if row["name"] == name)
+        of_row["against_main"] |= {"difference": difference, "p_holm": p}
+    text, _ = page(workdir, found)
+    said = text.split('<p class="verdict">')[1].split("</p>")[0]
+    assert said.startswith("By Holm's p-values malt_mv beats sa_mv, ma_mv, star_sa, ")
+    assert "star_ma_mv" not in said, "the primary comparison"
+    assert said.endswith("loses to ma and cannot be told from sa.")
 
 
 def test_there_is_a_column_a_seed(workdir: Path) -> None:

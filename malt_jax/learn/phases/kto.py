@@ -39,6 +39,7 @@ from malt_jax.learn.phases.phase import (
     Family,
     Forecast,
     Harvest,
+    Ids,
     Phase,
     Row,
     StepData,
@@ -130,7 +131,7 @@ def _by_turn(rows: Sequence[Row]) -> list[list[Row]]:
     return turns
 
 
-def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list[list[list[int]]]:
+def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list[list[Ids]]:
     """Every row's completion, and the one that its distance to the reference is measured on: the
     next of another question, on the same side (`held_out: bool[N]`), that fits the context; its
     own if there is none."""

@@ -23,6 +23,8 @@ from malt_jax.workdir import shards
 
 Row = dict[str, Any]
 IDS = pa.list_(pa.int32())
+Ids = np.ndarray | Sequence[int]
+"""Token ids."""
 SettingsT = TypeVar("SettingsT", bound=PhaseSettings)
 
 
@@ -112,9 +114,10 @@ class Phase(Generic[SettingsT]):
     lacks: Callable[[Mapping[str, Any]], str]
     """Why a role whose counts in `yield.json` these are has no rows, and the way out; empty if it
     has some."""
-    completions: Callable[[Sequence[Row], np.ndarray, int], list[list[list[int]]]]
+    completions: Callable[[Sequence[Row], np.ndarray, int], list[list[Ids]]]
     """(rows, held out: bool[N], tokens of the context) -> the token ids of every row's completions,
-    `branches` each: an example is its prompt with these."""
+    `branches` each: an example is its prompt with these. Columns `*_token_ids` of rows are arrays,
+    int32[tokens]."""
     branches: int
     """Completions of an example."""
     extra: Callable[[StepData], Extra]
@@ -157,7 +160,7 @@ def columns(row: Row, schema: pa.Schema) -> Row:
 
 def completions_of(
     *names: str,
-) -> Callable[[Sequence[Row], np.ndarray, int], list[list[list[int]]]]:
+) -> Callable[[Sequence[Row], np.ndarray, int], list[list[Ids]]]:
     """`Phase.completions` of a row's own columns `NAME_token_ids`."""
 
     def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> Any:
