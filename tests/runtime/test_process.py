@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 def started(body: str) -> subprocess.Popen:
     """A process that runs `body` after it has written "ready"."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom malt_jax.runtime import process\n"
-    code += "from malt_jax.workdir import lock\n"
+    code = "import signal, sys, time\nfrom pathlib import Path\n"
+    code += "from malt_jax.runtime import process\nfrom malt_jax.workdir import lock\n"
+    code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
     code += textwrap.dedent(body)
     return subprocess.Popen(
         [sys.executable, "-c", code],
