@@ -190,7 +190,7 @@ def test_a_killed_debate_continues(tmp_path):
 
 def rows(*rounds: list[str]) -> list[dict]:
     """A debate's rows by their answers; "2" is correct. Prompts of 10, 31, 32, ... tokens, answers
-    of 5."""
+    of 5. Of a prompt the 10 of the question are novel once."""
     status = {"2": "correct", "": "unparseable"}
     return [
         {
@@ -199,6 +199,7 @@ def rows(*rounds: list[str]) -> list[dict]:
             "status": status.get(answer, "wrong"),
             "prompt_tokens": 10 if turn == 0 else 30 + agent,
             "completion_tokens": 5,
+            "novel": 20 + agent if turn else (0 if agent else 10),
         }
         for turn, answers in enumerate(rounds)
         for agent, answer in enumerate(answers)
@@ -206,14 +207,18 @@ def rows(*rounds: list[str]) -> list[dict]:
 
 
 def test_outcome():
-    # 10 once, 30 + 31 + 32 for the second round; six answers of 5.
-    assert scoring.debated(rows(["2", "2", "2"], ["3", "2", "3"])) == Outcome("wrong", 103, 30)
-    assert scoring.debated(rows(["3", "3", "3"], ["2", "3", "2"])) == Outcome("correct", 103, 30)
-    assert scoring.debated(rows(["2", "3", "3"])) == Outcome("wrong", 10, 15)
+    def outcome(*rounds: list[str]) -> tuple[Outcome, ...]:
+        return scoring.debated(rows(*rounds))
+
+    # 10 once, 30 + 31 + 32 for the second round, 20 + 21 + 22 of them novel; six answers of 5.
+    assert outcome(["2", "2", "2"], ["3", "2", "3"]) == (Outcome("wrong", 103, 30, 73),)
+    assert outcome(["3", "3", "3"], ["2", "3", "2"]) == (Outcome("correct", 103, 30, 73),)
+    assert outcome(["2", "3", "3"]) == (Outcome("wrong", 10, 15, 10),)
     # A tie goes to the first agent that answers, whatever the order of the rows.
     tied = rows(["3", "3", "3"], ["", "2", "3"])
-    assert scoring.debated(tied) == scoring.debated(tied[::-1]) == Outcome("correct", 103, 30)
-    assert scoring.debated(rows(["2", "2"], ["", ""])) == Outcome("unparseable", 71, 20)
+    first = (Outcome("correct", 103, 30, 73),)
+    assert scoring.debated(tied) == scoring.debated(tied[::-1]) == first
+    assert outcome(["2", "2"], ["", ""]) == (Outcome("unparseable", 71, 20, 51),)
 
 
 def test_the_longest_prompt_is_known_before(monkeypatch):
