@@ -174,6 +174,7 @@ def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
         with process.stoppable(), _sole(parsed.workdir) if claims else nullcontext():
             _run(flags, config, parsed, names)
     except process.Stopped as stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is kept: a second one breaks the exit
         from absl import logging
 
         logging.info("ended by request (%s); the same command goes on from here", stopped)
