@@ -149,7 +149,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # else the job wants it otherwise
+            signal.signal(signal.SIGINT, handler)
 
 
 def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:

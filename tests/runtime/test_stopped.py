@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from whole import ROOT, TINY, command, run
 
 from malt_jax.workdir import shards
@@ -60,7 +59,6 @@ def test_a_training_asked_to_end_saves_its_step(tmp_path: Path):
     assert (phase / str(newest) / "manifest.json").exists()
 
 
-@pytest.mark.slow  # fails: a second Ctrl-C on the way out leaves a traceback of jax's atexit
 def test_a_collection_asked_to_end_twice_keeps_the_trees_that_are_whole(tmp_path: Path):
     """With a shard of 16 questions, Ctrl-C lost all of 8 and said that the run goes on from
     there."""
