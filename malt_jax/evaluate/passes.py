@@ -152,7 +152,7 @@ def by_question(
     rows: dict[str, list[Row]] = {question.id: [] for question in questions}
     for path in shards.paths(directory):
         stored: dict[str, list[Row]] = defaultdict(list)
-        for row in records.read(path, (*columns, *tokens.SHARING)):
+        for row in records.read(path, (*columns, *tokens.SHARING), arrays=tokens.IDS):
             stored[row["question_id"]].append(row)
         for question in stored.keys() & rows.keys():
             rows[question] = _counted(stored[question])

@@ -7,14 +7,13 @@ anybody from it; it says how often there was occasion to.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from malt_jax.workdir import inputs, storage
-from malt_jax.workdir.run_record import flat
+from malt_jax.workdir.run_record import flat, now
 from malt_jax.workdir.storage import files, read_json
 
 Row = dict[str, Any]
@@ -56,7 +55,7 @@ def begin(workdir: Path, read: Row) -> None:
     says which: `configuration`, `seed` and `test`."""
     rows = recorded(workdir)
     if _last(rows, read) is None:
-        _write(workdir, [*rows, read | {"at": _now(), "finished": False}])
+        _write(workdir, [*rows, read | {"at": now(), "finished": False}])
 
 
 def end(workdir: Path, read: Row, before: int) -> None:
@@ -65,7 +64,7 @@ def end(workdir: Path, read: Row, before: int) -> None:
     rows = recorded(workdir)
     last = _last(rows, read)
     if last is None or (last["finished"] and stored(workdir) > before):
-        rows.append(read | {"at": _now(), "finished": True})
+        rows.append(read | {"at": now(), "finished": True})
     elif last["finished"]:
         return
     else:
@@ -102,7 +101,3 @@ def stored(workdir: Path) -> int:
 
 def _write(workdir: Path, rows: Sequence[Row]) -> None:
     storage.write_json(suite_of(workdir) / "test_reads.json", {"reads": list(rows)})
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -65,7 +65,7 @@ def claim(
             "command": command(),
             "versions": versions(),
             "platform": f"{platform.platform()}, {jax.device_count()} x {device.device_kind}",
-            "started": _now(),
+            "started": now(),
             "base_hash": "",
             "inputs": inputs.digests(flat(resolved)),
             "changes": [],
@@ -92,11 +92,12 @@ def _take_over(
         if outputs and not same_input(key, new.get(key), record, base):
             bound_by |= set(outputs)
             refused.append(f"{difference(key, old, new)} ({_by(outputs)})")
-    hashed, noted = inputs.digests(new), record.get("inputs", {})
+    noted = record.get("inputs", {})
     # Of questions only those that are asked count: whoever reads them compares them.
-    for key in fnmatch.filter(hashed.keys() - set(changed), "roles.*.adapter"):
+    adapters = fnmatch.filter(new.keys() - set(changed), "roles.*.adapter")
+    for key, value in inputs.digests({key: new[key] for key in adapters}).items():
         outputs = _bound(path.parent, bindings, key, record)
-        if outputs and noted.get(key, hashed[key]) != hashed[key]:
+        if outputs and noted.get(key, value) != value:
             bound_by |= set(outputs)
             refused.append(
                 f"  config.{key}: {new[key]!r} holds other weights than then ({_by(outputs)})"
@@ -109,10 +110,11 @@ def _take_over(
         )
     if changed:
         values = {key: {"old": old.get(key), "new": new.get(key)} for key in changed}
-        change = {"date": _now(), "command": command(), "config": values}
+        change = {"date": now(), "command": command(), "config": values}
         changes = [*record.get("changes", []), change]
         kept = {key: value for key, value in noted.items() if key not in changed}
-        write_json(path, record | {"config": resolved, "inputs": hashed | kept, "changes": changes})
+        hashed = inputs.digests(new) | kept
+        write_json(path, record | {"config": resolved, "inputs": hashed, "changes": changes})
         for key in changed:
             logging.info("config.%s: %r, before %r", key, new.get(key), old.get(key))
 
@@ -177,7 +179,8 @@ def command() -> str:
     return shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]])
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as records have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
