@@ -10,13 +10,18 @@ from pages import cells
 from malt_jax import report
 from malt_jax.learn.phases import PHASES
 from malt_jax.report.load import load
-from malt_jax.report.trainings import panels
+from malt_jax.report.trainings import Training, panels
+
+
+def training_of(workdir: Path, role: str, phase: str) -> Training:
+    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == (role, phase))
+    return training
 
 
 def test_a_last_line_that_a_kill_cut_short_is_left_out(workdir: Path) -> None:
     path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    training = training_of(workdir, "generator", "sft")
     assert training.series == {"loss": ((1, 3), (2, 2))}
     assert training.steps == 2
 
@@ -28,7 +33,7 @@ def test_held_out_evaluations_are_series_of_their_own(workdir: Path) -> None:
         '{"step": 1, "loss": 3}\n{"step": 2, "loss": null}\n{"step": 3, "loss": 2}\n'
         '{"step": 3, "eval": true, "loss": 2.5, "best": true}\n'
     )
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    training = training_of(workdir, "generator", "sft")
     assert training.series == {"loss": ((1, 3), (3, 2))}
     assert training.held_out == {"loss": ((3, 2.5),)}
     assert training.steps == 3
@@ -48,7 +53,7 @@ def test_kl_and_the_log_probabilities_have_charts_and_the_kept_step_is_marked(
         '{"step": 3, "loss": 1, "chosen_logp": null, "rejected_logp": null}\n'
         '{"step": 3, "eval": true, "loss": 2.75, "kl": 0.5, "best": false}\n'
     )
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("verifier", "dpo"))
+    training = training_of(workdir, "verifier", "dpo")
     assert training.kept == 2
     assert training.held_out["kl"] == ((2, 0.25), (3, 0.5))
     assert [figure.shows.split(" ")[0] for figure in training.figures] == [
@@ -75,7 +80,7 @@ def test_charts_of_a_phase_stand_by_figure_where_they_are_few_and_else_by_role(
 def test_a_phase_without_evaluations_names_no_kept_step(workdir: Path) -> None:
     path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n')
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    training = training_of(workdir, "generator", "sft")
     assert training.kept is None
 
 
@@ -86,7 +91,7 @@ def test_a_last_partial_batch_does_not_bend_the_curve(workdir: Path) -> None:
     path = workdir / "checkpoints" / "generator" / "sft" / "metrics.jsonl"
     lines = [{"step": step, "loss": loss, "tokens": tokens} for step, loss, tokens in rows]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (training,) = (t for t in load(workdir).trainings if (t.role, t.phase) == ("generator", "sft"))
+    training = training_of(workdir, "generator", "sft")
     assert training.series["loss"][:2] == ((1, 1.0), (2, 0.75))
     assert training.series["loss"][2] == pytest.approx((4, 750 / 1100))
     assert training.steps == 4

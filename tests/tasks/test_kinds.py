@@ -9,19 +9,13 @@ from pathlib import Path
 
 import answer_kinds as kinds
 import pytest
+from wild_cases import CHOICES
 
 from malt_jax import grading, tasks
 from malt_jax.grading import Sample
 from malt_jax.tasks import extract, math
 
 NUMBERS = ("18", "1200", "7", "1000000", "-5", "0.25")
-CHOICES = (
-    ("A", "bank"),
-    ("B", "library"),
-    ("C", "department store"),
-    ("D", "mall"),
-    ("E", "new york"),
-)
 
 
 def references(shared_data: Path) -> list[str]:
