@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from malt_jax.config.settings import Settings
-from malt_jax.evaluate import scoring, voting
+from malt_jax.evaluate import scoring, systems, voting
 from malt_jax.evaluate.scoring import Outcomes, Row
-from malt_jax.evaluate.tokens import PRICES, Price
-from malt_jax.types import System, main_system
+from malt_jax.types import PRICES, Price, System, main_system, parse_system
 from malt_jax.workdir import storage
 from malt_jax.workdir.storage import read_json
 
@@ -28,8 +27,8 @@ def paid_for(
     """
     if other := settings.eval.compute_of:
         return _main_of(storage.at(other) / "eval")
-    rivals = [system for system in chosen if system.trained or system.kind == "team"]
-    return outcomes[main_system(rivals).name] if rivals else None
+    main = systems.compared_with_votes(chosen)
+    return outcomes[main.name] if main else None
 
 
 def _main_of(directory: Path) -> Sequence[Outcomes]:
@@ -39,8 +38,8 @@ def _main_of(directory: Path) -> Sequence[Outcomes]:
             f"config.eval.compute_of: {path} is not there; run --stage=evaluate of that run first"
         )
     described = read_json(directory / "results.json")["described"].values()
-    systems = [System(**{**row, "roles": tuple(row["roles"])}) for row in described]
-    return list(scoring.read_outcomes(path)[main_system(systems).name].values())
+    main = main_system([*map(parse_system, described)])
+    return list(scoring.read_outcomes(path)[main.name].values())
 
 
 def votes(
@@ -51,7 +50,7 @@ def votes(
     `voters` are single roles with their samples of each question. Votes are over the first ones,
     and over all where they cost less than `paid`.
     """
-    systems = {}
+    voted = {}
     for voter, finals in voters.values():
         for price in PRICES:
             k = voting.votes_for(finals, scoring.cost(paid, price), price)
@@ -62,8 +61,8 @@ def votes(
                 title=f"{voter.title}, {title}",
                 votes=min(k, len(finals[0])),
             )
-            systems[system.name] = system, [_vote(system, rows) for rows in finals]
-    return systems
+            voted[system.name] = system, [_vote(system, rows) for rows in finals]
+    return voted
 
 
 def _vote(system: System, samples: Sequence[Row]) -> Outcomes:

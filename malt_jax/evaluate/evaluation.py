@@ -19,11 +19,10 @@ from malt_jax.config.settings import Settings
 from malt_jax.evaluate import equal, passes, scoring, systems, voting
 from malt_jax.evaluate.passes import SCORED, Draw, Evaluated
 from malt_jax.evaluate.scoring import PREDICTIONS, Outcomes, Passes, Row
-from malt_jax.evaluate.tokens import PRICES
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts
-from malt_jax.types import Question, System, main_system
+from malt_jax.types import PRICES, Question, System
 from malt_jax.workdir import shards, storage
 
 TIE_RULE = (
@@ -92,12 +91,12 @@ def run(
     }
     if "sa" in voters:
         results["voting"] = voting.curve_points(voters["sa"], curves["sa"], seed, resamples)
-    rivals = [system for system in chosen if system.trained or system.kind == "team"]
-    if rivals and settings.eval.equal_compute and not settings.eval.compute_of:
-        main = main_system(rivals).name
+    main = systems.compared_with_votes(chosen)
+    if main and settings.eval.equal_compute and not settings.eval.compute_of:
+        paying = outcomes[main.name]
         results["equal_compute"] = [
-            {"system": main, "voter": voter}
-            | voting.equal_compute(outcomes[main], of_voter, curves[voter], price, seed, resamples)
+            {"system": main.name, "voter": voter}
+            | voting.equal_compute(paying, of_voter, curves[voter], price, seed, resamples)
             for voter, of_voter in voters.items()
             for price in PRICES
         ]

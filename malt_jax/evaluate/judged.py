@@ -52,11 +52,11 @@ def run(workdir: Path, settings: Settings, count: int) -> Row:
         rows = [*rows, *_drawn(workdir, settings, count, {str(row["id"]) for row in rows})]
         with storage.written_whole(file) as sample:
             sample.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-    found = rates(rows, task)
-    storage.write_json(workdir / "audit" / "rates.json", found)
-    judged = found["judged"]
+    false_rates = rates(rows, task)
+    storage.write_json(workdir / "audit" / "rates.json", false_rates)
+    judged = false_rates["judged"]
     logging.info("%s: %d answers, %d of them judged", storage.absolute(file), len(rows), judged)
-    return found
+    return false_rates
 
 
 def read(file: Path) -> list[Row]:

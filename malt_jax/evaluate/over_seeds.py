@@ -74,41 +74,42 @@ class _Square:
         return self.sum / self.freedom if self.sum > 1e-18 else 0.0
 
 
-def difference_interval(found: Mean, confidence: float = 0.95) -> tuple[float, float]:
+def difference_interval(estimate: Mean, confidence: float = 0.95) -> tuple[float, float]:
     """The interval (lo, hi) of a mean difference in [-1, 1] by Student's t.
 
     Where no question and no seed differs from another, it holds what n questions cannot exclude:
     a share of them, up to Clopper and Pearson's bound, may be at either end.
     """
-    if not found.error:
-        unseen = 1 - ((1 - confidence) / 2) ** (1 / found.questions)
-        return found.mean - unseen * (found.mean + 1), found.mean + unseen * (1 - found.mean)
-    reach = _quantile(0.5 + confidence / 2, found.freedom) * found.error
-    return max(-1.0, found.mean - reach), min(1.0, found.mean + reach)
+    if not estimate.error:
+        unseen = 1 - ((1 - confidence) / 2) ** (1 / estimate.questions)
+        centre = estimate.mean
+        return centre - unseen * (centre + 1), centre + unseen * (1 - centre)
+    reach = _quantile(0.5 + confidence / 2, estimate.freedom) * estimate.error
+    return max(-1.0, estimate.mean - reach), min(1.0, estimate.mean + reach)
 
 
-def share_interval(found: Mean, confidence: float = 0.95) -> tuple[float, float]:
+def share_interval(estimate: Mean, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval (lo, hi) of a share whose questions count for less, because seeds differ:
     with the number of independent answers that would have its standard error, and Student's t.
 
     Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201; Franco et al., Journal of
     Survey Statistics and Methodology 7 (2019), 334-364, for Wilson's form.
     """
-    share = found.mean
-    if not found.error:
-        return stats.wilson(round(share * found.questions), found.questions, confidence)
-    z = _quantile(0.5 + confidence / 2, found.freedom)
-    return stats.score_interval(share, share * (1 - share) / found.error**2, z)
+    share = estimate.mean
+    if not estimate.error:
+        return stats.wilson(round(share * estimate.questions), estimate.questions, confidence)
+    z = _quantile(0.5 + confidence / 2, estimate.freedom)
+    return stats.score_interval(share, share * (1 - share) / estimate.error**2, z)
 
 
-def p_value(found: Mean) -> float:
+def p_value(estimate: Mean) -> float:
     """Two-sided p-value that a mean difference is zero: Student's t; of differences that are all
     alike and not zero, the sign test over questions."""
     from scipy import special
 
-    if not found.error:
-        return min(1.0, 2.0 ** (1 - found.questions)) if found.mean else 1.0
-    return float(2 * special.stdtr(found.freedom, -abs(found.mean) / found.error))
+    if not estimate.error:
+        return min(1.0, 2.0 ** (1 - estimate.questions)) if estimate.mean else 1.0
+    return float(2 * special.stdtr(estimate.freedom, -abs(estimate.mean) / estimate.error))
 
 
 def _quantile(share: float, freedom: float) -> float:

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from malt_jax.evaluate import stats
-from malt_jax.evaluate.tokens import Price
-from malt_jax.types import System
+from malt_jax.types import Price, System
 from malt_jax.workdir import shards
 
 Row = dict[str, Any]

@@ -5,14 +5,14 @@ sampled, scored, audited, and shown in every table.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from malt_jax.config.settings import Settings
 from malt_jax.rollout import roles
 from malt_jax.rollout.roles import Role
-from malt_jax.types import System
+from malt_jax.types import System, main_system
 
 Maker = Callable[[Settings], System]
 
@@ -117,6 +117,13 @@ def chosen(settings: Settings) -> list[System]:
         if name not in SYSTEMS:
             raise ValueError(f"config.eval.systems: {name!r} is not one of {list(SYSTEMS)}")
     return [maker(settings) for name, maker in SYSTEMS.items() if name in names]
+
+
+def compared_with_votes(chosen: Sequence[System]) -> System | None:
+    """The system whose tokens the votes of single roles may spend: the main one of those that are
+    trained or a team; None where there is none."""
+    rivals = [system for system in chosen if system.trained or system.kind == "team"]
+    return main_system(rivals) if rivals else None
 
 
 def voters(settings: Settings) -> list[System]:

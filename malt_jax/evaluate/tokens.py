@@ -1,18 +1,9 @@
-"""What a question costs: prompt tokens where a shared prefix is computed once, and the prices of a
-token."""
+"""What a question costs: prompt tokens where a shared prefix is computed once."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-
-Price = Literal["read_and_written", "written"]
-PRICES: Mapping[Price, str] = {
-    "read_and_written": "tokens read and written alike",
-    "written": "tokens written only",
-}
-"""What is paid for, in words. Reading costs little where prompts are long and shared, and as much
-as writing where a device has more arithmetic to do than weights to fetch."""
 
 IDS = "prompt_token_ids"
 # The columns that tell which prompts share what.

@@ -14,7 +14,7 @@ from malt_jax.evaluate.scoring import (
     interval_of_mean,
     right,
 )
-from malt_jax.evaluate.tokens import Price
+from malt_jax.types import Price
 
 Curve = dict[int, np.ndarray]
 """By number of samples k, what `votes` finds: float64[questions]."""

@@ -84,8 +84,8 @@ def _add(answers: dict[str, Answers], config: Config, row: Variant, repeated: bo
     for system in of_row.systems.values():
         # What `malt` is in the main run is the variant itself, and so is its only trained role.
         team, _, suffix = system.name.partition("_")
-        own = team == "malt" or (alone and system.trained)
-        made = "_".join(filter(None, [row.name, "" if own else team, suffix]))
+        of_variant = team == "malt" or (alone and system.trained)
+        made = "_".join(filter(None, [row.name, "" if of_variant else team, suffix]))
         name = row.rows.get(system.name, made)
         outcomes = {seed: of_row.outcomes[system.name]}
         if repeated and name in answers:
@@ -179,7 +179,7 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcomes]]) -> Ro
     same = all(outcomes is main for outcomes, main in zip(by_seed.values(), mains, strict=True))
     asked = shared or common(list(by_seed.values()))
     right = _right(list(by_seed.values()), asked)
-    found = over_seeds.mean(right)
+    estimate = over_seeds.mean(right)
     answered = [of_seed[q] for of_seed in by_seed.values() for q in asked]
     score = scoring.score(answered, test.seed, test.resamples)
     against = None
@@ -194,7 +194,7 @@ def _over_seeds(test: Test, by_seed: Mapping[int, Mapping[str, Outcomes]]) -> Ro
         }
     accuracies = {str(seed): float(row.mean()) for seed, row in zip(by_seed, right, strict=True)}
     return score | {
-        "ci95": list(over_seeds.share_interval(found)),
+        "ci95": list(over_seeds.share_interval(estimate)),
         "by_seed": accuracies,
         "likeness": None,
         "against_main": against,

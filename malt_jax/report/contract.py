@@ -20,6 +20,7 @@ from malt_jax.report.comparison import (
     Split,
 )
 from malt_jax.report.records import EqualCompute, Flow, Interval, Vote
+from malt_jax.types import parse_system
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def _row(data: Mapping[str, Any], k: int | None) -> Row:
     name, known = str(data["name"]), "system" in data
     return Row(
         name=name,
-        system=described.parse(data["system"]) if known else described.before(name, k),
+        system=parse_system(data["system"]) if known else described.before(name, k),
         swept=_swept(data.get("swept")) if known else described.swept_before(name),
         n=_count(data["n"]),
         answers=_count(data.get("answers", data["n"])),

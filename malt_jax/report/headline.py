@@ -6,10 +6,8 @@ from malt_jax import types
 from malt_jax.report.records import EqualCompute, Evaluation, Interval, Paired
 from malt_jax.report.svg import typeset
 
-PRICES = {
-    "read_and_written": "tokens read and written alike",
-    "written": "tokens written only",
-}
+# By any text: a file may hold another price.
+PRICES: Mapping[str, str] = dict(types.PRICES.items())
 VOTERS = {"sa": "single agent", "generator": "trained generator"}
 
 

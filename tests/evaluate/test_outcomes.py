@@ -7,7 +7,7 @@ import pytest
 
 from malt_jax.evaluate import scoring, tokens, voting
 from malt_jax.evaluate.scoring import Outcome, Passes, flows
-from malt_jax.types import System
+from malt_jax.types import PRICES, System
 from malt_jax.workdir import shards
 
 CHAIN = ("generator", "refiner")
@@ -151,7 +151,7 @@ def test_the_prices_of_a_vote():
     team = [(Outcome("wrong", 400, 21, 40),)] * 2
     bought = {
         price: voting.equal_compute(team, samples, voting.curve(samples), price, 0, 100)
-        for price in tokens.PRICES
+        for price in PRICES
     }
     assert {price: (row["k"], row["tokens"]) for price, row in bought.items()} == {
         "read_and_written": (11, 61),
