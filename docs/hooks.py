@@ -83,6 +83,7 @@ MEANINGS = {
     "logprobs": "of each completion token, in nats, under the model itself",
     "node": "the node's index in its question's tree: by depth, then by path",
     "parent": "the index of its parent; -1 at a root",
+    "novel_tokens": "how many of the tokens read no earlier prompt of the answer begins with",
     "path": "child indices from the root; the random key follows from it",
     "policy": "a hash of the base and the adapter that drew the sample",
     "prompt": "what the model was given, chat template included",

@@ -8,7 +8,7 @@ cores need some minutes. `python -m malt_jax.main` does the same exactly, resuma
 devices; this page is for reading, and takes the shortest way that is still the method.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from malt_jax.models import llama, lora
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling
 from malt_jax.tasks import arithmetic
-from malt_jax.types import Question
+from malt_jax.types import Grade, Question
 
 PROMPTS = {  # what the tiny model was pretrained with; a role sees what its prompt names
     "generator": "Solve: {question}",
@@ -53,8 +53,9 @@ class Node(NamedTuple):
 def sample(role: str, adapter: Any, paths: list[dict[str, str]], n: int, key: Any) -> list[Node]:
     """`n` samples of a role for every path of texts, path by path."""
     seen = [name for name in ("question", *PROMPTS) if f"{{{name}}}" in PROMPTS[role]]
-    fields = [{name: path[name] for name in seen} for path in paths]
-    prompts = [TOKENIZER.prompt(PROMPTS[role], each) for each in fields]
+    prompts = [
+        TOKENIZER.prompt(PROMPTS[role], {name: path[name] for name in seen}) for path in paths
+    ]
     keys = np.asarray(jax.random.key_data(jax.random.split(key, (len(paths), n))))
     requests = (Request(prompt, keys[i], NEW_TOKENS, tag=i) for i, prompt in enumerate(prompts))
     done = SAMPLER.run(lambda: next(requests, None), [adapter], sampling=Sampling(1.0))
@@ -75,14 +76,12 @@ def grow(questions: list[Question], adapters: dict, branching: dict, key: Any) -
     return levels
 
 
-def rewards(questions: list[Question], leaves: list[Node]) -> np.ndarray:
-    """1 for a leaf whose final answer is right, else 0: float32[leaves]."""
-    each = len(leaves) // len(questions)
-    grades = [
-        verdict(TASK, leaf.texts["refiner"], questions[i // each].answer)
-        for i, leaf in enumerate(leaves)
-    ]
-    return np.array([grade.status == "correct" for grade in grades], np.float32)
+def grades(questions: list[Question], leaves: list[Node]) -> list[Grade]:
+    """The verdict on every leaf's final answer."""
+    n = len(leaves) // len(questions)
+    references = [question.answer for question in questions for _ in range(n)]
+    texts = [leaf.texts["refiner"] for leaf in leaves]
+    return [verdict(TASK, *pair) for pair in zip(texts, references, strict=True)]
 
 
 def positives(nodes: list[Node], values: np.ndarray) -> list[Node]:
@@ -117,8 +116,7 @@ def logprobs(adapter: lora.Adapter, tokens: jax.Array, said: jax.Array) -> jax.A
 
 def sft_loss(adapter: lora.Adapter, batch: tuple) -> jax.Array:
     """The mean negative log-likelihood of a completion token."""
-    tokens, said = batch
-    return -jnp.sum(logprobs(adapter, tokens, said)) / jnp.sum(said)
+    return -jnp.sum(logprobs(adapter, *batch)) / jnp.sum(batch[1])
 
 
 def dpo_loss(adapter: lora.Adapter, batch: tuple) -> jax.Array:
@@ -130,9 +128,13 @@ def dpo_loss(adapter: lora.Adapter, batch: tuple) -> jax.Array:
     return jnp.mean(sigmoid(Pairs(*logps, ref_chosen, ref_rejected, *counts), beta=BETA))
 
 
-def train(adapter: lora.Adapter, loss: Callable, batches: list, rate: float) -> lora.Adapter:
-    """AdamW over the batches, once."""
-    tx = optax.adamw(optax.cosine_decay_schedule(rate, max(len(batches), 1)))
+def train(
+    adapter: lora.Adapter, loss: Callable, rows: list, batch_of: Callable, rate: float, epochs: int
+) -> lora.Adapter:
+    """AdamW over whole batches of rows in random order."""
+    rng, batches = np.random.default_rng(0), len(rows) // BATCH
+    orders = [i for _ in range(epochs) for i in rng.permutation(len(rows))[: batches * BATCH]]
+    tx = optax.adamw(optax.cosine_decay_schedule(rate, max(epochs * batches, 1)))
 
     @jax.jit
     def step(adapter: lora.Adapter, state: Any, batch: Any) -> tuple:
@@ -140,18 +142,10 @@ def train(adapter: lora.Adapter, loss: Callable, batches: list, rate: float) -> 
         return optax.apply_updates(adapter, updates), state
 
     state = tx.init(adapter)
-    for batch in batches:
+    for i in range(0, len(orders), BATCH):
+        batch = batch_of([rows[j] for j in orders[i : i + BATCH]])
         adapter, state = step(adapter, state, batch)
     return adapter
-
-
-def dealt(rows: list, epochs: int) -> Iterator[list]:
-    """Whole batches of rows in random order."""
-    rng = np.random.default_rng(0)
-    for _ in range(epochs):
-        order = rng.permutation(len(rows))
-        for i in range(0, len(rows) - BATCH + 1, BATCH):
-            yield [rows[j] for j in order[i : i + BATCH]]
 
 
 def learn(role: str, nodes: list[Node], values: np.ndarray, key: Any) -> lora.Adapter:
@@ -159,24 +153,26 @@ def learn(role: str, nodes: list[Node], values: np.ndarray, key: Any) -> lora.Ad
     width = max(len(node.prompt) + len(node.completion) for node in nodes)
     good, contrast = positives(nodes, values), pairs(nodes, values)
     print(f"{role}: {len(nodes)} samples, {len(good)} for SFT, {len(contrast)} pairs for DPO")
-    adapter = lora.init(CONFIG, key, rank=8, alpha=16.0)
-    adapter = train(adapter, sft_loss, [padded(rows, width) for rows in dealt(good, 2)], 1.5e-3)
+    fresh = lora.init(CONFIG, key, rank=8, alpha=16.0)
+    adapter = train(fresh, sft_loss, good, partial(padded, width=width), 1.5e-3, epochs=2)
     if role == "generator":
         return adapter
-    reference, batches = jax.jit(partial(logprobs, adapter)), []
-    for rows in dealt(contrast, 1):
-        sides = [padded([pair[i] for pair in rows], width) for i in (0, 1)]
-        batches.append((*sides, *(reference(*side) for side in sides)))
-    return train(adapter, dpo_loss, batches, 1e-4)
+    reference = jax.jit(partial(logprobs, adapter))
+
+    def compared(rows: list[tuple[Node, Node]]) -> tuple:
+        sides = [padded(list(side), width) for side in zip(*rows, strict=True)]
+        return (*sides, *(reference(*side) for side in sides))
+
+    return train(adapter, dpo_loss, contrast, compared, 1e-4, epochs=1)
 
 
 def accuracies(questions: list[Question], adapters: dict, key: Any) -> tuple[float, float]:
     """How often one pass of the team is right, and how often a majority vote of three is."""
     leaves = grow(questions, adapters, {"generator": N, "verifier": 1, "refiner": 1}, key)[-1]
-    right = rewards(questions, leaves).reshape(-1, N)
-    answers = [verdict(TASK, leaf.texts["refiner"], "0").answer for leaf in leaves]
-    votes = [majority(answers[i : i + N]) or 0 for i in range(0, len(answers), N)]
-    return float(right[:, 0].mean()), float(right[np.arange(len(votes)), votes].mean())
+    graded = grades(questions, leaves)
+    passes = [graded[i : i + N] for i in range(0, len(graded), N)]
+    votes = [of[majority([grade.answer for grade in of]) or 0] for of in passes]
+    return tuple(np.mean([g.status == "correct" for g in of]) for of in (graded, votes))
 
 
 def main(train_questions: int = 150, eval_questions: int = 200, seed: int = 0) -> list[tuple]:
@@ -186,11 +182,11 @@ def main(train_questions: int = 150, eval_questions: int = 200, seed: int = 0) -
     tree_key, eval_key, *role_keys = jax.random.split(jax.random.key(seed), 2 + len(PROMPTS))
     before = accuracies(held_out, {}, eval_key)
     levels = grow(training, {}, dict.fromkeys(PROMPTS, N), tree_key)
-    scores = rewards(training, levels[-1]).reshape(len(training), N, N, N)
-    values = [np.asarray(depth).ravel() for depth in credit.propagate(scores)]
+    scores = np.array([grade.score for grade in grades(training, levels[-1])], np.float32)
+    values = credit.propagate(scores.reshape(len(training), N, N, N))
     adapters = {
-        role: learn(role, *of_role)
-        for role, *of_role in zip(PROMPTS, levels, values, role_keys, strict=True)
+        role: learn(role, nodes, np.asarray(worth).ravel(), role_key)
+        for role, nodes, worth, role_key in zip(PROMPTS, levels, values, role_keys, strict=True)
     }
     after = accuracies(held_out, adapters, eval_key)
     for name, (one_pass, vote) in (("untrained", before), ("trained", after)):

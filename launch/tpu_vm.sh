@@ -17,10 +17,13 @@
 #   TYPE      v5litepod-8: the slice                RUNTIME  v2-alpha-tpuv5-lite: its image
 #   SPOT      true: cheaper, may be taken away      PROJECT  gcloud's own by default
 #   PYTHON    python3.11                        POLL     30: seconds between looks
+#   HF_TOKEN  the hub's token, where the model is gated: a file on the workers, on no command line
+# The workers get the checkout as it is committed, and beside it the files in it that flags name.
 # The work directory is $BUCKET/NAME, so a slice that was taken away costs what was in flight: a
 # shard of trees, or the steps since the last checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/named_files.bash
 
 dry_run=false
 if [[ "${1:-}" == --dry_run ]]; then
@@ -41,12 +44,21 @@ python=${PYTHON:-python3.11}
 where=(--zone="$zone")
 [[ -z "${PROJECT:-}" ]] || where+=(--project="$PROJECT")
 poll=${POLL:-30}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 run() {
   printf '+'
   printf ' %q' "$@"
   printf '\n'
   "$dry_run" || "$@"
+}
+
+quoted() { # words as any shell reads them; %q writes what only bash does
+  local word escaped="'\\''"
+  for word in "$@"; do
+    printf " '%s'" "${word//\'/$escaped}"
+  done
 }
 
 on_workers() { # on_workers all|NUMBER COMMAND
@@ -80,21 +92,60 @@ create() {
   done
 }
 
+to_workers() { # to_workers FILE NAME
+  run gcloud compute tpus tpu-vm scp "$1" "$name:$2" "${where[@]}" --worker=all
+}
+
+check_files() { # fills the array `named` with what flags name beside the commit
+  local path uncommitted=()
+  named_files "$@"
+  for path in "${named[@]}"; do
+    if is_outside "$path"; then
+      printf 'launch/tpu_vm.sh: %s: only this machine has it; copy it into the checkout and name it from there, as in data/FILE\n' "$path" >&2
+      exit 2
+    fi
+    if ! git cat-file -e "HEAD:${path%/}" 2>/dev/null ||
+      [[ -n $(git status --porcelain --ignored -- "$path") ]]; then
+      uncommitted+=("$path")
+    fi
+  done
+  named=("${uncommitted[@]}")
+}
+
 setup() {
   # What is committed here, without history; the tokenizer and weights come from model.path.
-  run git archive --format=tar.gz --output="/tmp/$name.tar.gz" HEAD
-  run gcloud compute tpus tpu-vm scp "/tmp/$name.tar.gz" "$name:malt_jax.tar.gz" "${where[@]}" \
-    --worker=all
+  local changes token=.cache/huggingface/token
+  changes=$(git status --porcelain 2>/dev/null) || true
+  [[ -z $changes ]] || printf 'not committed, and so not on the workers (unless a flag names it):\n%s\n' "$changes" >&2
+  run git archive --format=tar.gz --output="$scratch/malt_jax.tar.gz" HEAD
+  to_workers "$scratch/malt_jax.tar.gz" malt_jax.tar.gz
   on_workers all "mkdir -p malt_jax && tar -xzf malt_jax.tar.gz -C malt_jax &&
     cd malt_jax && $python -m venv .venv && .venv/bin/pip install -q -e '.[tpu,gcs]'"
+  if [[ -z "${HF_TOKEN:-}" ]]; then
+    printf 'HF_TOKEN is not set: the workers cannot read gated models, such as Llama, from the hub\n' >&2
+    return
+  fi
+  # Where the hub's library looks, in a file that nobody else may read.
+  (umask 077 && printf '%s' "$HF_TOKEN" >"$scratch/token")
+  on_workers all "umask 077 && mkdir -p ${token%/*} && rm -f $token && touch $token"
+  to_workers "$scratch/token" "$token"
+}
+
+carry() {
+  # Files that flags name and the commit does not have.
+  ((${#named[@]})) || return 0
+  run tar -czf "$scratch/files.tar.gz" -- "${named[@]}"
+  to_workers "$scratch/files.tar.gz" files.tar.gz
+  on_workers all 'tar -xzf files.tar.gz -C malt_jax'
 }
 
 start() {
   # On every worker the same command: JAX finds the others by itself. It outlives the connection;
   # its exit status ends up in a file.
-  local flags
-  flags=$(printf ' %q' "$@" "--config.workdir=$bucket/$name")
-  on_workers all "cd malt_jax && rm -f status && nohup sh -c '.venv/bin/python -m malt_jax.main${flags//\'/\'\\\'\'} >> log 2>&1; echo \$? > status' > /dev/null 2>&1 &"
+  local job
+  job=".venv/bin/python -m malt_jax.main$(quoted "$@" "--config.workdir=$bucket/$name")"
+  job=$(quoted "$job >> log 2>&1; echo \$? > status")
+  on_workers all "cd malt_jax && rm -f status && nohup sh -c$job > /dev/null 2>&1 &"
 }
 
 watch() {
@@ -113,6 +164,7 @@ watch() {
       [[ $now == MISSING ]] || delete
       create
       setup
+      carry
       start "$@"
       continue
     fi
@@ -144,13 +196,20 @@ delete() {
 }
 
 case $command in
+  run | watch | up) check_files "$@" ;;
+esac
+case $command in
   create | setup | fetch | delete) "$command" ;;
-  run) start "$@" ;;
+  run)
+    carry
+    start "$@"
+    ;;
   watch) watch "$@" ;;
   tail) on_workers 0 'tail -n 100 -f malt_jax/log' ;;
   up)
     create
     setup
+    carry
     start "$@"
     watch "$@"
     fetch

@@ -172,8 +172,9 @@ def grow(
     """
     complete = [_question(question, i) for i, question in enumerate(questions)]
     settings = CreditSettings(threshold=threshold)
-    trees = driver.grow(full_tree(asked), complete, 1, lambda nodes: None, Work())
-    return [credit.assign(nodes, settings, seed) for nodes in trees]
+    grown = driver.grow(full_tree(asked), complete, lambda nodes: None, Work())
+    trees = {nodes[0]["question_id"]: nodes for nodes in grown}
+    return [credit.assign(trees[question.id], settings, seed) for question in complete]
 
 
 def propagate(rewards: ArrayLike) -> tuple[Array, ...]:

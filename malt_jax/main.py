@@ -6,24 +6,23 @@ RECIPE is a name (quickstart) or a Python file. `python -m malt_jax.main` is the
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import logging as std_logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from malt_jax.config import files, overrides
-from malt_jax.config.names import choices
-from malt_jax.config.settings import RoleSettings
-
 if TYPE_CHECKING:
     from malt_jax.config.settings import Settings
 
-# What takes seconds to import is imported once the command line is known to be right.
+# Imports of the package begin in `main`, where Ctrl-C and a library that is missing are no
+# tracebacks; what takes seconds is imported once the command line is known to be right.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +34,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
+    from malt_jax.config import files
+
     parser = _Parser(
         prog="malt_jax",
         description=__doc__,
@@ -50,12 +51,19 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "solutions, merge, plan; or FILE.py:NAME, a stage of your own",
+        "solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
     )
     add(
         "--topology",
         default="",
         help="with --stage=plan: the accelerators to plan for, v5e:2x4, say",
+    )
+    add(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --stage=audit: how many graded answers to write out to be judged by hand",
     )
     add(
         "--compare",
@@ -80,6 +88,10 @@ def _parser() -> _Parser:
 def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The flags, and the resolved config. Raises ValueError for a recipe, a flag or a key that does
     not exist, with the one that was probably meant."""
+    from malt_jax.config import files, overrides
+    from malt_jax.config.names import choices
+    from malt_jax.config.settings import RoleSettings
+
     given, others = overrides.split(arguments)
     parser = _parser()
     flags, unknown = parser.parse_known_args(others)
@@ -94,32 +106,58 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error(f"--config: missing; name a recipe: {', '.join(files.names())}, or a file")
     if flags.compare and flags.stage != "report":
         parser.error("--compare goes with --stage=report")
+    if flags.sample and (flags.stage != "audit" or flags.sample < 0):
+        parser.error("--sample goes with --stage=audit, and is a count: --sample=200, say")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
+    files.path(flags.config)
+    importlib.import_module("malt_jax.recipe")  # a library that it lacks is no fault of the recipe
     config = files.load(flags.config).to_dict()
     return flags, overrides.applied(config, given, asdict(RoleSettings()))
 
 
 def main() -> None:
     """Runs the job of this process's command line. What keeps it from running ends it with a line
-    that names the setting, flag or file."""
+    that names the setting, flag, file or library."""
     try:
-        flags, config = _command_line(sys.argv[1:])
-        if flags.version:
-            print(f"malt_jax {importlib.metadata.version('malt-jax')}")
-            return
-        _work(flags, config)
+        with _interruptible():
+            flags, config = _command_line(sys.argv[1:])
+            if flags.version:
+                print(f"malt_jax {importlib.metadata.version('malt-jax')}")
+                return
+            _work(flags, config)
     except ValueError as error:
         raise SystemExit(f"malt_jax: {error}") from error
-    except KeyboardInterrupt:  # before the job began: it takes its own signals
-        raise SystemExit(130) from None
+    except (ImportError, OSError) as error:  # the job's own errors of files it tells itself
+        if (getattr(error, "name", None) or "").startswith("malt_jax"):
+            raise
+        raise SystemExit(
+            f"malt_jax: a library cannot be loaded here ({error}); install what this package "
+            "takes anew: pip install --force-reinstall malt-jax"
+        ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Until the job takes its own signals, Ctrl-C ends the process where it is, in the middle of an
+    import or of a compilation, and leaves no traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler:  # ignored in the background, say
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # else the job wants it otherwise
+            signal.signal(signal.SIGINT, handler)
 
 
 def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
     import jax
 
     from malt_jax import recipe, stages
-    from malt_jax.runtime import hosts, process
+    from malt_jax.runtime import devices, hosts, process
     from malt_jax.workdir import storage
 
     _log_news()
@@ -130,13 +168,14 @@ def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
         parsed = recipe.parse(config)
         stages.foresee(parsed, names)
         if flags.topology:
-            stages.run(parsed, config, names, flags.topology)
+            stages.run(parsed, config, names, topology=flags.topology)
             return
         hosts.start(flags.coordinator, flags.processes, flags.process)
-        _meet_devices()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
+        devices.meet()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
         with process.stoppable(), _sole(parsed.workdir) if claims else nullcontext():
             _run(flags, config, parsed, names)
     except process.Stopped as stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is kept: a second one breaks the exit
         from absl import logging
 
         logging.info("ended by request (%s); the same command goes on from here", stopped)
@@ -163,7 +202,7 @@ def _run(
     elif parsed.suite and flags.stage == "all":
         experiments.run(config)
     else:
-        stages.run(parsed, config, names)
+        stages.run(parsed, config, names, sample=flags.sample)
 
 
 def _sole(workdir: str) -> AbstractContextManager[None]:
@@ -173,21 +212,6 @@ def _sole(workdir: str) -> AbstractContextManager[None]:
 
     path = storage.at(workdir)
     return nullcontext() if not hosts.first() or storage.in_bucket(path) else lock.sole(path)
-
-
-def _meet_devices() -> None:
-    """Starts the devices' runtime. Raises ValueError if the platform asked for has none here."""
-    import jax
-
-    try:
-        jax.devices()
-    except RuntimeError as error:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
-        raise ValueError(
-            f"{asked}no device of it can be used here ({str(error).splitlines()[0]}); install "
-            "malt-jax[gpu] or malt-jax[tpu], or unset JAX_PLATFORMS"
-        ) from error
 
 
 def _keep_compiled_programs() -> None:

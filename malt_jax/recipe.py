@@ -35,7 +35,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = base().to_dict() | {"roles": {}}
     filled = _filled(config, defaults)
     role = dataclasses.asdict(RoleSettings())
-    return filled | {"roles": {name: _filled(own, role) for name, own in filled["roles"].items()}}
+    return filled | {
+        "roles": {name: _filled(values, role) for name, values in filled["roles"].items()}
+    }
 
 
 def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

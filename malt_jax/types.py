@@ -2,11 +2,18 @@
 system that answers questions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 Status = Literal["correct", "wrong", "unparseable", "truncated", "unknown"]
+Price = Literal["read_and_written", "written"]
+PRICES: Mapping[Price, str] = {
+    "read_and_written": "tokens read and written alike",
+    "written": "tokens written only",
+}
+"""What is paid for, in words. Reading costs little where prompts are long and shared, and as much
+as writing where a device has more arithmetic to do than weights to fetch."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,17 @@ class System:
         more votes before fewer, sampled before greedy."""
         kind = ("debate", "single", "team").index(self.kind)
         return self.trained, kind, self.votes, self.decoding == "sampled"
+
+
+def parse_system(data: Mapping[str, Any]) -> System:
+    """A system from its JSON object. Raises ValueError for a field missing, unknown or amiss."""
+    try:
+        system = System(**{**data, "roles": tuple(data["roles"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{dict(data)} describes no system ({error})") from error
+    if system.team not in ("base", "trained") or system.kind not in ("single", "team", "debate"):
+        raise ValueError(f"{dict(data)} describes no system")
+    return system
 
 
 def main_system(systems: Sequence[System]) -> System:

@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from malt_jax.config.names import choices, load_object
-from malt_jax.config.places import shipped
+from malt_jax.config.places import at_home, shipped
 
 
 def names() -> list[str]:
@@ -19,13 +19,13 @@ def path(recipe: str) -> Path:
 
     Raises ValueError, with the closest name, if there is neither.
     """
-    file = Path(recipe).expanduser()
+    file = Path(at_home(recipe))
     if file.is_file():
         return file
     known = file.parent.name in ("", "configs") and file.suffix in ("", ".py")
-    own = shipped("configs") / f"{file.stem}.py"
-    if known and own.is_file():
-        return own
+    ours = shipped("configs") / f"{file.stem}.py"
+    if known and ours.is_file():
+        return ours
     wanted = f"no such file, nor a recipe of that name; {choices(file.stem, names())}"
     raise ValueError(f"--config={recipe}: {wanted}")
 

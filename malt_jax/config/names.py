@@ -2,11 +2,18 @@
 user's own."""
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from malt_jax.config.places import at_home
+
+_OF_FILES = "malt_jax_own_"  # what the modules of files are called
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -43,17 +50,40 @@ def load_object(place: str, key: str) -> Any:
     """
     source, _, name = place.rpartition(":")
     try:
-        if source.endswith(".py"):
-            path = Path(source).expanduser()
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None, "the name ends with .py"
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(source)
+        module = load_module(source)
     except Exception as error:
         raise ValueError(f"{key}: {source} does not import: {error!r}") from error
     if not hasattr(module, name):
         raise ValueError(f"{key}: {source} has no {name!r}; {choices(name, vars(module))}")
     return getattr(module, name)
+
+
+def load_module(source: str) -> ModuleType:
+    """The module of a name, or of the path of a Python file, relative to the current directory. A
+    file is run once, unless it changes. Raises FileNotFoundError, and whatever the module does."""
+    if not source.endswith(".py"):
+        return importlib.import_module(source)
+    path = Path(at_home(source)).resolve()
+    # Named after its place, so that equal names in two folders are two modules.
+    digest = hashlib.sha256(f"{path}\0".encode() + path.read_bytes()).hexdigest()
+    name = _OF_FILES + digest[:16]
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and pickle look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """FILE.py:NAME or package.module:NAME of a function of a module's own."""
+    name = function.__module__
+    source = sys.modules[name].__file__ if name.startswith(_OF_FILES) else name
+    return f"{source}:{function.__qualname__}"

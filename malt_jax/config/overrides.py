@@ -95,6 +95,8 @@ def _value(key: str, before: Any, given: Sequence[Override]) -> Any:
             except ValueError:
                 kind = "a whole number" if isinstance(before, int) else "a number"
                 raise ValueError(f"{key}: {text!r} is not {kind}") from None
+    if text == "None":
+        raise ValueError(f"{key}: 'None' would be a name; for none give --{key}=")
     return text
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from malt_jax.config import prompts
+from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import (
     Checks,
@@ -56,6 +57,12 @@ class DataSettings:
         0, "training questions to pass over: those of a warm start, say", _COUNT
     )
     eval_questions: int = setting(0, "how many to evaluate on; 0: all", _COUNT)
+    development_questions: int = setting(
+        0, "training questions kept to choose settings on, and never trained on", _COUNT
+    )
+    seed: int = setting(
+        -1, "of which questions are taken; -1: config.seed", at_least(-1, "must be -1 or a seed")
+    )
     max_chars: int = setting(4000, "longer questions are dropped and reported", positive())
 
     def rules(self) -> Checks:
@@ -157,55 +164,6 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
-class DebateSettings:
-    """`config.eval.debate.*`: the baseline in which agents read one another's solutions."""
-
-    agents: int = setting(3, "solutions side by side", at_least(2, "a debate needs two"))
-    rounds: int = setting(3, "of writing, the first without others' solutions", positive())
-    prompt: str = setting(
-        prompts.DEBATER,
-        "of all rounds but the first: shows {question}, {hint} and {others}",
-        Rule(
-            lambda text: "{question}" in text and "{others}" in text,
-            "does not show the {question} and the {others}",
-        ),
-    )
-    other: str = setting(
-        "Solution of another agent:\n{other}",
-        "how each of {others} is shown: shows {other}",
-        Rule(lambda text: "{other}" in text, "does not show the {other}"),
-    )
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """`config.eval.*`: what is compared on the held-out questions."""
-
-    systems: tuple[str, ...] = setting(
-        ("sa", "sa_mv", "ma", "ma_mv", "malt", "malt_mv"),
-        "what to compare: sa, sa_mv, ma, ma_mv, malt, malt_mv, debate",
-    )
-    single_agent: str = setting(
-        "", "the role that is the single agent; empty: the first of config.chain"
-    )
-    votes: int = setting(
-        3,
-        "k: samples of the single agent, or passes of the team, that vote; the paper gives no rule "
-        "for ties, ours is the answer that appeared first",
-        positive(),
-    )
-    equal_compute: bool = setting(
-        True,
-        "as many more votes of the single agent as the costliest team's tokens pay for",
-    )
-    critiques: bool = setting(
-        False, "the last role again, with another question's critique or none"
-    )
-    debate: DebateSettings = group(DebateSettings, "the debate's own settings")
-    resamples: int = setting(10_000, "of the bootstrap that gives intervals", positive())
-
-
-@dataclass(frozen=True)
 class MeshSettings:
     """`config.mesh.*`: how the devices are laid out. Their product is the number of devices."""
 
@@ -238,8 +196,13 @@ class Settings:
     )
     suite: str = setting(
         "",
-        "experiments around this run: paper_table1, ablations, sweeps, control, transfer, seeds, "
-        "or several of them with commas between; empty: none",
+        "experiments around this run: protocol, paper_table1, ablations, sweeps, control, "
+        "transfer, seeds, or several of them with commas between; empty: none",
+    )
+    suite_seeds: int = setting(
+        3,
+        "of suite protocol: seeds of sampling and training, from config.seed on",
+        at_least(2, "an interval over seeds needs two; three are the protocol's"),
     )
     trees: str = setting(
         "",
@@ -273,6 +236,11 @@ class Settings:
         return config | config.pop("phases")
 
     @property
+    def data_seed(self) -> int:
+        """The seed that fixes which questions are taken, and their order."""
+        return self.seed if self.data.seed < 0 else self.data.seed
+
+    @property
     def branching(self) -> tuple[int, ...]:
         """Children a parent along the chain."""
         return tuple(self.roles[name].branching for name in self.chain)
@@ -285,6 +253,11 @@ class Settings:
         phases = f"phases are {list(self.phases)}"
         return [
             ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
+            (
+                "eval.split",
+                self.eval.split == "test" or self.data.development_questions > 0,
+                "there is no development split; config.data.development_questions is 0",
+            ),
             *(
                 ("chain", name in self.roles, f"{name!r} is not described in config.roles")
                 for name in self.chain

@@ -20,7 +20,7 @@ from malt_jax.evaluate import passes, scoring, systems
 from malt_jax.evaluate.scoring import Row
 from malt_jax.grading import Sample
 from malt_jax.tasks import Task
-from malt_jax.types import Grade
+from malt_jax.types import Grade, System
 from malt_jax.workdir import shards, storage
 
 COLUMNS = (
@@ -50,12 +50,10 @@ def run(workdir: Path, settings: Settings) -> Row:
     (`config.trees`) are in that run's audit."""
     task = tasks.get(settings.data.task)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    right: dict[str, Counter[str]] = defaultdict(Counter)
+    right: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     evaluation = workdir / "eval"
-    directories = [] if settings.trees else [workdir / "trees"]
-    directories += sorted({path.parent for path in storage.files(evaluation)} - {evaluation})
     with shards.writing(evaluation / "audit.parquet", SCHEMA) as add:
-        for directory in directories:
+        for directory in directories(workdir, settings):
             source = directory.relative_to(workdir).as_posix()
             for path in shards.paths(directory):  # one in memory at a time
                 stored = shards.read_one(path, (*COLUMNS, "via"), optional=("via",))
@@ -65,7 +63,8 @@ def run(workdir: Path, settings: Settings) -> Row:
                     of_role = [row for row in rows if row["role"] == role]
                     answers[f"{source} {role}"].update(count(of_role))
                 for system, counted in rights(rows, settings).items():
-                    right[system].update(counted)
+                    for reading, count_of_reading in counted.items():
+                        right[system][reading] += count_of_reading
     counts: Row = {
         "answers": {name: dict(row) for name, row in answers.items()},
         "systems": accuracies(right),
@@ -78,6 +77,13 @@ def run(workdir: Path, settings: Settings) -> Row:
             *(100 * row[reading] for reading in ("strict", "graded", "lenient")),
         )
     return counts
+
+
+def directories(workdir: Path, settings: Settings) -> list[Path]:
+    """Where a run's own graded samples lie: its trees, and what it evaluated."""
+    evaluation = workdir / "eval"
+    evaluated = {path.parent for path in storage.files(evaluation)} - {evaluation}
+    return ([] if settings.trees else [workdir / "trees"]) + sorted(evaluated)
 
 
 def audit(rows: Iterable[Row], task: Task, source: str) -> list[Row]:
@@ -147,10 +153,10 @@ def count(rows: Sequence[Row]) -> dict[str, int]:
     }
 
 
-def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, int]]:
-    """How many questions each system has, and has right by each reading; `rows` are those of some
-    questions of one directory of `eval/`. A debate is left out: its answers are counted by
-    role."""
+def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, float]]:
+    """How many questions each system has, and has right by each reading, where of several passes
+    that do not vote each counts its part; `rows` are those of some questions of one directory of
+    `eval/`. A debate is left out: its answers are counted by role."""
     counts = {}
     for system in systems.chosen(settings):
         source = f"eval/{passes.place(system, settings)}"
@@ -158,16 +164,16 @@ def rights(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, int]]
         if system.kind != "debate" and answers:
             questions = list(_by_question(answers))
             counts[system.name] = {"n": len(questions)} | {
-                reading: sum(_is_right(samples[: system.votes], prefix) for samples in questions)
+                reading: sum(_right(system, samples, prefix) for samples in questions)
                 for reading, prefix in _READINGS.items()
             }
     return counts
 
 
-def accuracies(right: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+def accuracies(right: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """The systems' accuracies by each reading, from the sums of their `rights`."""
     return {
-        name: {"n": float(row["n"])} | {reading: row[reading] / row["n"] for reading in _READINGS}
+        name: {"n": row["n"]} | {reading: row[reading] / row["n"] for reading in _READINGS}
         for name, row in right.items()
     }
 
@@ -183,5 +189,9 @@ def _by_question(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield sorted(samples, key=lambda row: row["path"])
 
 
-def _is_right(samples: Sequence[Row], prefix: str) -> bool:
-    return bool(scoring.voted(samples, f"{prefix}answer")[f"{prefix}status"] == "correct")
+def _right(system: System, samples: Sequence[Row], prefix: str) -> float:
+    """1 or 0 for a vote; the share of the passes that are right where each stands alone."""
+    if not system.voted:
+        return sum(row[f"{prefix}status"] == "correct" for row in samples) / len(samples)
+    winner = scoring.voted(samples[: system.votes], f"{prefix}answer")
+    return float(winner[f"{prefix}status"] == "correct")

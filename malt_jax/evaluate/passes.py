@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from malt_jax.config.settings import Settings
-from malt_jax.evaluate import systems
+from malt_jax.evaluate import systems, tokens
 from malt_jax.evaluate.scoring import Passes, Row
 from malt_jax.models.lora import Adapter
-from malt_jax.rollout import driver, roles
+from malt_jax.rollout import driver, records, roles
 from malt_jax.rollout.strategies.critiques import critiques
 from malt_jax.rollout.strategies.debate import debate
 from malt_jax.rollout.strategies.full_tree import passes as chain_passes
@@ -34,7 +34,7 @@ _CHAIN = {"base": "ma", "trained": "malt"}
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What all passes of an evaluation share: where they lie (`directory`, WORKDIR/eval), the
+    """What all passes of an evaluation share: the `directory` where those of its split lie, the
     untrained team on the evaluation's random numbers, the adapters that make it the trained one,
     and the questions."""
 
@@ -87,13 +87,14 @@ def draws(chosen: Sequence[System], settings: Settings) -> dict[str, Draw]:
 
 
 def _draw(where: str, sharing: Sequence[System], settings: Settings) -> Draw:
-    first, greedy = sharing[0], sharing[0].decoding == "greedy"
+    longest = max(sharing, key=lambda system: len(system.roles))
+    team, greedy = longest.team, longest.decoding == "greedy"
     votes = max(system.votes for system in sharing)
     return Draw(
         place=where,
-        label=_CHAIN[first.team] if where == _DIRECTORY[first.team] else first.name,
-        team=first.team,
-        roles=max((system.roles for system in sharing), key=len),
+        label=_CHAIN[team] if where == _DIRECTORY[team] else longest.name,
+        team=team,
+        roles=longest.roles,
         count=1 if greedy else max(settings.eval.votes, votes),
         greedy=greedy,
     )
@@ -108,14 +109,17 @@ def sample(evaluated: Evaluated, draw: Draw) -> list[Passes]:
     return _passes(evaluated, team, draw.place, draw.place, draw.roles, draw.count, columns)
 
 
-def more_of_single(evaluated: Evaluated, batch: int) -> list[Passes]:
-    """`config.eval.votes` further samples of the single agent, with random numbers of their own;
-    `batch` counts from 1."""
-    settings = evaluated.settings
-    role = systems.single_role(settings).name
-    team = replace(evaluated.team, stream=f"{evaluated.team.stream} {batch}")
-    where = f"{_of_single('single', settings)}-{batch}"
-    return _passes(evaluated, team, where, "single agent", (role,), settings.eval.votes, SCORED)
+def more_of(evaluated: Evaluated, system: System, batch: int) -> list[Passes]:
+    """`config.eval.votes` further samples of a system of one role, with random numbers of their
+    own; `batch` counts from 1."""
+    settings, (role,) = evaluated.settings, system.roles
+    team = evaluated.of(system.team)
+    team = replace(team, stream=f"{team.stream} {batch}")
+    # Below the trained team's directory, with which they go when it is trained anew.
+    above = f"{_DIRECTORY['trained']}/" if system.trained else ""
+    where = f"{above}{_of_single('single', settings)}-{batch}"
+    count = settings.eval.votes
+    return _passes(evaluated, team, where, system.title, (role,), count, SCORED)
 
 
 def debates(evaluated: Evaluated) -> dict[str, list[Row]]:
@@ -142,17 +146,34 @@ def recritiqued(
 def by_question(
     directory: Path, questions: Sequence[Question], columns: Sequence[str] = SCORED
 ) -> dict[str, list[Row]]:
-    """The stored rows of each question, in the order of the questions."""
+    """The stored rows of each question, in the order of the questions and pass by pass; beside
+    `columns` with the count of their novel prompt tokens, `novel` among all the question's rows and
+    `novel_in_pass` among those of the same pass."""
     rows: dict[str, list[Row]] = {question.id: [] for question in questions}
-    for row in shards.read(directory, columns):
-        if row["question_id"] in rows:
-            rows[row["question_id"]].append(row)
+    for path in shards.paths(directory):
+        stored: dict[str, list[Row]] = defaultdict(list)
+        for row in records.read(path, (*columns, *tokens.SHARING), arrays=tokens.IDS):
+            stored[row["question_id"]].append(row)
+        for question in stored.keys() & rows.keys():
+            rows[question] = _counted(stored[question])
+    return rows
+
+
+def _counted(stored: Sequence[Row]) -> list[Row]:
+    """A question's rows in the order of their passes, with counts in the place of token ids."""
+    # A shard holds each tree depth by depth, so each pass is in order.
+    rows = sorted(stored, key=lambda row: row["path"][0])
+    for name, groups in {"novel": [rows], "novel_in_pass": in_passes(rows)}.items():
+        for group in groups:
+            for row, count in zip(group, tokens.novel(group), strict=True):
+                row[name] = count
+    for row in rows:
+        del row[tokens.IDS]
     return rows
 
 
 def in_passes(rows: Sequence[Row]) -> Passes:
-    """One question's rows, pass by pass."""
-    # A shard holds each tree depth by depth, so each pass is in order.
+    """One question's rows, pass by pass, in each pass in their order."""
     passes: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         passes[row["path"][0]].append(row)

@@ -2,30 +2,32 @@
 stored rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from malt_jax.evaluate import stats
-from malt_jax.types import System
+from malt_jax.types import Price, System
+from malt_jax.workdir import shards
 
 Row = dict[str, Any]
 Passes = list[list[Row]]
 """One question's k passes: `passes[sample][depth]` is a node's row."""
-Curve = dict[int, np.ndarray]
-"""By number of samples k, what `votes` finds: float64[questions]."""
 
 SCHEMA = pa.schema(
     [
         ("system", pa.string()),
         ("question_id", pa.string()),
+        ("sample", pa.int32()),  # the pass; 0 for a vote
         ("status", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
+        ("novel_tokens", pa.int32()),
     ]
 )
 PREDICTIONS = pa.schema(
@@ -47,11 +49,14 @@ PREDICTIONS = pa.schema(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a system made of one question."""
+    """One answer of a system to a question, and what it cost. Of several samples of one prompt
+    `prompt_tokens` counts the prompt once; `novel_tokens` counts every prefix once that any two
+    prompts share under one policy (`tokens.novel`)."""
 
     status: str
     prompt_tokens: int
     completion_tokens: int
+    novel_tokens: int
 
     @property
     def right(self) -> bool:
@@ -60,29 +65,63 @@ class Outcome:
 
     @property
     def tokens(self) -> int:
-        """Read and written."""
+        """Read and written, as they stand."""
         return self.prompt_tokens + self.completion_tokens
 
+    def cost(self, price: Price) -> int:
+        """Tokens at a price; those read are the novel ones."""
+        return self.completion_tokens + (self.novel_tokens if price == "read_and_written" else 0)
 
-def outcome(system: System, passes: Passes) -> Outcome:
-    """Scores a single agent or a team on one question.
 
-    The answers are those of the last of its roles in the first `system.votes` passes. Tokens are
-    those of the nodes used; a prompt with several samples is counted once.
+Outcomes = tuple[Outcome, ...]
+"""Of one question: that of a vote alone, or that of each pass that was drawn, which count alike."""
+
+
+def right(answered: Outcomes) -> float:
+    """The share of a question's answers that are correct."""
+    return sum(outcome.right for outcome in answered) / len(answered)
+
+
+def cost(outcomes: Sequence[Outcomes], price: Price) -> float:
+    """Mean tokens a question at a price, of one vote or one pass."""
+    return _mean(outcomes, lambda outcome: outcome.cost(price))
+
+
+def plain_cost(outcomes: Sequence[Outcomes]) -> float:
+    """Mean tokens a question read and written as they stand."""
+    return _mean(outcomes, lambda outcome: outcome.tokens)
+
+
+def _mean(outcomes: Sequence[Outcomes], count: Callable[[Outcome], int]) -> float:
+    """The mean over questions of a count's mean over a question's answers."""
+    return sum(sum(map(count, answered)) / len(answered) for answered in outcomes) / len(outcomes)
+
+
+def answers(system: System, passes: Passes) -> Outcomes:
+    """What a single agent or a team made of one question: where it votes, the vote over its first
+    `system.votes` passes, else each pass that was drawn.
+
+    The answers are those of the last of its roles. Tokens are those of the nodes used; a prompt
+    with several samples is counted once.
     """
-    used = [nodes[: len(system.roles)] for nodes in passes[: system.votes]]
-    finals = [nodes[-1] for nodes in used]
-    prompts = {
-        (row["role"], *row["path"][:-1]): row["prompt_tokens"] for nodes in used for row in nodes
-    }
+    used = [nodes[: len(system.roles)] for nodes in passes]
+    if not system.voted:
+        return tuple(_outcome([nodes], "novel_in_pass") for nodes in used)
+    return (_outcome(used[: system.votes], "novel"),)
+
+
+def _outcome(used: Passes, novel: str) -> Outcome:
+    rows = [row for nodes in used for row in nodes]
+    prompts = {(row["role"], *row["path"][:-1]): row["prompt_tokens"] for row in rows}
     return Outcome(
-        voted(finals)["status"],
+        voted([nodes[-1] for nodes in used])["status"],
         sum(prompts.values()),
-        sum(row["completion_tokens"] for nodes in used for row in nodes),
+        sum(row["completion_tokens"] for row in rows),
+        sum(row[novel] for row in rows),
     )
 
 
-def debated(rows: Sequence[Row]) -> Outcome:
+def debated(rows: Sequence[Row]) -> Outcomes:
     """Scores one question's debate, from its rows.
 
     The last round votes in agent order by the rule of `stats.majority`; where nobody votes, the
@@ -93,7 +132,8 @@ def debated(rows: Sequence[Row]) -> Outcome:
     finals = sorted((row for row in rows if row["path"][1] == last), key=lambda row: row["path"])
     read = [row["prompt_tokens"] for row in rows if row["path"][0] == 0 or row["path"][1] > 0]
     written = sum(row["completion_tokens"] for row in rows)
-    return Outcome(voted(finals)["status"], sum(read), written)
+    status, novel = voted(finals)["status"], sum(row["novel"] for row in rows)
+    return (Outcome(status, sum(read), written, novel),)
 
 
 def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
@@ -101,24 +141,45 @@ def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
     return finals[stats.majority([row[answer] for row in finals]) or 0]
 
 
-def score(outcomes: Sequence[Outcome]) -> Row:
-    """Counts, accuracy with its Wilson interval, and tokens, summed over the questions."""
-    count = Counter(outcome.status for outcome in outcomes)
-    right, n = count["correct"], len(outcomes)
+def score(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:
+    """Accuracy with its 95% interval, counts, and tokens summed over the questions.
+
+    `correct` and the other counts are of all `answers`. Of a question with several passes the mean
+    counts: the accuracy is that of one pass, its interval resamples questions, each with its passes
+    (Wilson's interval where each question has one answer), and tokens are those of a mean pass.
+    """
+    drawn = [outcome for answered in outcomes for outcome in answered]
+    count, n = Counter(outcome.status for outcome in drawn), len(outcomes)
+    single = len(drawn) == n
+    rate = share(count["correct"], n) if single else _clustered(outcomes, seed, resamples)
     return {
-        **{"n": n, "correct": right},
-        **share(right, n),
+        **{"n": n, "answers": len(drawn), "correct": count["correct"]},
+        **rate,
         **{status: count[status] for status in ("unparseable", "truncated", "unknown")},
         "tokens": {
-            "prompt": sum(outcome.prompt_tokens for outcome in outcomes),
-            "completion": sum(outcome.completion_tokens for outcome in outcomes),
+            "prompt": _total(outcomes, lambda outcome: outcome.prompt_tokens),
+            "completion": _total(outcomes, lambda outcome: outcome.completion_tokens),
         },
+        "novel_tokens": _total(outcomes, lambda outcome: outcome.novel_tokens),
     }
 
 
-def share(right: int, n: int) -> Row:
+def _total(outcomes: Sequence[Outcomes], count: Callable[[Outcome], int]) -> float:
+    """A count summed over the questions, of one vote or of a mean pass."""
+    total = sum(count(outcome) for answered in outcomes for outcome in answered)
+    drawn = sum(map(len, outcomes))
+    return total if drawn == len(outcomes) else round(_mean(outcomes, count) * len(outcomes), 3)
+
+
+def _clustered(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:
+    """The mean accuracy of a pass; the passes of a question are resampled together."""
+    accuracy, low, high = stats.bootstrap([*map(right, outcomes)], seed, resamples)
+    return {"accuracy": accuracy, "ci95": interval_of_mean(accuracy, low, high, len(outcomes), 0.0)}
+
+
+def share(correct: int, n: int) -> Row:
     """An accuracy with its Wilson interval."""
-    return {"accuracy": right / n, "ci95": list(stats.wilson(right, n))}
+    return {"accuracy": correct / n, "ci95": list(stats.wilson(correct, n))}
 
 
 def difference(
@@ -126,10 +187,14 @@ def difference(
 ) -> Row:
     """mean(a) - mean(b) over the same questions, with its paired interval."""
     mean, low, high = stats.paired_bootstrap(np.asarray(a), np.asarray(b), seed, resamples)
-    return {"difference": mean, "ci95": _ci95(mean, low, high, len(a), -1.0), "n": len(a)}
+    return {
+        "difference": mean,
+        "ci95": interval_of_mean(mean, low, high, len(a), -1.0),
+        "n": len(a),
+    }
 
 
-def _ci95(mean: float, low: float, high: float, n: int, least: float) -> list[float]:
+def interval_of_mean(mean: float, low: float, high: float, n: int, least: float) -> list[float]:
     """The bootstrap interval of a mean of n values from `least` to 1. Over values that are all
     alike it is a point, however few they are: then it is what the mean can be if up to the share of
     questions that none of n shows in one of 40 cases (Clopper and Pearson's bound) is at the ends.
@@ -140,13 +205,16 @@ def _ci95(mean: float, low: float, high: float, n: int, least: float) -> list[fl
     return [mean - unseen * (mean - least), mean + unseen * (1 - mean)]
 
 
-def compared(a: Sequence[Outcome], b: Sequence[Outcome], seed: int, resamples: int) -> Row:
-    """`difference` of two systems' accuracies, with McNemar's p."""
-    left, right = (np.array([outcome.right for outcome in side]) for side in (a, b))
-    return difference(left, right, seed, resamples) | {"p_mcnemar": stats.mcnemar(left, right)}
+def compared(a: Sequence[Outcomes], b: Sequence[Outcomes], seed: int, resamples: int) -> Row:
+    """`difference` of two systems' accuracies, with McNemar's p, which takes one verdict a
+    question: None where passes of a question came out differently."""
+    first, second = (np.array([*map(right, side)]) for side in (a, b))
+    decided = np.isin([first, second], (0, 1)).all()
+    p = stats.mcnemar(first == 1, second == 1) if decided else None
+    return difference(first, second, seed, resamples) | {"p_mcnemar": p}
 
 
-def paired(outcomes: Mapping[str, Sequence[Outcome]], seed: int, resamples: int) -> list[Row]:
+def paired(outcomes: Mapping[str, Sequence[Outcomes]], seed: int, resamples: int) -> list[Row]:
     """Every two systems, the later minus the earlier."""
     return [
         {"a": later, "b": earlier} | compared(outcomes[later], outcomes[earlier], seed, resamples)
@@ -170,103 +238,14 @@ def flows(passes: Iterable[Passes]) -> dict[str, int]:
     return count
 
 
-def sizes(most: int) -> list[int]:
-    """The numbers of samples that a curve shows: 1, 2, 3, 5, 8, ... and `most`."""
-    fibonacci = [1, 2]
-    while fibonacci[-1] < most:
-        fibonacci.append(fibonacci[-1] + fibonacci[-2])
-    return [k for k in fibonacci if k < most] + [most]
-
-
-def votes(finals: Sequence[Sequence[Row]], k: int) -> np.ndarray:
-    """Expected correctness of a vote over k of each question's answers, without bias from the
-    samples that are stored: float64[questions]."""
-    return np.array(
-        [
-            stats.majority_at_k(
-                [row["answer"] for row in rows],
-                [row["status"] == "correct" for row in rows],
-                k,
-            )
-            for rows in finals
-        ]
-    )
-
-
-def curve(finals: Sequence[Sequence[Row]]) -> Curve:
-    """The votes of each of `sizes`."""
-    return {k: votes(finals, k) for k in sizes(len(finals[0]))}
-
-
-def at_k(finals: Sequence[Sequence[Row]], voted: Curve) -> list[Row]:
-    """pass@k and majority@k of a system from its final rows, those of a question together, and
-    their `curve`."""
-    most = len(finals[0])
-    correct = [sum(row["status"] == "correct" for row in rows) for rows in finals]
-    return [
-        {
-            "k": k,
-            "pass": float(np.mean([stats.pass_at_k(most, c, k) for c in correct])),
-            "majority": float(accuracies.mean()),
-        }
-        for k, accuracies in voted.items()
-    ]
-
-
-def voting(finals: Sequence[Sequence[Row]], voted: Curve, seed: int, resamples: int) -> list[Row]:
-    """The single agent's majority vote by number of samples, its `curve`: accuracy with a bootstrap
-    interval over questions, and mean tokens a question, whose prompt is read once."""
-    points = []
-    for k, accuracies in voted.items():
-        accuracy, low, high = stats.bootstrap(accuracies, seed, resamples)
-        points.append(
-            {
-                "k": k,
-                "accuracy": accuracy,
-                "ci95": _ci95(accuracy, low, high, len(finals), 0.0),
-                "tokens": voting_tokens(finals, k),
-            }
-        )
-    return points
-
-
-def voting_tokens(finals: Sequence[Sequence[Row]], k: int) -> float:
-    """Mean tokens a question of k samples of one prompt."""
-    prompt = np.mean([rows[0]["prompt_tokens"] for rows in finals])
-    completion = np.mean([row["completion_tokens"] for rows in finals for row in rows])
-    return float(prompt + k * completion)
-
-
-def votes_for(finals: Sequence[Sequence[Row]], tokens: float) -> int:
-    """How many samples of the single agent cost at least `tokens` a question."""
-    first, both = (voting_tokens(finals, k) for k in (1, 2))
-    return max(1, int(np.ceil((tokens - first) / max(both - first, 1.0))) + 1)
-
-
-def equal_compute(
-    name: str,
-    system: Sequence[Outcome],
-    finals: Sequence[Sequence[Row]],
-    voted: Curve,
-    seed: int,
-    resamples: int,
-) -> Row:
-    """A system against plain voting of the single agent at no fewer tokens (at the most samples
-    that are stored, where those are fewer). `voted` is their `curve`."""
-    tokens = float(np.mean([outcome.tokens for outcome in system]))
-    k = min(votes_for(finals, tokens), len(finals[0]))
-    vote = voted[k] if k in voted else votes(finals, k)
-    accuracy, low, high = stats.bootstrap(vote, seed, resamples)
-    gap = difference([float(outcome.right) for outcome in system], vote, seed, resamples)
-    return {
-        "system": name,
-        "tokens": tokens,
-        "k": k,
-        "voting": {
-            "accuracy": accuracy,
-            "ci95": _ci95(accuracy, low, high, len(finals), 0.0),
-            "tokens": voting_tokens(finals, k),
-        },
-        "difference": gap["difference"],
-        "ci95": gap["ci95"],
-    }
+def read_outcomes(path: Path) -> dict[str, dict[str, Outcomes]]:
+    """What `outcomes.parquet` holds: by system and question id its outcomes. Of earlier versions'
+    files, which counted no novel tokens and one pass, all tokens read are novel."""
+    outcomes: dict[str, dict[str, Outcomes]] = {}
+    for row in shards.read_one(path, SCHEMA.names, optional=("sample", "novel_tokens")):
+        read, written = row["prompt_tokens"], row["completion_tokens"]
+        novel = row.get("novel_tokens")
+        outcome = Outcome(row["status"], read, written, read if novel is None else novel)
+        of_system = outcomes.setdefault(row["system"], {})
+        of_system[row["question_id"]] = (*of_system.get(row["question_id"], ()), outcome)
+    return outcomes

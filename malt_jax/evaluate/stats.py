@@ -29,12 +29,16 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
         raise ValueError(f"need 0 <= correct <= n and n >= 1, got correct={correct}, n={n}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = correct / n
+    return score_interval(correct / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
+
+
+def score_interval(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval (lo, hi) of a proportion `p` of `n` independent answers, which need
+    be no whole number, where `z` is the quantile that a standardised error stays below."""
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     # In exact arithmetic the ends are 0 and 1 here; rounding would leave 1e-17.
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
+    return (0.0 if p == 0 else centre - half), (1.0 if p == 1 else centre + half)
 
 
 def bootstrap(values: ArrayLike, seed: int, resamples: int = 10_000) -> tuple[float, float, float]:
@@ -135,6 +139,22 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
         tail += ways
         ways = ways * (m - k) // (k + 1)
     return min(1.0, 2 * tail / 2**m)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: all hypotheses whose adjusted value is at most
+    alpha can be rejected together, with a chance of at most alpha that one of them is true.
+
+    Raises ValueError for a value outside [0, 1].
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values must lie in [0, 1], got {list(p_values)}")
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
 
 
 def questions_needed(

@@ -5,14 +5,14 @@ sampled, scored, audited, and shown in every table.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from malt_jax.config.settings import Settings
 from malt_jax.rollout import roles
 from malt_jax.rollout.roles import Role
-from malt_jax.types import System
+from malt_jax.types import System, main_system
 
 Maker = Callable[[Settings], System]
 
@@ -54,6 +54,12 @@ def trained_team(settings: Settings) -> System:
     return System("malt", "MALT", "trained", "team", settings.chain)
 
 
+def trained_single(settings: Settings) -> System:
+    """One sample of the single agent's role under the adapter that MALT trained for it."""
+    role = single_role(settings).name
+    return System("generator", f"trained {role}", "trained", "single", (role,))
+
+
 def debate(settings: Settings) -> System:
     """Single agents that read each other's answers; the last round votes."""
     agents = settings.eval.debate.agents
@@ -71,12 +77,28 @@ def vote(maker: Maker) -> Maker:
     return voted
 
 
+def greedy(maker: Maker) -> Maker:
+    """One pass of a system without chance: the likeliest token each time."""
+
+    def decoded(settings: Settings) -> System:
+        system = maker(settings)
+        name, title = f"{system.name}_greedy", f"{system.title}, greedy"
+        return replace(system, name=name, title=title, decoding="greedy")
+
+    return decoded
+
+
 SYSTEMS: dict[str, Maker] = {
     "sa": single_agent,
+    "sa_greedy": greedy(single_agent),
     "sa_mv": vote(single_agent),
     "ma": untrained_team,
+    "ma_greedy": greedy(untrained_team),
     "ma_mv": vote(untrained_team),
+    "generator": trained_single,
+    "generator_mv": vote(trained_single),
     "malt": trained_team,
+    "malt_greedy": greedy(trained_team),
     "malt_mv": vote(trained_team),
     "debate": debate,
 }
@@ -95,6 +117,20 @@ def chosen(settings: Settings) -> list[System]:
         if name not in SYSTEMS:
             raise ValueError(f"config.eval.systems: {name!r} is not one of {list(SYSTEMS)}")
     return [maker(settings) for name, maker in SYSTEMS.items() if name in names]
+
+
+def compared_with_votes(chosen: Sequence[System]) -> System | None:
+    """The system whose tokens the votes of single roles may spend: the main one of those that are
+    trained or a team; None where there is none."""
+    rivals = [system for system in chosen if system.trained or system.kind == "team"]
+    return main_system(rivals) if rivals else None
+
+
+def voters(settings: Settings) -> list[System]:
+    """The single roles whose vote a team is compared with at equal compute: the single agent, and
+    the same role as MALT trained it, where that is not all of the team compared."""
+    apart = settings.chain[1:] or settings.eval.compute_of
+    return [single_agent(settings), *([trained_single(settings)] if apart else [])]
 
 
 def described(system: System) -> dict[str, Any]:

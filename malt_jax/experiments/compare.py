@@ -5,37 +5,20 @@ The result, `comparison.json`, is what the report shows.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from malt_jax.evaluate import scoring, stats, systems
-from malt_jax.evaluate.scoring import Outcome, Row
-from malt_jax.experiments import paper, variants
-from malt_jax.experiments.variants import Config, Variant
-from malt_jax.report import described, freshness, stage_command
-from malt_jax.types import System, main_system
-from malt_jax.workdir import run_record, shards, storage
+from malt_jax.evaluate import scoring, stats
+from malt_jax.evaluate.scoring import Row
+from malt_jax.experiments import evaluated, gains, paper, rows, variant
+from malt_jax.experiments.evaluated import Evaluated
+from malt_jax.experiments.variant import Config, Variant
+from malt_jax.report import freshness, stage_command
+from malt_jax.types import main_system
+from malt_jax.workdir import reads, run_record, storage
 from malt_jax.workdir.storage import read_json
-
-# Chains and debates have room for questions of different lengths. Where nearly all are shared,
-# those that both answered are compared; else these are other questions.
-_SHARED = 0.9
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What a work directory's systems made of its questions: system by name, and by its name
-    question id to outcome."""
-
-    systems: Mapping[str, System]
-    outcomes: Mapping[str, Mapping[str, Outcome]]
-
-    def right(self, system: str) -> dict[str, bool]:
-        """Question id to whether the system answered it correctly."""
-        return {question: outcome.right for question, outcome in self.outcomes[system].items()}
 
 
 def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> Row:
@@ -45,35 +28,42 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
     Raises ValueError if the run itself was not evaluated.
     """
     workdir = storage.at(config["workdir"])
-    run, results = read(workdir), read_json(workdir / "eval" / "results.json")
+    run, results = evaluated.read(workdir), read_json(workdir / "eval" / "results.json")
     main = main_system(list(run.systems.values())).name
-    test = _Test(run.outcomes[main], config["seed"], config["eval"]["resamples"])
-    done = [variant for variant in chosen if variants.results(config, variant).exists()]
+    done = [row for row in chosen if variant.results(config, row).exists()]
     flows, at_k = dict(results["flows"]), dict(results["at_k"])
-    for variant in done:
-        of_variant = read_json(variants.results(config, variant))
-        if "malt" in of_variant["flows"]:
-            flows[variant.name] = of_variant["flows"]["malt"]
-        if "eval.votes" in variant.values:
+    for row in done:
+        of_variant = read_json(variant.results(config, row))
+        if "malt" in of_variant["flows"] and not row.beside:
+            flows[row.key] = of_variant["flows"]["malt"]
+        if "eval.votes" in row.values:
             at_k["malt"] = of_variant["at_k"]["malt"]
     command = run_record.command()
     alone = re.sub(r"\s+--compare[= ]\S+", "", stage_command(command, "all"))
+    table = rows.table(config, run, done, others, main)
+    primary = _primary(table, main)
+    times, configurations = reads.counts(reads.recorded(workdir), reads.test_set(config))
     comparison: Row = {
         "suite": config["suite"] or "runs",
+        "split": results.get("split", {}).get("name", "test"),
+        "test_reads": {"times": times, "configurations": configurations},
         "main": main,
         "n": len(run.outcomes[main]),
         "k": results["k"],
         "paper": paper.source(config),
-        "rows": _table(test, config, run, done, others),
+        "rows": _adjusted(table, primary),
+        "primary": primary,
         "voting": results.get("voting", []),
         "equal_compute": results.get("equal_compute"),
         "at_k": at_k,
         "flows": flows,
-        "format": [_format(run, a, b) for a, b in _gains(run.systems.values())],
+        "format": [gains.shares(run, a, b) for a, b in gains.compared(run.systems.values())],
         "critiques": results.get("critiques"),
-        "power": _power(run, main),
-        "seeds": _seeds(run, config, [v for v in done if v.group == "seeds"], main),
-        "commands": {variant.name: alone for variant in chosen},
+        "power": gains.power(run, main),
+        "seeds": _seeds(run, config, [row for row in done if row.group == "seeds"], main),
+        "commands": {row.key: alone for row in chosen},
+        "done": [row.key for row in done],
+        "failed": _failed(config, chosen, done),
         "command": command,
         "inputs": _inputs(config, done, others),
     }
@@ -81,190 +71,72 @@ def write(config: Config, chosen: Sequence[Variant], others: Sequence[Path]) -> 
     return comparison
 
 
-def read(workdir: Path) -> Evaluated:
-    """Every evaluated system of a work directory. Raises ValueError if there is none."""
-    path = workdir / "eval" / "outcomes.parquet"
-    if not path.exists():
-        raise ValueError(f"{path}: not there; run --stage=evaluate in {workdir} first")
-    outcomes: dict[str, dict[str, Outcome]] = {}
-    for row in shards.read_one(path):
-        counts = row["status"], row["prompt_tokens"], row["completion_tokens"]
-        outcomes.setdefault(row["system"], {})[row["question_id"]] = Outcome(*counts)
-    results = read_json(workdir / "eval" / "results.json")
-    return Evaluated(described.by_name(results | {"systems": outcomes}), outcomes)
-
-
 def _inputs(config: Config, done: Sequence[Variant], others: Sequence[Path]) -> Row:
     """What was compared, by which a report can tell whether that is still there."""
-    workdir, below = storage.at(config["workdir"]), variants.directory
     places = {
-        ".": workdir,
-        **{f"variants/{v.name}": below(config, v.name) for v in done},
+        ".": storage.at(config["workdir"]),
+        **{f"variants/{row.key.replace('/', '/variants/')}": variant.workdir(config, row)
+           for row in done},
         **{str(storage.absolute(other)): other for other in others},
-    }
+    }  # fmt: skip
     return {place: freshness.fingerprint(directory) for place, directory in places.items()}
 
 
-def _table(
-    test: "_Test",
-    config: Config,
-    run: Evaluated,
-    done: Sequence[Variant],
-    others: Sequence[Path],
-) -> list[Row]:
-    """The rows of the run itself, of its variants and of other runs."""
-    rows = []
-    for name, system in run.systems.items():
-        about = _about(name, system.title, "systems", "", system, paper.accuracy(config, name))
-        rows.append(_row(test, about, run.outcomes[name]))
-    for variant in done:
-        rows += _rows_of(test, config, variant)
-    for other in others:
-        evaluated = read(other)
-        for system in evaluated.systems.values():
-            name = f"{system.name} in {other}"
-            about = _about(name, name, "runs", str(other), system, None)
-            rows.append(_row(test, about, evaluated.outcomes[system.name]))
-    return rows
-
-
-def _rows_of(test: "_Test", config: Config, variant: Variant) -> list[Row]:
-    """A variant's rows of the table."""
-    rows = []
-    evaluated = read(variants.directory(config, variant.name))
-    for system in evaluated.systems.values():
-        name, title = variant.rows[system.name], variant.title
-        baseline = system.kind != "debate" and not system.trained
-        if baseline or variant.group in ("seeds", "transfer"):
-            title = f"{system.title}, {title}"  # of several systems: which one
-        elif system.kind != "debate" and system.voted:
-            title += ", vote"
-        reported = paper.accuracy(config, name, variant.reported if system.voted else ())
-        about = _about(name, title, variant.group, variant.name, system, reported)
-        about["swept"] = variant.swept and list(variant.swept)
-        rows.append(_row(test, about, evaluated.outcomes[system.name]))
-    return rows
-
-
-def _about(
-    name: str, title: str, group: str, variant: str, system: System, reported: float | None
-) -> Row:
-    """What a row is: a system of a variant, or of the run itself where `variant` is empty; and the
-    accuracy that the paper reports."""
+def _failed(config: Config, chosen: Sequence[Variant], done: Sequence[Variant]) -> Row:
+    """What the variants that could not be run raised."""
+    path = storage.at(config["workdir"]) / "failures.json"
+    raised = read_json(path) if path.exists() else {}
+    keys = {row.key: row.title for row in chosen if row not in done}
     return {
-        "name": name,
-        "title": title,
-        "group": group,
-        "variant": variant,
-        "system": systems.described(system),
-        "swept": None,
-        "paper": reported,
+        key: {"title": title, "reason": str(raised[key])}
+        for key, title in keys.items()
+        if key in raised
     }
 
 
-def table(comparison: Row) -> str:
-    """The rows as text, the paper's own numbers beside them."""
-    width = max(len(row["name"]) for row in comparison["rows"]) + 2
-    lines = [
-        f"{'':{width}}{'accuracy':>9} {'95% interval':>14} {'paper':>6} {'main - this':>12} "
-        f"{'95% interval':>15} {'tokens':>7}"
-    ]
-    for row in comparison["rows"]:
-        low, high = (100 * x for x in row["ci95"])
-        tokens = sum(row["tokens"].values()) / row["n"]
-        reported = "" if row["paper"] is None else f"{100 * row['paper']:.1f}"
-        line = f"{row['name']:{width}}{100 * row['accuracy']:8.1f}% "
-        line += f"{f'[{low:.1f}, {high:.1f}]':>14} {reported:>6} "
-        if other := row["against_main"]:
-            low, high = (100 * x for x in other["ci95"])
-            line += f"{100 * other['difference']:+12.1f} {f'[{low:+.1f}, {high:+.1f}]':>15} "
-        else:
-            line += " " * 29
-        lines.append(f"{line}{tokens:7.0f}")
-    return "\n".join(lines)
+def _primary(table: Sequence[Row], main: str) -> Row | None:
+    """The one comparison that is named before all others: the main system against its best rival,
+    by the mean over seeds on the questions compared. A maximum of many means is too high rather
+    than too low, so that a win over it is claimed conservatively. A loss to it is not, and needs
+    Holm's p over all rivals."""
+    rivals = [row for row in table if _rival(row, main)]
+    if not rivals:
+        return None
+    best = max(rivals, key=lambda row: (row["accuracy"], -row["against_main"]["difference"]))
+    against = best["against_main"]
+    adjusted = stats.holm([row["against_main"]["p"] for row in rivals])
+    p_holm = adjusted[rivals.index(best)]
+    low, high = against["ci95"]
+    verdict = "wins" if low > 0 else "loses" if high < 0 and p_holm <= 0.05 else "undecided"
+    return {
+        "against": best["name"],
+        "rivals": len(rivals),
+        "seeds": len(best.get("by_seed", ())) or 1,
+        **{key: against[key] for key in ("difference", "ci95", "p")},
+        "p_holm": p_holm,
+        "verdict": verdict,
+    }
 
 
-@dataclass(frozen=True)
-class _Test:
-    """What rows are compared with: the main system's outcomes, and the bootstrap's settings."""
-
-    main: Mapping[str, Outcome]
-    seed: int
-    resamples: int
+def _rival(row: Row, main: str) -> bool:
+    """Whether a row is another method than the main system's: what is untrained, or of a variant
+    among the systems."""
+    own = row["system"]["team"] == "trained" and not row["variant"]
+    return bool(row["group"] == "systems" and row["against_main"] and not own)
 
 
-def _row(test: _Test, about: Row, outcomes: Mapping[str, Outcome]) -> Row:
-    """A row: what it is, its score, and the main system's difference to it where it answered the
-    same questions."""
-    against = None
-    common = [question for question in test.main if question in outcomes]
-    shared = len(common) >= _SHARED * min(len(outcomes), len(test.main))
-    if outcomes is not test.main and shared:
-        main, outcomes = [test.main[i] for i in common], {i: outcomes[i] for i in common}
-        against = scoring.compared(main, list(outcomes.values()), test.seed, test.resamples)
-    right = np.array([outcome.right for outcome in outcomes.values()])
-    likeness = None
-    if len(outcomes) >= 200:  # of fewer, two subsets of 100 are much the same, as their means are
-        mean, spread = stats.subsets(right, test.seed, size=100, count=4)
-        likeness = {"mean": mean, "sd": spread}
-    score = scoring.score(list(outcomes.values()))
-    return about | score | {"likeness": likeness, "against_main": against}
-
-
-def _gains(systems: Iterable[System]) -> list[tuple[str, str]]:
-    """The gains to take apart: from each baseline to the trained team with as many votes, the
-    largest team first."""
-    asked = [system for system in systems if system.kind != "debate"]
-    teams = [system for system in asked if system.trained and system.kind == "team"]
+def _adjusted(table: Sequence[Row], primary: Row | None) -> list[Row]:
+    """The rows with Holm's p-values over all comparisons but the primary one."""
+    named = primary["against"] if primary else ""
+    family = [row for row in table if row["against_main"] and row["name"] != named]
+    adjusted = stats.holm([row["against_main"]["p"] for row in family])
+    by_name = dict(zip([row["name"] for row in family], adjusted, strict=True))
     return [
-        (baseline.name, team.name)
-        for team in sorted(teams, key=lambda team: team.rank, reverse=True)
-        for baseline in asked
-        if not baseline.trained
-        and (baseline.votes, baseline.decoding) == (team.votes, team.decoding)
+        row | {"against_main": row["against_main"] | {"p_holm": by_name[row["name"]]}}
+        if row["name"] in by_name
+        else row
+        for row in table
     ]
-
-
-def _format(run: Evaluated, a: str, b: str) -> Row:
-    """How much of a gain is format: answers right in b that could not be read in a, or were read
-    and wrong; and what b lost."""
-    n, unread, wrong, lost = len(run.outcomes[b]), 0, 0, 0
-    for question, after in run.outcomes[b].items():
-        before = run.outcomes[a][question]
-        unread += after.right and before.status in ("unparseable", "truncated", "unknown")
-        wrong += after.right and before.status == "wrong"
-        lost += before.right and not after.right
-    return {
-        "from": a,
-        "to": b,
-        "gain": (unread + wrong - lost) / n,
-        "became_parseable": unread / n,
-        "became_right": wrong / n,
-        "lost": lost / n,
-    }
-
-
-def _power(run: Evaluated, main: str) -> Row | None:
-    """How many questions it takes to see the difference between the main system and the strongest
-    baseline that was evaluated here."""
-    baselines = [s.name for s in run.systems.values() if not s.trained and s.name != main]
-    if not baselines:
-        return None
-    correct = {name: sum(run.right(name).values()) for name in (main, *baselines)}
-    strongest = max(baselines, key=lambda name: correct[name])
-    right, baseline = run.right(main), run.right(strongest)
-    n = len(right)
-    difference = (correct[main] - correct[strongest]) / n
-    if not difference:
-        return None
-    discordant = sum(right[question] != baseline[question] for question in right) / n
-    return {
-        "against": strongest,
-        "discordant": discordant,
-        "difference": difference,
-        "questions": stats.questions_needed(difference, discordant),
-        "have": n,
-    }
 
 
 def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -> Row | None:
@@ -272,7 +144,7 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
     interval that resamples seeds and questions."""
     if not done:
         return None
-    runs = [run, *(read(variants.directory(config, variant.name)) for variant in done)]
+    runs = [run, *(evaluated.read(variant.workdir(config, row)) for row in done)]
     asked = [list(seed.outcomes[main]) for seed in runs]
     same = all(set(questions) == set(asked[0]) for questions in asked)
     most = min(map(len, asked))
@@ -282,7 +154,8 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
             continue
         values = [
             [
-                float(seed.outcomes[main][question].right) - seed.outcomes[name][question].right
+                scoring.right(seed.outcomes[main][question])
+                - scoring.right(seed.outcomes[name][question])
                 for question in (asked[0] if same else questions[:most])
             ]
             for seed, questions in zip(runs, asked, strict=True)
@@ -292,3 +165,19 @@ def _seeds(run: Evaluated, config: Config, done: Sequence[Variant], main: str) -
         )
         differences[name] = {"difference": mean, "ci95": [low, high]}
     return {"runs": len(runs), "differences": differences}
+
+
+def difference(workdir: Path, other: Path) -> Row | None:
+    """The main system of one work directory minus that of another on the same questions, with its
+    interval; None where they are one, or share too few questions."""
+    if workdir == other or not all(_outcomes(place).exists() for place in (workdir, other)):
+        return None
+    sides = [evaluated.read(place) for place in (workdir, other)]
+    a, b = (side.outcomes[main_system(list(side.systems.values())).name] for side in sides)
+    common = rows.common([a, b])
+    left, right = ([side[question] for question in common] for side in (a, b))
+    return scoring.compared(left, right, seed=0, resamples=10_000) if common else None
+
+
+def _outcomes(workdir: Path) -> Path:
+    return workdir / "eval" / "outcomes.parquet"

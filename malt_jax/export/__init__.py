@@ -71,14 +71,22 @@ def refresh(workdir: Path, settings: Settings) -> None:
                 _describe(directory, read_json(directory / RECORD) | {"results": results})
 
 
-def load(directory: Path, model: Model) -> Adapter:
-    """A PEFT adapter, ours or made elsewhere. Raises ValueError for what `load_adapter` refuses,
-    and if `malt.json` beside it names another base or tokenizer than `model`, or other weights."""
+def load(directory: Path, model: Model, role: str) -> Adapter:
+    """A PEFT adapter for a role, ours or made elsewhere. Raises ValueError for what `load_adapter`
+    refuses, and if `malt.json` beside it names another base or tokenizer than `model`, another
+    role, or other weights."""
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory; expected a PEFT adapter")
     check_identity(directory / RECORD, model)
     with storage.on_disk(directory) as local:
         record = read_json(local / RECORD) if (local / RECORD).exists() else {}
+        made_for = record.get("role", role)
+        if role not in (made_for, *record.get("shared_by", ())):
+            raise ValueError(
+                f"{directory}: the adapter of {made_for!r}, in the place of the adapter of "
+                f"{role!r}; give that role its own, or, if they are to share it, add "
+                f'"shared_by": ["{role}"] to {directory / RECORD}'
+            )
         noted, weights = record.get("adapter_hash"), local / WEIGHTS
         if noted and not record["merged"] and weights.exists() and file_hash(weights) != noted:
             raise ValueError(
@@ -96,7 +104,7 @@ def starting_adapter(settings: Settings, model: Model, role: str) -> Adapter | N
     path = settings.roles[role].adapter
     if not path:
         return None
-    adapter, wanted = load(storage.at(path), model), settings.lora
+    adapter, wanted = load(storage.at(path), model, role), settings.lora
     rank = lora.rank(adapter)
     every = {target for layer in adapter.layers.values() for target in layer}
     there = _shape(rank, adapter.scale * rank, every)
@@ -132,7 +140,7 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
         raise ValueError(f"{workdir / 'export'}: no adapters; run --stage=train first")
     for role in roles:
         source, target = workdir / "export" / role, workdir / "export" / "merged" / role
-        adapter = load(source, model)
+        adapter = load(source, model, role)
         record = _record(workdir, settings, model, role) | _form(settings) | {"merged": True}
         record["adapter_hash"] = file_hash(source / WEIGHTS)
         if _same_weights(target, record):
@@ -207,8 +215,12 @@ def _record(workdir: Path, settings: Settings, model: Model, role: str) -> dict[
     local = Path(model.source).exists()
     plain = json.loads(json.dumps(settings.as_config()))
     del plain["workdir"]
+    datasets = workdir / "datasets"
+    # The solutions of a warm start are learned on the prompts of the whole chain.
+    warm = (datasets / "yield.json").exists() and not (datasets / "credit.json").exists()
     return {
         "role": role,
+        **({"shared_by": list(settings.chain)} if warm else {}),
         "chain": list(settings.chain),
         "merged": False,
         "phases": list(settings.roles[role].train),
@@ -232,7 +244,8 @@ def _results(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     results = read_json(path)
-    return {key: results[key] for key in ("split", "k", "systems", "paired")}
+    kept = ("split", "k", "systems", "paired", "equal_compute")
+    return {key: results[key] for key in kept if key in results}
 
 
 def _license(model: Model) -> str:

@@ -3,8 +3,10 @@ function of the record beside it (`malt.json`) and of nothing else."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from malt_jax.learn.phases import PHASES
 
 Record = Mapping[str, Any]
 _NOT_OF_THE_RESULT = ("checkpoint_every", "max_nonfinite", "remat")
@@ -91,10 +93,25 @@ def _data(record: Record) -> str:
     if (yields := data["yield"]) is not None:
         lines[-1] += (
             f" Of {yields['nodes']:,} samples of this role {yields['positives']:,} have a value "
-            f"above {settings['credit']['threshold']:g}; {yields['sft_rows']:,} rows for SFT, "
-            f"{yields['pairs']:,} pairs for DPO."
+            f"above {settings['credit']['threshold']:g}; {_made(record, yields)}."
         )
     return "\n\n".join(lines)
+
+
+def _made(record: Record, yields: Mapping[str, Any]) -> str:
+    """How many examples the samples gave each phase that the role goes through."""
+    counted = {name: PHASES[name].counted for name in _phases(record) if name in PHASES}
+    made = [
+        f"{yields[key]:,} {key.removeprefix(f'{name}_')} for {name.upper()}"
+        for name, key in counted.items()
+        if key in yields
+    ]
+    return ", ".join(made) or "no examples for its phases"
+
+
+def _phases(record: Record) -> Sequence[str]:
+    trained: Sequence[str] = record["settings"]["roles"][record["role"]]["train"]
+    return record.get("phases", trained)  # version 0.4 wrote none
 
 
 def _training(record: Record) -> str:
@@ -107,8 +124,7 @@ def _training(record: Record) -> str:
     ]
     if (start := record["started_from"]) is not None:
         lines.append(f"- started from the adapter `{start['path']}` (`{start['hash']}`)")
-    every = settings["roles"][record["role"]]["train"]
-    for phase in record.get("phases", every):  # version 0.4 wrote none
+    for phase in _phases(record):
         values = {k: v for k, v in settings[phase].items() if k not in _NOT_OF_THE_RESULT}
         lines.append(f"- {phase}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
     return "\n".join(lines)
@@ -118,21 +134,40 @@ def _results(record: Record) -> str:
     results = record["results"]
     if results is None:
         return "## Results\n\nNot evaluated yet."
-    return "\n".join(
-        [
-            "## Results",
-            "",
-            f"The team's, not this role's alone, on {results['split']['n']} held-out questions; "
-            f"`_mv` is a majority vote over {results['k']}.",
-            "",
-            "| system | accuracy | 95% interval |",
-            "|---|--:|--:|",
-            *_rows(results["systems"]),
-        ]
+    about = (
+        f"The team's, not this role's alone, on {results['split']['n']} held-out questions, the "
+        f"most accurate first; `_mv` is a majority vote over {results['k']}, `_greedy` takes the "
+        "likeliest token each time, and any other row is the mean of the passes that were drawn."
     )
+    table = ["| system | accuracy | 95% interval |", "|---|--:|--:|", *_rows(results["systems"])]
+    return "\n".join(["## Results", "", about, "", *table, *_equal_compute(results)])
 
 
 def _rows(systems: Mapping[str, Any]) -> Iterator[str]:
-    for name, score in systems.items():
+    for name, score in sorted(systems.items(), key=lambda row: -row[1]["accuracy"]):
         low, high = (100 * bound for bound in score["ci95"])
         yield f"| `{name}` | {100 * score['accuracy']:.1f}% | {low:.1f} to {high:.1f} |"
+
+
+def _equal_compute(results: Mapping[str, Any]) -> Iterator[str]:
+    """The team beside the majority votes of single roles that spend as many tokens, by each price
+    the strongest first. A version before 0.5 wrote one row, which is not repeated here."""
+    rows = results.get("equal_compute")
+    if not isinstance(rows, list) or not rows:
+        return
+    yield "\n### At equal compute\n"
+    yield (
+        f"`{rows[0]['system']}` minus the majority vote of a single role over as many samples as "
+        "its tokens pay for, in points; prefixes that prompts share are read once on both sides. "
+        "`sa` is the base model as the single agent, `generator` the same role as MALT trained "
+        "it.\n"
+    )
+    yield "| tokens counted | vote of | samples | accuracy | difference | 95% interval |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for row in sorted(rows, key=lambda row: (row["price"], -row["voting"]["accuracy"])):
+        low, high = (100 * bound for bound in row["ci95"])
+        counted = row["price"].replace("_", " ")
+        yield (
+            f"| {counted} | `{row['voter']}` | {row['k']} | {100 * row['voting']['accuracy']:.1f}% "
+            f"| {100 * row['difference']:+.1f} | {low:+.1f} to {high:+.1f} |"
+        )

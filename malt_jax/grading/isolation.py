@@ -27,6 +27,7 @@ from malt_jax.types import Grade
 CPU_SECONDS = 2.0
 WALL_SECONDS = 10.0
 START_SECONDS = 120.0  # imports of the grader on a busy machine
+_STARTS = 3  # before it is said that it does not start
 
 # What an interpreter needs to start and to find its files. A grader runs on what models write, so
 # that nothing else of the environment, least of all a token or a key, is in its reach.
@@ -102,14 +103,14 @@ def _graded(
 
 def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Sends a request and yields the replies; ends where one does not come in time. A process that
-    was killed or stopped while it waited for a request is replaced by a new one."""
+    was killed or stopped while it waited for a request, or started, is replaced by a new one."""
     line = json.dumps(request).encode("ascii") + b"\n"
-    warm_up = request["warm_up"]
+    warm_up, starts = request["warm_up"], 0
     while True:
         process = worker.process
-        waited = process is not None and process.poll() is None
-        if process is None or not waited:
+        if process is None or process.poll() is not None:
             process = _start(worker)
+            starts += 1
         seconds = WALL_SECONDS if warm_up in worker.warm else START_SECONDS
         replies = _exchange(process, line, seconds)
         if next(replies, None) == ["ready"]:
@@ -117,7 +118,7 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
             yield from replies
             return
         end(worker)
-        if not waited:
+        if starts == _STARTS:
             raise RuntimeError(f"the grading process ({sys.executable}) does not start")
 
 

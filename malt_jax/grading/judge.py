@@ -12,7 +12,7 @@ from malt_jax.types import Grade, Question
 
 class Sample(NamedTuple):
     """What is graded: a completion, the reference answer, whether the completion ran to its limit
-    of tokens, and the choices and text of the question (which rules do not look at)."""
+    of tokens, and the choices and text of the question."""
 
     completion: str
     answer: str
@@ -49,9 +49,9 @@ def by_rules(rules: Rules, sample: Sample, *, leniently: bool = False) -> Grade:
     The first mark that can be read counts. The fallback counts only where there is no mark at all
     and the completion came to its own end. `leniently`, for audits, whatever the completion holds
     anywhere counts where no mark can be read, cut short or not. Another question that a completion
-    asks and answers after its own is none of it.
+    asks and answers after its own is none of it; the sample's own, asked again, is.
     """
-    completion = first_question(sample.completion)
+    completion = first_question(sample.completion, sample.question)
     marks = marked(completion)
     readings = ((answer, via) for text, via in marks if (answer := rules.read(text)))
     answer, via = next(readings, ("", ""))

@@ -56,7 +56,7 @@ def submit(
         verdicts: list[Verdict] = []
         fresh: list[tuple[bytes, Sample, Verdict]] = []
         for sample in samples:
-            asked = _asked(task, sample)
+            asked = _asked(sample)
             key = hashlib.sha256(json.dumps([how, asked]).encode()).digest()
             if key not in pool.verdicts:
                 pool.verdicts[key] = Future()
@@ -117,10 +117,9 @@ class _Pool:
 _POOL = _Pool()
 
 
-def _asked(task: Task, sample: Sample) -> Sample:
+def _asked(sample: Sample) -> Sample:
     """What the verdict depends on."""
-    question = sample.question if task.grade else ""
-    return sample._replace(completion=sample.completion[-MAX_CHARACTERS:], question=question)
+    return sample._replace(completion=sample.completion[-MAX_CHARACTERS:])
 
 
 def _put(pool: _Pool, batch: _Batch) -> None:

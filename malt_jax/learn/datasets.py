@@ -46,7 +46,7 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     `datasets/credit.json` (the settings that they follow from) from `trees/`; returns the yield. A
     shard of trees is in memory at a time.
 
-    Raises ValueError if there are no trees.
+    Raises ValueError if there are no trees, or a tree twice.
     """
     paths = shards.paths(workdir / "trees")
     if not paths:
@@ -54,10 +54,13 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     directory = workdir / "datasets"
     columns = (*_NODE, *{name for phase in PHASES.values() for name in phase.reads})
     totals = {role: summary(Harvest()) for role in settings.chain}
+    shard_of: dict[str, Path] = {}
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
-            nodes = credit.assign(records.read(path, columns), settings.credit, settings.seed)
+            stored = records.read(path, columns, arrays="_token_ids")
+            shards.distinct(shard_of, path, stored)
+            nodes = credit.assign(stored, settings.credit, settings.seed)
             for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
                 for phase, rows in of_role.rows.items():
                     writers[role][phase](rows)

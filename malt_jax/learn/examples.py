@@ -81,7 +81,7 @@ def load(
     rows at a time, and kept in the file `cache`. Raises ValueError for a row that
     `packing.examples` refuses.
     """
-    rows = shards.read_one(path)
+    rows = shards.read_one(path, arrays="_token_ids")
     questions = np.array([row["question_id"] for row in rows])
     out = held_out(questions, share, seed)
     packed = examples(

@@ -87,14 +87,11 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    tx, loss = steps.optimiser(chosen, len(order)), phase.loss(chosen)
-    # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
-    begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
-    step = hosts.in_step(steps.training(model.config, tx, loss, begun, remat=chosen.remat))
-    evaluate = (
-        validation.evaluator(phase, chosen, model, mesh, adapter, held) if len(held) else None
-    )
-    if evaluate is None and chosen.held_out:
+    begun, step = _compiled(phase, chosen, model, mesh, adapter, len(order))
+    evaluate = None
+    if len(held):
+        evaluate = validation.evaluator(phase, chosen, model, mesh, adapter, held)
+    elif chosen.held_out:
         logging.info("%s: too few questions to hold any out; no evaluation", title)
 
     def inputs(i: int) -> Any:
@@ -120,15 +117,31 @@ def fit(
                 saved,
                 write,
                 evaluate,
-                validation.read(rows, phase.judged),
+                validation.read(rows, phase.judged, phase.evaluates_start),
                 [row["step"] for row in rows if not row.get("finite", 1)],
             )
-            if not done and phase.evaluates_start:
+            if not done:
                 _evaluate(run, 0, state["adapter"])
             updates = _steps(run, partial(step, model.params), inputs, done, state)
             row = step_figures(chosen, order, training.examples, model, mesh)
             last = _kept(run, row, updates)
     return _best(run, last["adapter"] if last else state["adapter"])
+
+
+def _compiled(
+    phase: Phase[Any],
+    chosen: PhaseSettings,
+    model: Model,
+    mesh: Mesh,
+    adapter: Adapter,
+    total: int,
+) -> tuple[steps.State, Callable[..., tuple[steps.State, steps.Metrics]]]:
+    """The state before the first of `total` optimiser steps, and the compiled step."""
+    tx = steps.optimiser(chosen, total)
+    # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
+    begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
+    step = steps.training(model.config, tx, phase.loss(chosen), begun, remat=chosen.remat)
+    return begun, hosts.in_step(step)
 
 
 def _kept(
@@ -176,7 +189,7 @@ def _steps(
             state, scores = step(state, *upcoming)
             # Packed while the devices compute.
             upcoming = inputs(i + 1) if i + 1 < total else None
-            with process.watched(run.title):
+            with process.watched(run.title, run.settings.accumulate):
                 scores = jax.device_get(scores)
             values = {name: float(value) for name, value in scores.items()}
             yield i + 1, state, values, time.perf_counter() - started
@@ -225,11 +238,12 @@ def _batch_file(run: _Training, step: int) -> Path:
 
 def _evaluate(run: _Training, step: int, adapter: Adapter) -> None:
     """The held-out metrics of a step, if any question is held out; the adapter is kept if it is the
-    best so far."""
+    best so far. Those of the start are for the record where the phase does not choose it."""
     if run.evaluate is None:
         return
     scores, before = run.evaluate(adapter), validation.best(run.evaluations)
-    run.evaluations.append((step, scores[run.phase.judged]))
+    if step or run.phase.evaluates_start:
+        run.evaluations.append((step, scores[run.phase.judged]))
     better = validation.best(run.evaluations) != before
     ended = run.out_of_patience
     row = {"step": step, "eval": True, **scores, "best": better, "stopped_early": ended}

@@ -1,8 +1,8 @@
 """The training losses as pure functions of log-probabilities.
 
 A preference loss is a function Pairs -> float32[B], a loss a pair; its settings (beta and the like)
-are keywords, bound with functools.partial. `sft_loss`, `preference_loss` and `kto_loss` reduce to
-(loss, metrics).
+are keywords, bound with functools.partial. `sft_loss` and `preference_loss` reduce to (loss,
+metrics); KTO's is in `learn.unpaired`.
 """
 
 from collections.abc import Callable
@@ -32,20 +32,6 @@ class Pairs:
     ref_rejected: Array
     chosen_tokens: Array
     rejected_tokens: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Unpaired:
-    """A completion a row and whether it is desirable.
-
-    `completion, ref_completion: float32[B]`, log-probabilities summed over tokens as in `Pairs`;
-    `label: bool[B]`.
-    """
-
-    completion: Array
-    ref_completion: Array
-    label: Array
 
 
 PairLoss = Callable[[Pairs], Array]
@@ -210,100 +196,28 @@ def preference_loss(
         give 0.
     """
     counted = jnp.ones(pairs.chosen.shape, bool) if weights is None else weights > 0
-    pairs = _cleared(pairs, counted)
+    pairs = cleared(pairs, counted)
     rows = jnp.sum(counted).astype(jnp.float32)
     total = jnp.sum(jnp.where(counted, loss(pairs), 0.0))
     chosen_reward = beta * (pairs.chosen - pairs.ref_chosen)
     rejected_reward = beta * (pairs.rejected - pairs.ref_rejected)
     metrics = {
-        "accuracy": _mean(chosen_reward > rejected_reward, counted),
-        "margin": _mean(chosen_reward - rejected_reward, counted),
-        "chosen_reward": _mean(chosen_reward, counted),
-        "rejected_reward": _mean(rejected_reward, counted),
-        "chosen_logp": _mean(pairs.chosen, counted),
-        "rejected_logp": _mean(pairs.rejected, counted),
+        "accuracy": mean_of(chosen_reward > rejected_reward, counted),
+        "margin": mean_of(chosen_reward - rejected_reward, counted),
+        "chosen_reward": mean_of(chosen_reward, counted),
+        "rejected_reward": mean_of(rejected_reward, counted),
+        "chosen_logp": mean_of(pairs.chosen, counted),
+        "rejected_logp": mean_of(pairs.rejected, counted),
         "pairs": rows,
     }
     return total / (jnp.maximum(rows, 1.0) if denominator is None else denominator), metrics
 
 
-def kl_reference(mismatched: Array, ref_mismatched: Array, weights: Array | None = None) -> Array:
-    """KTO's reference point z0 = max(0, mean log(pi(y' | x) / ref(y' | x))), without a gradient.
-
-    Args:
-        mismatched, ref_mismatched: float32[B], log-probabilities, summed over tokens, of
-            completions y' each under another row's prompt x. TRL shifts the completions of a
-            micro-batch by one row. Of the rows of a whole optimiser step, or accumulation changes
-            the loss.
-        weights: [B], 1 for rows of data, 0 for rows of padding.
-
-    Returns:
-        float32[], at least 0; 0 without rows.
-
-    Source: KTO, arXiv 2402.01306.
-    """
-    counted = jnp.ones(mismatched.shape, bool) if weights is None else weights > 0
-    ratio = jnp.where(counted, mismatched - ref_mismatched, 0.0)
-    return jax.lax.stop_gradient(jnp.maximum(_mean(ratio, counted), 0.0))
-
-
-def kto_loss(
-    rows: Unpaired,
-    kl: Array | float,
-    beta: float,
-    *,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-    weights: Array | None = None,
-    denominator: Array | float | None = None,
-) -> tuple[Array, Metrics]:
-    """L = E w_y (1 - sigmoid(s beta (log(pi / ref) - z0))), s = 1 where desirable and -1 elsewhere.
-
-    Args:
-        kl: z0, of `kl_reference`; its gradient is stopped here too.
-        desirable_weight, undesirable_weight: w_y of the two labels, to balance their numbers.
-        weights: [B], 1 for rows of data, 0 for rows of padding.
-        denominator: divides the sum in place of the number of rows, as in `sft_loss`.
-
-    Returns:
-        The loss; `chosen_reward` and `rejected_reward` (means of beta log(pi / ref) over desirable
-        and undesirable rows), `margin` (their difference), `chosen_logp` and `rejected_logp`, the
-        `kl` used, and `desirable` and `undesirable`, the numbers of rows. A mean of no rows is 0.
-        Rows of padding may hold anything.
-
-    Source: KTO, arXiv 2402.01306. TRL's `kto`.
-    """
-    counted = jnp.ones(rows.completion.shape, bool) if weights is None else weights > 0
-    rows = _cleared(rows, counted)
-    label = rows.label.astype(bool)
-    kl = jax.lax.stop_gradient(jnp.asarray(kl, jnp.float32))
-    ratio = rows.completion - rows.ref_completion
-    # 1 - sigmoid(x) as sigmoid(-x): near 0 the difference would round away.
-    losses = jnp.where(
-        label,
-        desirable_weight * jax.nn.sigmoid(-beta * (ratio - kl)),
-        undesirable_weight * jax.nn.sigmoid(beta * (ratio - kl)),
-    )
-    total = jnp.sum(jnp.where(counted, losses, 0.0))
-    chosen, rejected = counted & label, counted & ~label
-    metrics = {
-        "chosen_reward": _mean(beta * ratio, chosen),
-        "rejected_reward": _mean(beta * ratio, rejected),
-        "chosen_logp": _mean(rows.completion, chosen),
-        "rejected_logp": _mean(rows.completion, rejected),
-        "kl": kl,
-        "desirable": jnp.sum(chosen).astype(jnp.float32),
-        "undesirable": jnp.sum(rejected).astype(jnp.float32),
-    }
-    metrics["margin"] = metrics["chosen_reward"] - metrics["rejected_reward"]
-    count = jnp.maximum(jnp.sum(counted).astype(jnp.float32), 1.0)
-    return total / (count if denominator is None else denominator), metrics
-
-
-def _cleared(rows: Any, counted: Array) -> Any:
+def cleared(rows: Any, counted: Array) -> Any:
     """Zeros where a row is padding: before any loss, or its NaN would reach the gradient."""
     return jax.tree.map(lambda x: jnp.where(counted, x, jnp.zeros_like(x)), rows)
 
 
-def _mean(values: Array, counted: Array) -> Array:
+def mean_of(values: Array, counted: Array) -> Array:
+    """The mean of the rows that count; 0 of none."""
     return jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(jnp.sum(counted), 1)

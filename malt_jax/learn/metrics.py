@@ -1,12 +1,12 @@
 """Where the figures of a phase go: `metrics.jsonl`, TensorBoard's event files beside it, and
 Weights & Biases where a project is named."""
 
-import hashlib
 import importlib
 import importlib.util
 import json
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,11 +130,15 @@ def _events(directory: Path, done: int, earlier: list[str]) -> EventFileWriter:
 def _wandb(directory: Path, project: str, title: str, config: Mapping[str, Any]) -> Any:
     """The W&B run of this directory, new or resumed. The key is W&B's own affair (`wandb login` or
     its environment variable); it never passes through the config."""
-    identity = hashlib.sha256(str(storage.absolute(directory)).encode()).hexdigest()[:16]
+    # Kept with the training: the same path on another machine, or after a fresh start, is another.
+    file = directory / "wandb_run.txt"
+    if not file.exists():
+        with storage.written_whole(file) as stream:
+            stream.write(secrets.token_hex(8).encode())
     return importlib.import_module("wandb").init(
         project=project,
         name=title,
-        id=identity,
+        id=file.read_text(),
         resume="allow",
         dir=str(directory),
         config=dict(config),

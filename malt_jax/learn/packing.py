@@ -85,8 +85,8 @@ class Plan:
 
 
 def examples(
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[Sequence[int]]],
+    prompts: Sequence[np.ndarray | Sequence[int]],
+    completions: Sequence[Sequence[np.ndarray | Sequence[int]]],
     context: int,
     names: Sequence[str],
 ) -> Examples:

@@ -1,5 +1,5 @@
-"""The compiled programs of training: one call is one optimiser step, or one held-out evaluation, of
-K micro-batches.
+"""The compiled programs of training: one call is one optimiser step of K micro-batches, or the
+held-out evaluation of one of them.
 
 A loss is a callable from the log-probabilities of a micro-batch to this micro-batch's share of the
 step's loss and metrics: shares are added up over the K. A mean over the whole step comes out right
@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
@@ -25,6 +26,7 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.training import Remat
 from malt_jax.runtime import mesh as meshes
+from malt_jax.runtime import process
 
 State = dict[str, Any]
 """{"adapter": Adapter, "opt_state": of optax}."""
@@ -123,29 +125,58 @@ def training(
 
 
 def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
-    """The compiled evaluation: the same loss and metrics, without gradients, and `kl`, the mean of
-    `token_kl` from the adapter to the reference over the tokens of every `every`-th completion.
+    """A function that evaluates: the same loss and metrics, without gradients, and `kl`, the mean
+    of `token_kl` from the adapter to the reference over the tokens of every `every`-th completion.
+
+    It waits for one micro-batch after another, however many there are: none takes longer than a
+    hang is told by.
+    """
+    score = scoring(config, loss, every=every)
+
+    def evaluate(
+        params: Params, adapter: Adapter, reference: Adapter, batches: Batch, extra: Extra
+    ) -> Metrics:
+        inputs = params, adapter, reference, batches, extra
+        shapes = jax.eval_shape(score, None, 0, *inputs)
+        # Of the host, as is what comes back: sums on the devices would compile it anew.
+        sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        for k in range(len(batches.tokens)):
+            added = score(sums, k, *inputs)
+            with process.watched("held-out loss"):
+                sums = jax.device_get(added)
+        (value, metrics), (kl, tokens) = sums
+        kl_a_token = jnp.float32(kl) / jnp.float32(tokens)
+        return dict(sorted({**metrics, "loss": value, "kl": kl_a_token}.items()))
+
+    return evaluate
+
+
+def scoring(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Any:
+    """The compiled program of an evaluation: (sums, k, base, adapter, reference, batches, extra) ->
+    `sums`, None at first, with those of micro-batch k: ((loss, metrics), (`token_kl`, tokens)).
 
     A pass of the model for each of the two adapters.
     """
 
     @jax.jit
-    def evaluate(
-        params: Params, adapter: Adapter, reference: Adapter, batches: Batch, extra: Extra
-    ) -> Metrics:
-        def share(batch: Batch, extra: Extra) -> Any:
-            ours, theirs = (
-                predicting(config, params, which, batch) for which in (adapter, reference)
-            )
-            logps = target_logprobs(config, params, ours, batch)
-            counted = batch.counted & (batch.sequence % every == 0)
-            kl = jnp.where(counted, token_kl(config, params, ours, theirs, batch), 0.0)
-            return _with_counts(loss, logps, batch, extra), (kl.sum(), counted.sum())
+    def score(
+        sums: Any,
+        k: int | Array,
+        params: Params,
+        adapter: Adapter,
+        reference: Adapter,
+        batches: Batch,
+        extra: Extra,
+    ) -> Any:
+        batch, of_batch = jax.tree.map(lambda x: x[k], (batches, extra))
+        ours, theirs = (predicting(config, params, which, batch) for which in (adapter, reference))
+        logps = target_logprobs(config, params, ours, batch)
+        counted = batch.counted & (batch.sequence % every == 0)
+        kl = jnp.where(counted, token_kl(config, params, ours, theirs, batch), 0.0)
+        share = _with_counts(loss, logps, batch, of_batch), (kl.sum(), counted.sum())
+        return share if sums is None else jax.tree.map(jnp.add, sums, share)
 
-        (value, metrics), (kl, tokens) = _added(share, batches, extra)
-        return metrics | {"loss": value, "kl": kl / tokens}
-
-    return evaluate
+    return score
 
 
 def _with_counts(loss: Loss, logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from malt_jax.config.phase import PhaseSettings
@@ -16,7 +15,6 @@ from malt_jax.learn.packing import plan
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
-from malt_jax.runtime import process
 
 Evaluate = Callable[[Adapter], dict[str, float]]
 Evaluations = Sequence[tuple[int, float]]
@@ -34,7 +32,7 @@ def evaluator(
     """A function from an adapter to its metrics on `data`: those of the phase's loss over all of
     it, and `kl`, KL(adapter || reference) in nats a completion token.
 
-    One compiled call, in micro-batches of about `settings.batch` examples.
+    In micro-batches of about `settings.batch` examples, a compiled call each.
     """
     many = -(-len(data) // settings.batch)
     order = plan(
@@ -47,24 +45,22 @@ def evaluator(
     )
     batches, placed = steps.place(mesh, *data.step(phase, order, 0, model.tokenizer.pad_id))
     every = phase.branches if phase.kl_of_first else 1
-    compiled = steps.evaluation(model.config, phase.loss(settings), every=every)
+    score = steps.evaluation(model.config, phase.loss(settings), every=every)
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
-        metrics = compiled(model.params, adapter, reference, batches, placed)
-        with process.watched("held-out loss"):
-            metrics = jax.device_get(metrics)
+        metrics = score(model.params, adapter, reference, batches, placed)
         return {name: float(value) for name, value in metrics.items()}
 
     return evaluate
 
 
-def read(rows: Sequence[Row], judged: str) -> list[tuple[int, float]]:
-    """The evaluations among the rows of a `metrics.jsonl`, by the metric `judged`; one that was not
-    finite is inf."""
+def read(rows: Sequence[Row], judged: str, start: bool) -> list[tuple[int, float]]:
+    """The evaluations among the rows of a `metrics.jsonl` of which the best is chosen, by the
+    metric `judged`; one that was not finite is inf. That of the start counts if `start` says so."""
     return [
         (row["step"], math.inf if row[judged] is None else row[judged])
         for row in rows
-        if row.get("eval")
+        if row.get("eval") and (start or row["step"])
     ]
 
 

@@ -69,6 +69,7 @@ def run(
         why = ", ".join(f"{count} {reason}" for reason, count in harvest.dropped.items())
         raise ValueError(f"config.data.train: no worked solution to learn from ({why})")
     directory, (learner,) = workdir / "datasets", learners
+    storage.discard(directory / "credit.json")  # no samples, and so no credit of theirs
     shards.write(directory / learner / f"{sft.PHASE.name}.parquet", rows, sft.SCHEMA)
     storage.write_json(directory / "yield.json", {learner: datasets.summary(harvest)})
     logging.info("%s: %d rows of %d worked solutions", learner, len(rows), len(usable))

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,15 +14,18 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from malt_jax.config.places import shipped
 from malt_jax.models import gguf, hf, llama, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.weights import Placement, build
+from malt_jax.runtime import hosts
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.workdir.storage import check_regular
 
 __all__ = ["Adapter", "LlamaConfig", "Model", "Params", "llama", "load", "lora"]
 
+_LLAMA = re.compile(r"meta-llama/(?:Meta-)?Llama-3\.1-(8B|70B)(?:-Instruct)?")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
 
@@ -50,13 +53,17 @@ class Model:
 
     @cached_property
     def content_hash(self) -> str:
-        """`sha256:` and the digest of the weight files' bytes, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return f"sha256:{digest.hexdigest()}"
+        """`sha256:` and the digest of the weight files' bytes, in the order of their names.
+
+        Of several hosts the first reads them, and the others take its word, so that all must ask at
+        the same time. Raises ValueError if their files are not as long as its.
+        """
+        sizes = [(file.name, file.stat().st_size) for file in self.files]
+        if not hosts.same(repr(sizes).encode()):
+            raise ValueError(
+                f"{self.source}: the hosts have different files of it; give all the same base"
+            )
+        return hosts.from_first(lambda: _digest(self.files))
 
     def logits(self, tokens: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """Next-token logits float32[B, T, V] for int32[B, T] tokens.
@@ -81,6 +88,15 @@ class Model:
                 "which alone this port's full attention is the model's"
             )
         return _logits(self.config, self.params, tokens.astype(np.int32), real)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
 
 
 @partial(jax.jit, static_argnums=0)
@@ -125,10 +141,13 @@ def load(
 
 def read_config(path: str | Path) -> LlamaConfig:
     """The shape of a model without its weights: of a directory that holds a `config.json`, of a
-    GGUF file, or of a hub id, from which that file alone is fetched.
+    GGUF file, or of a hub id, from which that file alone is fetched. Those of Llama 3.1 8B and 70B
+    come with the package.
 
     Raises ValueError as `load` does.
     """
+    if not Path(path).exists() and (llama_3 := _LLAMA.fullmatch(str(path))):
+        return hf.config(shipped("third_party") / f"llama-3.1-{llama_3[1].lower()}")
     if not Path(path).exists() and _HUB_ID.fullmatch(str(path)):
         return hf.config(_fetched(str(path), ["config.json"]))
     where = _resolved(path)
@@ -164,5 +183,6 @@ def _fetched(name: str, files: list[str]) -> Path:
     except Exception as error:  # the hub client raises errors of several libraries
         raise ValueError(
             f"{name}: no such directory, and it could not be downloaded from the hub ({error});"
-            " check the name and the network, or give a local path"
+            " check the name and the network, or give a local path; a gated model needs its licence"
+            f" accepted at https://huggingface.co/{name}, and HF_TOKEN"
         ) from error

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +73,26 @@ def check_identity(path: Path, model: Model) -> None:
     """
     if not path.exists():
         return
-    recorded, current = read_json(path), identity(model)
-    way_on = "give that base in config.model.path, or name another directory"
+    if difference := differences(read_json(path), identity(model)):
+        raise ValueError(
+            f"{path.parent}: made for another {difference}; give that base in config.model.path, "
+            "or name another directory"
+        )
+
+
+def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """What of an `identity` is other than it is recorded, with both values; empty if nothing is, as
+    far as the record, which may be of an earlier version, says."""
     for key, part in _PARTS.items():
         if recorded.get(key) and recorded[key] != current[key]:
-            raise ValueError(
-                f"{path.parent}: made for another {part}: {recorded.get('base')} "
-                f"({str(recorded[key])[:19]}...) there, {current['base']} ({current[key][:19]}...) "
-                f"now; {way_on}"
+            return (
+                f"{part}: {recorded.get('base')} ({str(recorded[key])[:19]}...) there, "
+                f"{current['base']} ({current[key][:19]}...) now"
             )
     before, now = recorded.get("base_facts") or {}, current["base_facts"]
-    # A later version may know of more.
-    if changed := [name for name in now if name in before and before[name] != now[name]]:
-        differences = ", ".join(
-            f"{name} {_short(before[name])} there and {_short(now[name])} now" for name in changed
-        )
-        raise ValueError(f"{path.parent}: made for another base: {differences}; {way_on}")
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    facts = (f"{name} {_short(before[name])} there and {_short(now[name])} now" for name in changed)
+    return f"base: {', '.join(facts)}" if changed else ""
 
 
 def _short(fact: Any) -> str:

@@ -155,18 +155,18 @@ def gpu(q: Array, k: Array, v: Array, seen: Array, *, interpret: bool = False) -
     def whole(*shape: int) -> pl.BlockSpec:
         return pl.BlockSpec((None, None, *shape), lambda w, h, m: (w, h, 0, 0))
 
-    one = pl.BlockSpec((None, None, rows), lambda w, h, m: (w, h, m))
-    several = pl.BlockSpec((None, None, rows, wide), lambda w, h, m: (w, h, m, 0))
+    row = pl.BlockSpec((None, None, rows), lambda w, h, m: (w, h, m))
+    matrix = pl.BlockSpec((None, None, rows, wide), lambda w, h, m: (w, h, m, 0))
     out, top, total = pl.pallas_call(
         _gpu_kernel,
         grid=(pages, heads, (queries + more) // rows),
         in_specs=[
-            several,
+            matrix,
             whole(wide, long),
             whole(long, wide),
             pl.BlockSpec((None, rows), lambda w, h, m: (w, m)),
         ],
-        out_specs=[several, one, one],
+        out_specs=[matrix, row, row],
         out_shape=_results(q.shape),
         compiler_params=plgpu.CompilerParams(num_warps=_WARPS[q.dtype.itemsize], num_stages=1),
         interpret=interpret,

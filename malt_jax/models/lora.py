@@ -115,23 +115,23 @@ def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
     be slower for it, keeps them the other way. `layers[i][target]` holds `low: float32[R, in]` and
     `high: float32[out, R]`, R the sum of the ranks.
     """
-    found = [adapter for adapter in adapters if adapter is not None]
-    if not found:
+    present = [adapter for adapter in adapters if adapter is not None]
+    if not present:
         return None
 
     def side_by_side(layer: int, target: str) -> dict[str, Array]:
-        pairs = [a.layers.get(layer, {}).get(target) for a in found]
+        pairs = [a.layers.get(layer, {}).get(target) for a in present]
         fan_in, fan_out = next((p["a"].shape[0], p["b"].shape[1]) for p in pairs if p)
         parts = [
             (jnp.zeros((fan_in, rank(a))), jnp.zeros((rank(a), fan_out)))
             if pair is None
             else (pair["a"], pair["b"])
-            for pair, a in zip(pairs, found, strict=True)
+            for pair, a in zip(pairs, present, strict=True)
         ]
         lows, highs = zip(*parts, strict=True)
         return {"low": jnp.concatenate(lows, 1).T, "high": jnp.concatenate(highs, 0).T}
 
-    places = sorted({(i, t) for a in found for i, layer in a.layers.items() for t in layer})
+    places = sorted({(i, t) for a in present for i, layer in a.layers.items() for t in layer})
     layers: dict[int, dict[str, dict[str, Array]]] = {i: {} for i, _ in places}
     for i, target in places:
         layers[i][target] = side_by_side(i, target)

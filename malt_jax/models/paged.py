@@ -9,7 +9,6 @@ Letters in shapes: E shards, R rows and B tiles of a shard, Q tokens of a tile, 
 tile, W pages of a pool, T tokens of a page, C readers of a page; D, N, K, H as in `models.llama`.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,14 +30,9 @@ from malt_jax.models.attention import (
 )
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.kernels import MASKED
+from malt_jax.models.kv_cache import Pool, page_spec
 from malt_jax.models.llama import KV
 from malt_jax.models.lora import Adapter, Params
-from malt_jax.runtime import mesh as meshes
-
-Pool = list[KV]
-"""Per layer keys [E, W, K, H, T] (transposed, as queries read them) and values [E, W, K, T, H]."""
-POOL_AXES = ("batch", None, "heads", None, None)
-"""Their logical axes."""
 
 
 class Reads(NamedTuple):
@@ -59,15 +53,7 @@ class Rows(NamedTuple):
     page: Array  # int32[E, R], the row's own page to which its keys and values go
     offset: Array  # int32[E, R], the place in that page
     shared: Reads
-    own: Reads
-
-
-class Moves(NamedTuple):
-    """Pages to copy; numpy's arrays or jax's. None of them is both copied and written over."""
-
-    source: Any  # int32[E, n]
-    to: Any  # int32[E, n]
-    many: Any  # int32[E], how many of the n there are
+    decoded: Reads
 
 
 class Tiles(NamedTuple):
@@ -80,36 +66,6 @@ class Tiles(NamedTuple):
     depth: Any  # int32[], the most pages any tile has
 
 
-def empty_pool(config: LlamaConfig, mesh: Mesh, pages: int, size: int, dtype: Any) -> Pool:
-    """A pool of `pages` pages of `size` tokens a shard, placed on the mesh."""
-    keys, values = pool_shapes(config, mesh, pages, size)
-
-    def zeros(shape: tuple[int, ...]) -> Array:
-        return jnp.zeros(shape, dtype, device=meshes.sharding(mesh, shape, POOL_AXES))
-
-    return [(zeros(keys), zeros(values)) for _ in range(config.num_layers)]
-
-
-def pool_shapes(
-    config: LlamaConfig, mesh: Mesh, pages: int, size: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of a layer's keys and values."""
-    shards, heads, head = shards_of(mesh), config.num_kv_heads, config.head_dim
-    return (shards, pages, heads, head, size), (shards, pages, heads, size, head)
-
-
-def shards_of(mesh: Mesh) -> int:
-    """How many shards rows and pages are split into."""
-    return int(mesh.shape["data"] * mesh.shape["fsdp"])
-
-
-def page_bytes(config: LlamaConfig, mesh: Mesh, size: int, dtype: Any) -> int:
-    """Bytes that one page of all layers takes on each device."""
-    shapes = pool_shapes(config, mesh, 1, size)
-    parts = (meshes.sharding(mesh, shape, POOL_AXES).shard_shape(shape) for shape in shapes)
-    return config.num_layers * sum(map(math.prod, parts)) * int(dtype.itemsize)
-
-
 def decode(
     config: LlamaConfig,
     mesh: Mesh,
@@ -119,7 +75,7 @@ def decode(
     tokens_ER: Array,
     rows: Rows,
     shared: Pool,
-    own: Pool,
+    decoded: Pool,
     adapter: Adapter | None,
     gates_ERr: Array | None,
 ) -> tuple[Array, Pool]:
@@ -131,24 +87,24 @@ def decode(
     """
 
     def local(q: Array, k: Array, v: Array, pools: tuple[KV, KV], rows: Rows) -> tuple[Array, KV]:
-        shared, own = pools
+        shared, decoded = pools
         keys, values = (
             add(old, new, rows.page, rows.offset)
-            for add, old, new in zip(write, own, (k, v), strict=True)
+            for add, old, new in zip(write, decoded, (k, v), strict=True)
         )
         n, (heads, size) = q.shape[0], k.shape[1:]
         q = q.reshape(n, heads, -1, size)
         joined = nothing(q.shape)
-        for kv, reads in ((shared, rows.shared), ((keys, values), rows.own)):
+        for kv, reads in ((shared, rows.shared), ((keys, values), rows.decoded)):
             joined = _over_pages(_in_place(op, q, kv, reads), reads.depth, joined)
         return normalised(joined).reshape(n, -1, size).astype(q.dtype), (keys, values)
 
     shards, n = tokens_ER.shape
-    attends = [_sharded(config, mesh, local, kv, rows) for kv in zip(shared, own, strict=True)]
+    attends = [_sharded(config, mesh, local, kv, rows) for kv in zip(shared, decoded, strict=True)]
     gates = None if gates_ERr is None else gates_ERr.reshape(shards * n, 1, -1)
     tokens, positions = tokens_ER.reshape(-1, 1), rows.positions.reshape(-1, 1)
-    hidden, own = llama.run(config, params, tokens, positions, attends, adapter, gates)
-    return hidden.reshape(shards, n, -1), own
+    hidden, decoded = llama.run(config, params, tokens, positions, attends, adapter, gates)
+    return hidden.reshape(shards, n, -1), decoded
 
 
 def _in_place(
@@ -172,8 +128,8 @@ def _in_place(
     def page(j: Array) -> Partial:
         index = jnp.minimum(reads.table[:, j], pages - 1)
         absent = (reads.table[:, j] >= pages)[:, None, None]
-        found = Partial(*(x[index, :, reads.member[:, j]] for x in split))  # [R, K, G, ...]
-        return _blank(found, absent)
+        read = Partial(*(x[index, :, reads.member[:, j]] for x in split))  # [R, K, G, ...]
+        return _blank(read, absent)
 
     return page
 
@@ -222,41 +178,6 @@ def prefill(
     return llama.run(config, params, tokens, positions, attends, adapter, gates)[1]
 
 
-def copy(config: LlamaConfig, mesh: Mesh, source: Pool | None, target: Pool, moves: Moves) -> Pool:
-    """`target` with the pages that `moves` names, taken from `source` or, if None, from itself."""
-    pages = _page_spec(config, mesh)
-    each = PartitionSpec(pages[0])
-
-    def moved(source: Array | None, target: Array, moves: Moves) -> Array:
-        old, new, many = (x[0] for x in moves)
-
-        # One after another: as a gather and a scatter XLA's CPU backend goes element by element.
-        def one(i: Array, kept: Array) -> Array:
-            page = (kept if source is None else source[0])[old[i]]
-            return jax.lax.dynamic_update_index_in_dim(kept, page, new[i], 0)
-
-        return jax.lax.fori_loop(0, many, one, target[0])[None]
-
-    def whole(source: Pool | None, target: Pool, moves: Moves) -> Pool:
-        if source is None:
-            return jax.tree.map(lambda t: moved(None, t, moves), target)
-        return jax.tree.map(lambda s, t: moved(s, t, moves), source, target)
-
-    mapped = jax.shard_map(
-        whole, mesh=mesh, in_specs=(pages, pages, each), out_specs=pages, check_vma=False
-    )
-    return mapped(source, target, moves)
-
-
-def resized(layer: KV, ids_EW: Array) -> KV:
-    """One layer of a pool whose page i is page ids[i] of the old one; ids past its end give any."""
-
-    def taken(x: Array) -> Array:
-        return jax.vmap(lambda pages, ids: jnp.take(pages, ids, 0, mode="clip"))(x, ids_EW)
-
-    return jax.tree.map(taken, layer)
-
-
 def _sharded(
     config: LlamaConfig, mesh: Mesh, local: Callable[..., Any], pools: Any, plan: Rows | Tiles
 ) -> llama.Attend:
@@ -264,18 +185,18 @@ def _sharded(
 
     `pools` is one layer's `KV`, or several; `local` keeps one.
     """
-    paged = _page_spec(config, mesh)
+    paged = page_spec(config, mesh)
     batch, _, heads, *_ = paged
     flat = PartitionSpec(batch, heads, None)
     plans = jax.tree.map(lambda x: PartitionSpec(batch) if x.ndim else PartitionSpec(), plan)
 
-    def one(q: Array, k: Array, v: Array, pools: Any, plan: Any) -> tuple[Array, KV]:
+    def on_shard(q: Array, k: Array, v: Array, pools: Any, plan: Any) -> tuple[Array, KV]:
         plan = jax.tree.map(lambda x: x[0] if x.ndim else x, plan)
         out, (keys, values) = local(q, k, v, jax.tree.map(lambda x: x[0], pools), plan)
         return out, (keys[None], values[None])
 
     mapped = jax.shard_map(
-        one,
+        on_shard,
         mesh=mesh,
         in_specs=(flat, flat, flat, jax.tree.map(lambda _: paged, pools), plans),
         out_specs=(flat, (paged, paged)),
@@ -289,12 +210,6 @@ def _sharded(
         return out.reshape(batch, length, *out.shape[1:]), kept
 
     return attend
-
-
-def _page_spec(config: LlamaConfig, mesh: Mesh) -> PartitionSpec:
-    """How a layer's keys, and its values, are split."""
-    keys, _ = pool_shapes(config, mesh, 1, 1)
-    return meshes.sharding(mesh, keys, POOL_AXES).spec
 
 
 def _over_pages(part: Callable[[Array], Partial], depth: Array, joined: Partial) -> Partial:

@@ -159,8 +159,8 @@ def _first_tiles(example: Array, size: int) -> Array:
     example of the query tile's first token starts; padding looks no further than its own tile."""
     heads = example[:, None, ::size]
     starts = jnp.argmax(example[:, :, None] == heads, axis=1)
-    own = jnp.arange(0, example.shape[1], size)
-    return jnp.min(jnp.where(heads[:, 0] < 0, own, starts), axis=0) // size
+    tiles = jnp.arange(0, example.shape[1], size)
+    return jnp.min(jnp.where(heads[:, 0] < 0, tiles, starts), axis=0) // size
 
 
 def _queries(x: Array, i: Array, size: int) -> Array:
@@ -178,9 +178,9 @@ def _row(tiles: Array, shape: tuple[int, ...]) -> Array:
 
 def _seen(example: Array, branch: Array, i: Array, j: Array, size: int) -> Array:
     """Which keys of tile `j` the queries of tile `i` see: bool[R, 1, 1, B, B]."""
-    here, there = (_slice(example, at * size, size, 1) for at in (i, j))
+    ours, others = (_slice(example, at * size, size, 1) for at in (i, j))
     mine, theirs = (_slice(branch, at * size, size, 1) for at in (i, j))
-    same = here[:, :, None] == there[:, None]
+    same = ours[:, :, None] == others[:, None]
     open_ = (theirs[:, None] == 0) | (theirs[:, None] == mine[:, :, None])
     place = jnp.arange(size)
     before = (j - i) * size + place <= place[:, None]

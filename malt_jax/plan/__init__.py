@@ -27,8 +27,8 @@ def run(settings: Settings, name: str, teams: int = 2) -> str:
     Raises ValueError, with the table, if the layout that the settings ask for does not fit.
     """
     dtype = jnp.dtype(settings.model.dtype)
-    work = workload.work(settings, teams)
     config = models.read_config(settings.model.path)
+    work = workload.work(settings, teams, config.context)
     devices = topology.devices(name)
     target = Target(config, dtype, devices, topology.chip(devices[0], dtype))
     target.mesh(settings)  # what is wrong with it must show before anything is compiled

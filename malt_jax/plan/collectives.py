@@ -63,14 +63,14 @@ def traffic(text: str, unknown_trips: int = 1) -> dict[str, float]:
 def _read(text: str) -> tuple[str, Computations]:
     """The entry computation's name, and all computations by name."""
     entry, computations = "", {}
-    here = _Computation()
+    computation = _Computation()
     for line in text.splitlines():
         if header := _HEADER.match(line):
-            here = computations[header[2]] = _Computation()
+            computation = computations[header[2]] = _Computation()
             entry = header[2] if header[1] else entry
         elif named := _NAMED.match(line):
-            here.lines[named[2]] = line
-            here.root = named[2] if named[1] else here.root
+            computation.lines[named[2]] = line
+            computation.root = named[2] if named[1] else computation.root
     return entry, computations
 
 

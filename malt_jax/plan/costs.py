@@ -17,7 +17,7 @@ from malt_jax.config.settings import LoraSettings
 from malt_jax.learn import flops
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.learn.steps import rows as batch_shards
-from malt_jax.models import lora, paged
+from malt_jax.models import kv_cache, lora
 from malt_jax.models.config import LlamaConfig
 from malt_jax.plan.programs import Packed, Pass
 
@@ -62,7 +62,7 @@ def decode(
     work = 2 * tokens * (body(config) + head(config) + adapters)
     work += tokens * context * attention(config)
     read = item * (body(config) + head(config)) / tensor + 4 * adapters / tensor
-    page = paged.page_bytes(config, mesh, of.size, jnp.dtype(dtype))
+    page = kv_cache.page_bytes(config, mesh, of.size, jnp.dtype(dtype))
     return Cost(work / tensor, read + page * sum(of.pages))
 
 

@@ -22,7 +22,7 @@ from malt_jax.config.settings import LoraSettings
 from malt_jax.learn import steps
 from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.phases.phase import Phase, StepData
-from malt_jax.models import llama, lora, paged
+from malt_jax.models import kv_cache, llama, lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter
@@ -150,7 +150,7 @@ def decode(dtype: Any, shape: LoraSettings, mesh: Mesh, of: Pass) -> Build:
 
     def build(config: LlamaConfig) -> Any:
         platform = mesh.devices.flat[0].platform
-        shards = [schedule.Shard(sum(of.pages))] * paged.shards_of(mesh)
+        shards = [schedule.Shard(sum(of.pages))] * kv_cache.shards_of(mesh)
         plan = schedule.plan(shards, of.rows, of.pages, of.readers, of.columns, of.size)
         return programs(platform).decode.lower(
             _fixed(config, mesh),
@@ -169,7 +169,7 @@ def prefill(dtype: Any, shape: LoraSettings, mesh: Mesh, of: Pass) -> Build:
     """The sampler's widest prefill pass."""
 
     def build(config: LlamaConfig) -> Any:
-        platform, shards = mesh.devices.flat[0].platform, paged.shards_of(mesh)
+        platform, shards = mesh.devices.flat[0].platform, kv_cache.shards_of(mesh)
         place = (shards, prefill_tiles(of))
         tokens, table = (np.zeros((*place, n), np.int32) for n in (of.size // 4, of.columns))
         per_tile = np.zeros(place, np.int32)
@@ -233,9 +233,9 @@ def _step_data(phase: Phase[Any], packed: Packed, rows: int) -> StepData:
     many = packed.accumulate
     order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
     tokens = np.zeros((many, rows, packed.length), np.int32)
-    said = np.zeros((many, rows, packed.predictions), np.int32)
+    predicted = np.zeros((many, rows, packed.predictions), np.int32)
     sequences = order[0].size * phase.branches
-    batch = Batch(tokens, tokens, tokens, tokens, said, said, said, sequences)
+    batch = Batch(tokens, tokens, tokens, tokens, predicted, predicted, predicted, sequences)
     lengths = np.ones((1, 1 + phase.branches), np.int32)
     blank = Examples(lengths[0], np.array([0, lengths.size]), lengths[:, 0], lengths[:, 1:])
     arrays = phase.arrays([{column.name: _blank(column.type) for column in phase.schema}])
@@ -268,8 +268,8 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros(leaf.shape, leaf.dtype)
 
 
-def _pool(config: LlamaConfig, dtype: Any, mesh: Mesh, pages: int, size: int) -> paged.Pool:
-    shape, axes = paged.pool_shapes(config, mesh, pages, size), paged.POOL_AXES
+def _pool(config: LlamaConfig, dtype: Any, mesh: Mesh, pages: int, size: int) -> kv_cache.Pool:
+    shape, axes = kv_cache.pool_shapes(config, mesh, pages, size), kv_cache.POOL_AXES
 
     def of(sizes: tuple[int, ...]) -> Any:
         return _shaped(mesh, sizes, dtype, axes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from malt_jax.config.settings import Settings
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.costs import Cost
 from malt_jax.plan.line import Line, Target, compiled, line
@@ -33,12 +33,12 @@ class _Room:
     spec: Spec
     memory: Memory
     prompt: int
-    own: int
+    decoded: int
 
     @property
     def rows(self) -> int:
         """Rows that find pages."""
-        return int(self.memory.decode // (self.own + self.prompt / self.spec.siblings))
+        return int(self.memory.decode // (self.decoded + self.prompt / self.spec.siblings))
 
 
 def sampled(target: Target, settings: Settings) -> Sampled:
@@ -54,10 +54,10 @@ def sampled(target: Target, settings: Settings) -> Sampled:
     nothing = tuple(
         line(name, given, None, Cost(0.0, 0.0), target.chip) for name in ("decode", "prefill")
     )
-    if granted < paged.page_bytes(config, mesh, 128, jnp.dtype(dtype)):
+    if granted < kv_cache.page_bytes(config, mesh, 128, jnp.dtype(dtype)):
         return Sampled(nothing, 0, 0, ())
     room, failures = _room(target, settings, granted)
-    shards, wanted = paged.shards_of(mesh), settings.sample.rows
+    shards, wanted = kv_cache.shards_of(mesh), settings.sample.rows
     fitting = room.rows * shards
     if not fitting or failures:
         return Sampled(nothing, fitting, 0, failures)
@@ -78,8 +78,9 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
     rows, siblings = settings.sample.rows, min(most, 4)
     spec = Spec(target.config, params, mesh, rows, (), 0, siblings, granted / GIB)
     failures: tuple[str, ...] = ()
-    pool, asked = memory(spec), settings.data.max_chars // workload.LETTERS
-    chain = roles.chain(settings)
+    pool, context, chain = memory(spec), target.config.context, roles.chain(settings)
+    typical = workload.question(settings, context)
+    asked = workload.question(settings, context, settings.data.max_chars // workload.LETTERS)
     longest, new = max(
         ((workload.prompt(settings, role, asked), role.max_new_tokens) for role in chain), key=sum
     )
@@ -88,7 +89,7 @@ def _room(target: Target, settings: Settings, granted: float) -> tuple[_Room, tu
     except ValueError as error:
         failures = (str(error),)
     pages = [
-        pages_needed(workload.prompt(settings, role), role.max_new_tokens, spec.page_size)
+        pages_needed(workload.prompt(settings, role, typical), role.max_new_tokens, spec.page_size)
         for role in chain
     ]
     prompt, completion = (max(counts) for counts in zip(*pages, strict=True))
@@ -102,12 +103,14 @@ def _lines(
     mesh, config, dtype = target.mesh(settings), target.config, target.dtype
     spec, pool, size = room.spec, room.memory, room.spec.page_size
     rows = min(spec.rows_a_shard, room.rows)
-    used = -(-rows // spec.siblings) * room.prompt, rows * room.own
+    used = -(-rows // spec.siblings) * room.prompt, rows * room.decoded
     pages = schedule.sizes(*used, pool.decode)
     columns, adapters = -(-config.context // size) + 1, len(settings.chain)
     of = Pass(rows, pages, pool.prompts, columns, spec.siblings, size, adapters)
+    asked = workload.question(settings, config.context)
     context = max(
-        workload.prompt(settings, role) + role.max_new_tokens // 2 for role in roles.chain(settings)
+        workload.prompt(settings, role, asked) + role.max_new_tokens // 2
+        for role in roles.chain(settings)
     )
     tokens = programs.prefill_tiles(of) * size // 4
     shape = settings.lora

@@ -9,7 +9,7 @@ from absl import logging
 
 from malt_jax.config.settings import MeshSettings, Settings
 from malt_jax.learn.phases import PHASES
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.plan import programs, workload
 from malt_jax.plan.layout import Looked, look
 from malt_jax.plan.line import Target
@@ -54,7 +54,7 @@ def largest_batch(target: Target, looked: Looked, name: str) -> int:
     chip. Some do not grow, so a few examples more may fit.
     """
     settings, line = looked.settings, looked.line(f"train {name}")
-    shards, chosen = paged.shards_of(target.mesh(settings)), settings.phases[name]
+    shards, chosen = kv_cache.shards_of(target.mesh(settings)), settings.phases[name]
     begin = shards * -(-chosen.batch // shards)  # as many take no more: rows are as long
     growing = line.temporaries or math.inf
     factor = (target.chip.memory - line.total + growing) / growing

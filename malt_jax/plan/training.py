@@ -5,19 +5,21 @@ import jax.numpy as jnp
 from malt_jax.config.settings import Settings
 from malt_jax.learn.logprobs import CHUNK
 from malt_jax.learn.phases import PHASES
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.plan import costs, programs, workload
 from malt_jax.plan.line import Line, Target, compiled, line
 from malt_jax.plan.programs import Packed
 
 
-def packed(settings: Settings, name: str, shards: int) -> Packed:
+def packed(settings: Settings, name: str, shards: int, context: int) -> Packed:
     """A micro-batch of a phase, every example as long as the longest."""
     phase, chosen = PHASES[name], settings.phases[name]
-    prompt, completion = workload.lengths(settings, name)
-    said = completion * phase.branches
+    prompt, completion = workload.lengths(settings, name, context)
+    predicted = completion * phase.branches
     per_row = -(-chosen.batch // shards)
-    length, predictions = (8 * -(-per_row * tokens // 8) for tokens in (prompt + said, said))
+    length, predictions = (
+        8 * -(-per_row * tokens // 8) for tokens in (prompt + predicted, predicted)
+    )
     return Packed(length, predictions, chosen.batch, chosen.accumulate)
 
 
@@ -27,7 +29,7 @@ def least(target: Target, settings: Settings, name: str) -> float:
     mesh, chosen = target.mesh(settings), settings.phases[name]
     given = programs.weights(target.config, target.dtype, mesh)
     state = programs.state(target.config, settings.lora, chosen, mesh)
-    of = packed(settings, name, paged.shards_of(mesh))
+    of = packed(settings, name, kv_cache.shards_of(mesh), target.config.context)
     item = jnp.dtype(target.dtype).itemsize
     kept = costs.kept_a_token(target.config) / mesh.shape["tensor"]
     if chosen.remat == "keep_inputs":
@@ -39,14 +41,14 @@ def train_line(target: Target, settings: Settings, name: str) -> Line:
     """The optimiser step of a phase."""
     mesh, chosen = target.mesh(settings), settings.phases[name]
     config, dtype, shape = target.config, target.dtype, settings.lora
-    of = packed(settings, name, paged.shards_of(mesh))
+    of = packed(settings, name, kv_cache.shards_of(mesh), target.config.context)
     given = {
         "weights": programs.bytes_on_a_chip(programs.weights(config, dtype, mesh)),
         "adapters": programs.bytes_on_a_chip(programs.adapter(config, shape, mesh)),
     }
     state = programs.bytes_on_a_chip(programs.state(config, shape, chosen, mesh))
     given["optimiser"] = state - given["adapters"]
-    lengths = workload.lengths(settings, name)
+    lengths = workload.lengths(settings, name, config.context)
     cost = costs.train(config, dtype, shape, mesh, PHASES[name], chosen, of, lengths)
     title = f"train {name}"
     footprint = None

@@ -15,6 +15,7 @@ from malt_jax.learn.phases.phase import Forecast
 from malt_jax.rollout import roles
 
 QUESTION = 128  # tokens of a question in the mean
+UNLIMITED = 2**31  # tokens of a context
 LETTERS = 4  # characters of a token, in prompts and questions
 CHAT = 32  # tokens of the chat template
 POSITIVE = 0.5  # share of samples that are positive
@@ -22,8 +23,8 @@ CONTRAST = 0.3  # share of parents with both a positive and a negative child
 _SPLITS = {"gsm8k": (7473, 1319), "math": (7500, 5000), "csqa": (9741, 1221)}  # as published
 
 ASSUMPTIONS = (
-    f"a question has {QUESTION} tokens, a prompt's text one token for {LETTERS} letters and "
-    f"{CHAT} more for the chat template",
+    f"a question has {QUESTION} tokens or, if that is less, what the model's context leaves it; a "
+    f"prompt's text has one token for {LETTERS} letters and {CHAT} more for the chat template",
     "every completion is as long as config.roles.ROLE.max_new_tokens lets it be",
     f"{POSITIVE:.0%} of the samples are positive and {CONTRAST:.0%} of the parents have a positive "
     "and a negative child; no phase ends early",
@@ -44,16 +45,26 @@ class Work:
     scored: int  # tokens of reference and held-out passes
 
 
-def prompt(settings: Settings, role: roles.Role, question: int = QUESTION) -> int:
-    """Tokens of a role's prompt, at most."""
+def question(settings: Settings, context: int, most: int = QUESTION) -> int:
+    """Tokens of a question: `most`, or what the context leaves it beside every prompt and
+    completion. A job leaves out longer ones."""
+    left = (
+        context - prompt(settings, role, 0) - role.max_new_tokens for role in roles.chain(settings)
+    )
+    return max(1, min(most, *left))
+
+
+def prompt(settings: Settings, role: roles.Role, question: int) -> int:
+    """Tokens of a role's prompt, at most, with a question of so many."""
     seen = sum(settings.roles[name].max_new_tokens for name in role.sees if name in settings.roles)
     return len(role.prompt) // LETTERS + CHAT + question + seen
 
 
-def lengths(settings: Settings, phase: str) -> tuple[int, int]:
+def lengths(settings: Settings, phase: str, context: int) -> tuple[int, int]:
     """Prompt and completion of the longest example of a phase, in tokens."""
+    asked = question(settings, context)
     sizes = [
-        (prompt(settings, role), role.max_new_tokens)
+        (prompt(settings, role, asked), role.max_new_tokens)
         for role in roles.chain(settings)
         if phase in settings.roles[role.name].train
     ]
@@ -66,16 +77,18 @@ def phases(settings: Settings) -> dict[str, PhaseSettings]:
     return {name: chosen for name, chosen in settings.phases.items() if name in used}
 
 
-def work(settings: Settings, teams: int = 2) -> Work:
-    """The whole job; `teams` counts the teams that are evaluated. Raises ValueError where nobody
-    can know the number of questions."""
+def work(settings: Settings, teams: int = 2, context: int = UNLIMITED) -> Work:
+    """The whole job, for a model of that context; `teams` counts the teams that are evaluated.
+    Raises ValueError where nobody can know the number of questions."""
     train, held_out = questions(settings)
+    asked = question(settings, context)
     chain = roles.chain(settings)
     nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
     new = [role.max_new_tokens for role in chain]
-    passes = settings.eval.votes
-    chain_tokens = sum(new)
-    voting = passes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
+    greedy = any(name.endswith("_greedy") for name in settings.eval.systems)
+    passes, chain_tokens = settings.eval.votes + greedy, sum(new)
+    # Each team's first role votes with the tokens of the team's own vote.
+    voting = settings.eval.votes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
     steps: dict[str, int] = {}
     scored = 0
     for i, role in enumerate(chain):
@@ -84,12 +97,12 @@ def work(settings: Settings, teams: int = 2) -> Work:
             phase, chosen = PHASES[name], settings.phases[name]
             forecast = Forecast(train * nodes[i], parents, POSITIVE, CONTRAST)
             examples = math.ceil(phase.expected(forecast, settings.credit))
-            tokens = prompt(settings, role) + role.max_new_tokens * phase.branches
+            tokens = prompt(settings, role, asked) + role.max_new_tokens * phase.branches
             learnt = math.ceil(examples * (1 - chosen.held_out))
             updates = math.ceil(learnt / (chosen.batch * chosen.accumulate)) * chosen.epochs
             steps[name] = steps.get(name, 0) + updates
             evaluations = math.ceil(updates / chosen.eval_every) if chosen.held_out else 0
-            evaluations += phase.evaluates_start and chosen.held_out > 0
+            evaluations += chosen.held_out > 0  # and one of the start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
             scored += examples * tokens if phase.needs_reference else 0
@@ -99,23 +112,27 @@ def work(settings: Settings, teams: int = 2) -> Work:
         held_out,
         {
             "collect": 0 if settings.trees else train * collect,
-            "evaluate": held_out * (teams * passes * chain_tokens + voting),
+            "evaluate": held_out * teams * (passes * chain_tokens + voting),
         },
         {
-            "collect": 0 if settings.trees else train * _prefilled(settings, chain, nodes),
-            "evaluate": held_out * teams * _prefilled(settings, chain, [passes] * len(chain)),
+            "collect": 0 if settings.trees else train * _prefilled(settings, chain, nodes, asked),
+            "evaluate": teams
+            * held_out
+            * _prefilled(settings, chain, [passes] * len(chain), asked),
         },
         steps,
         scored,
     )
 
 
-def _prefilled(settings: Settings, chain: tuple[roles.Role, ...], nodes: list[int]) -> int:
+def _prefilled(
+    settings: Settings, chain: tuple[roles.Role, ...], nodes: list[int], asked: int
+) -> int:
     """Prompt tokens of a tree that no other prompt of it begins with: each role's question, and
     what every ancestor wrote that the role is shown."""
     of = dict(zip(settings.chain, nodes, strict=True))
     return sum(
-        QUESTION
+        asked
         + sum(of[name] * settings.roles[name].max_new_tokens for name in role.sees if name in of)
         for role in chain
     )

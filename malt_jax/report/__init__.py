@@ -7,7 +7,6 @@ by hash, and nothing else. What a model wrote travels as JSON and is shown as te
 import base64
 import hashlib
 import json
-import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -49,7 +48,7 @@ def write(workdir: Path) -> Path:
 
 def script_json(value: Any) -> Markup:
     """JSON that may stand in a script element: no character in it can end the element."""
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
@@ -79,6 +78,14 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
         },
         "command": stage_command(command, "all"),
         "kinds": KINDS,
+        "forests": [
+            (name, title, forest)
+            for name, title, forest in (
+                ("training", "training trees", run.forest),
+                ("trained", "the trained team on held-out questions", run.transcripts),
+            )
+            if forest
+        ],
         "style": style,
         "script": script,
         "style_hash": _hash(style),
@@ -117,17 +124,6 @@ def _fence(text: str) -> str:
     """`text` as a Markdown code block whose fence is longer than any run of backticks in it."""
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{ticks}\n{text}\n{ticks}"
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None for what JSON cannot say: NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 def _hash(text: str) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from malt_jax.report.records import Flow, Interval, Score
+from malt_jax.report.records import EqualCompute, Flow, Interval, Score, Vote
 
 GROUPS = {
     "systems": "Systems",
+    "control": "Control",
     "ablations": "Ablations",
     "sweeps": "Sweeps",
     "transfer": "Other questions",
@@ -18,12 +19,14 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Against:
-    """The main system's accuracy minus a row's, on the same `n` questions."""
+    """The main system's accuracy minus a row's, on the same `n` questions. `p` is McNemar's, or
+    over seeds Student's; `p_holm` is Holm's over all comparisons but the primary one."""
 
     difference: float
     ci95: Interval
     n: int
-    p_mcnemar: float | None
+    p: float | None
+    p_holm: float | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Row(Score):
 
     `swept` is the setting that its variant sweeps, with its value; `paper` is what the paper
     reports, `likeness` mean and standard deviation over the paper's four subsets of 100 questions;
-    None where there is none, as in the main row's `against`."""
+    None where there is none, as in the main row's `against`. `by_seed` are the accuracies of the
+    seeds that the row is the mean of; counts and tokens are then sums over them."""
 
     title: str
     group: str
@@ -41,27 +45,7 @@ class Row(Score):
     paper: float | None
     likeness: tuple[float, float] | None
     against: Against | None
-
-
-@dataclass(frozen=True)
-class Vote:
-    """The single agent's majority vote over `k` samples; `tokens` are a question's, on average."""
-
-    k: int
-    accuracy: float
-    ci95: Interval
-    tokens: float
-
-
-@dataclass(frozen=True)
-class EqualCompute:
-    """`system` minus the single agent's vote that spends at least as many tokens."""
-
-    system: str
-    tokens: float
-    vote: Vote
-    difference: float
-    ci95: Interval
+    by_seed: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -125,17 +109,46 @@ class Seed:
 
 
 @dataclass(frozen=True)
+class Primary:
+    """The comparison that is named before all others: the main system minus `against`, the best of
+    its `rivals` by the mean over `seeds`. `p_holm` is Holm's over the rivals; `verdict` is wins,
+    loses or undecided."""
+
+    against: str
+    rivals: int
+    seeds: int
+    difference: float
+    ci95: Interval
+    p: float
+    p_holm: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant that could not be run, and what it raised."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """comparison.json. What it does not hold is empty or None. `source` says where the paper's
-    figures are from, `seeds` are over `seed_runs` runs. It was made of `inputs` (see `freshness`)
-    by `command`."""
+    figures are from, `seeds` are over `seed_runs` runs. All figures are of one `split`; the test
+    split was read `test_reads` times, by so many configurations. `done` are the variants that were
+    evaluated and `failed` those that could not be run. It was made of `inputs` (see `freshness`) by
+    `command`."""
 
     suite: str
+    split: str
+    test_reads: tuple[int, int]
     main: str
+    primary: Primary | None
     source: str
     rows: tuple[Row, ...]
     voting: tuple[Vote, ...]
-    equal_compute: EqualCompute | None
+    equal_compute: tuple[EqualCompute, ...]
     at_k: Mapping[str, tuple[AtK, ...]]
     flows: tuple[Flow, ...]
     splits: tuple[Split, ...]
@@ -144,6 +157,8 @@ class Comparison:
     seeds: tuple[Seed, ...]
     seed_runs: int
     commands: Mapping[str, str]
+    done: tuple[str, ...]
+    failed: Mapping[str, Failure]
     inputs: Mapping[str, str]
     command: str
 
@@ -167,10 +182,16 @@ class Comparison:
         return [(GROUPS.get(group, group), list(members)) for group, members in grouped]
 
     @property
-    def baselines(self) -> list[Row]:
-        """The untrained systems that were compared with the main one, single passes first."""
-        rows = [r for r in self.rows if r.group == "systems" and r.against and not r.system.trained]
-        return sorted(rows, key=lambda row: row.system.votes)
+    def seed_names(self) -> list[str]:
+        """The seeds that any row is the mean of, in order."""
+        return list(dict.fromkeys(seed for row in self.rows for seed in row.by_seed))
+
+    @property
+    def rivals(self) -> list[Row]:
+        """The other methods that the main system was compared with: what is untrained, or of a
+        variant."""
+        rows = [row for row in self.rows if row.group == "systems" and row.against]
+        return [row for row in rows if row.variant or not row.system.trained]
 
     def _like_main(self, rows: Sequence[Row]) -> list[Row]:
         """Of rows, those that vote if the main system does, and else those that do not; all where
@@ -216,6 +237,7 @@ class Comparison:
     def lacking(self) -> dict[str, str]:
         """The commands of rows and variants that are not there."""
         present = {name for row in self.rows for name in (row.name, row.variant)}
+        present |= {*self.done, *self.failed}
         return {name: line for name, line in self.commands.items() if name not in present}
 
     @property

@@ -12,14 +12,15 @@ from malt_jax.report.comparison import (
     AtK,
     Comparison,
     Critique,
-    EqualCompute,
+    Failure,
     Power,
+    Primary,
     Row,
     Seed,
     Split,
-    Vote,
 )
-from malt_jax.report.records import Flow, Interval
+from malt_jax.report.records import EqualCompute, Flow, Interval, Vote
+from malt_jax.types import parse_system
 
 T = TypeVar("T")
 
@@ -31,13 +32,17 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
       ValueError: a part lacks a key or holds something else; the message says which part.
     """
     paper, seeds = data.get("paper") or {}, data.get("seeds") or {}
+    read = data.get("test_reads") or {}
     comparison = Comparison(
         suite=str(data["suite"]),
+        split=str(data.get("split") or "test"),
+        test_reads=(_count(read.get("times", 0)), _count(read.get("configurations", 0))),
         main=str(data["main"]),
+        primary=_maybe("primary", data, _primary),
         source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
         rows=tuple(_each("rows", data["rows"], partial(_row, k=data.get("k")))),
         voting=tuple(_each("voting", data.get("voting") or (), _vote)),
-        equal_compute=_maybe("equal_compute", data, _equal_compute),
+        equal_compute=equal_compute(data),
         at_k={
             name: tuple(_each(f"at_k.{name}", points, _at_k))
             for name, points in (data.get("at_k") or {}).items()
@@ -51,6 +56,8 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         seeds=tuple(_seed(name, row) for name, row in (seeds.get("differences") or {}).items()),
         seed_runs=_count(seeds.get("runs", 0)),
         commands={name: str(line) for name, line in (data.get("commands") or {}).items()},
+        done=tuple(str(name) for name in data.get("done") or ()),
+        failed={name: _failure(name, row) for name, row in (data.get("failed") or {}).items()},
         inputs={
             place: str(fingerprint) for place, fingerprint in (data.get("inputs") or {}).items()
         },
@@ -67,23 +74,26 @@ def _row(data: Mapping[str, Any], k: int | None) -> Row:
     name, known = str(data["name"]), "system" in data
     return Row(
         name=name,
-        system=described.parse(data["system"]) if known else described.before(name, k),
+        system=parse_system(data["system"]) if known else described.before(name, k),
         swept=_swept(data.get("swept")) if known else described.swept_before(name),
         n=_count(data["n"]),
+        answers=_count(data.get("answers", data["n"])),
         correct=_count(data["correct"]),
         accuracy=_number(data["accuracy"]),
         ci95=interval(data["ci95"]),
         unparseable=_count(data["unparseable"]),
         truncated=_count(data["truncated"]),
         unknown=_count(data.get("unknown", 0)),
-        prompt_tokens=_count(data["tokens"]["prompt"]),
-        completion_tokens=_count(data["tokens"]["completion"]),
+        prompt_tokens=_number(data["tokens"]["prompt"]),
+        completion_tokens=_number(data["tokens"]["completion"]),
+        novel_tokens=_number(data["novel_tokens"]) if "novel_tokens" in data else None,
         title=str(data["title"]),
         group=str(data["group"]),
         variant=str(data.get("variant") or ""),
         paper=None if paper is None else _number(paper),
         likeness=likeness and (_number(likeness["mean"]), _number(likeness["sd"])),
         against=against and _against(against),
+        by_seed={seed: _number(value) for seed, value in (data.get("by_seed") or {}).items()},
     )
 
 
@@ -92,13 +102,35 @@ def _swept(data: Any) -> tuple[str, float] | None:
 
 
 def _against(data: Mapping[str, Any]) -> Against:
-    p = data.get("p_mcnemar")
+    p, p_holm = data.get("p", data.get("p_mcnemar")), data.get("p_holm")
     return Against(
         _number(data["difference"]),
         interval(data["ci95"]),
         _count(data["n"]),
         None if p is None else _number(p),
+        None if p_holm is None else _number(p_holm),
     )
+
+
+def _primary(data: Mapping[str, Any]) -> Primary:
+    verdict = str(data["verdict"])
+    if verdict not in ("wins", "loses", "undecided"):
+        raise ValueError(f"{verdict!r} is no verdict")
+    return Primary(
+        str(data["against"]),
+        _count(data["rivals"]),
+        _count(data["seeds"]),
+        _number(data["difference"]),
+        interval(data["ci95"]),
+        _number(data["p"]),
+        _number(data["p_holm"]),
+        verdict,
+    )
+
+
+def _failure(name: str, data: Mapping[str, Any]) -> Failure:
+    with _inside(f"failed.{name}"):
+        return Failure(str(data["title"]), str(data["reason"]))
 
 
 def _vote(data: Mapping[str, Any], k: Any = None) -> Vote:
@@ -110,9 +142,21 @@ def _vote(data: Mapping[str, Any], k: Any = None) -> Vote:
     )
 
 
+def equal_compute(data: Mapping[str, Any]) -> tuple[EqualCompute, ...]:
+    """The rows of `equal_compute` of an evaluation or a comparison. Earlier versions wrote one, of
+    the single agent. Raises ValueError for what is not of its form."""
+    rows = data.get("equal_compute") or []
+    if isinstance(rows, Mapping):
+        with _inside("equal_compute"):
+            return (_equal_compute(rows),)
+    return tuple(_each("equal_compute", rows, _equal_compute))
+
+
 def _equal_compute(data: Mapping[str, Any]) -> EqualCompute:
     return EqualCompute(
         str(data["system"]),
+        str(data.get("voter", "sa")),
+        str(data.get("price", "read_and_written")),
         _number(data["tokens"]),
         _vote(data["voting"], data["k"]),
         _number(data["difference"]),

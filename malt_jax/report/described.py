@@ -7,27 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from malt_jax.types import System
+from malt_jax.types import System, parse_system
 
 _VOTES = 3  # of files that do not say
 
 
-def parse(data: Mapping[str, Any]) -> System:
-    """A system from its JSON object. Raises ValueError for a field missing, unknown or amiss."""
-    try:
-        system = System(**{**data, "roles": tuple(data["roles"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{dict(data)} describes no system ({error})") from error
-    if system.team not in ("base", "trained") or system.kind not in ("single", "team", "debate"):
-        raise ValueError(f"{dict(data)} describes no system")
-    return system
-
-
 def by_name(results: Mapping[str, Any]) -> dict[str, System]:
-    """The systems of a `results.json`, in its order. Raises ValueError as `parse` does."""
+    """The systems of a `results.json`, in its order. Raises ValueError as `parse_system` does."""
     described = results.get("described") or {}
     return {
-        name: parse(described[name]) if name in described else before(name, results.get("k"))
+        name: parse_system(described[name]) if name in described else before(name, results.get("k"))
         for name in results["systems"]
     }
 

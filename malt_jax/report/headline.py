@@ -1,8 +1,14 @@
 """The main result in words, as plain when MALT loses as when it wins."""
 
+from collections.abc import Mapping, Sequence
+
 from malt_jax import types
-from malt_jax.report.records import Evaluation, Interval, Paired
+from malt_jax.report.records import EqualCompute, Evaluation, Interval, Paired
 from malt_jax.report.svg import typeset
+
+# By any text: a file may hold another price.
+PRICES: Mapping[str, str] = dict(types.PRICES.items())
+VOTERS = {"sa": "single agent", "generator": "trained generator"}
 
 
 def pct(x: float) -> str:
@@ -38,16 +44,17 @@ def description(system: types.System) -> str:
 
 
 def against(evaluation: Evaluation, name: str) -> list[Paired]:
-    """The comparisons of `name` with each baseline, read as `name` minus the baseline; with single
-    passes first."""
+    """The comparisons of `name` with each baseline, read as `name` minus the baseline; with the
+    most accurate baseline first."""
     read = {(p.a, p.b): p for pair in evaluation.paired for p in (pair, pair.flipped())}
-    baselines = [score.system for score in evaluation.systems if not score.system.trained]
-    baselines.sort(key=lambda system: system.votes)
+    baselines = [score for score in evaluation.systems if not score.system.trained]
+    baselines.sort(key=lambda score: -score.accuracy)
     return [read[name, other.name] for other in baselines if (name, other.name) in read]
 
 
 def sentence(evaluation: Evaluation) -> str:
-    """The main system's accuracy and its paired difference to the first baseline."""
+    """The main system's accuracy, its paired difference to the best baseline, and how it stands to
+    the votes that spend as much."""
     name = main_system(evaluation)
     if name is None:
         best = max(evaluation.systems, key=lambda system: system.accuracy, default=None)
@@ -57,7 +64,35 @@ def sentence(evaluation: Evaluation) -> str:
     system = next(system for system in evaluation.systems if system.name == name)
     start = f"{name} {pct(system.accuracy)} {interval(system.ci95)}"
     compared = against(evaluation, name)
-    return f"{start}, {difference(compared[0])}." if compared else f"{start}."
+    said = f"{start}, {difference(compared[0])}." if compared else f"{start}."
+    return f"{said} {equal_compute(evaluation.equal_compute, evaluation.titles)}".strip()
+
+
+def equal_compute(rows: Sequence[EqualCompute], titles: Mapping[str, str] = VOTERS) -> str:
+    """Who wins where the vote of a single role may spend as much: by each price the strongest
+    vote; nothing if that is not known. `titles` are the voters'."""
+    prices = list(dict.fromkeys(row.price for row in rows))
+    several = len({row.voter for row in rows}) > 1
+    said = []
+    for price in prices:
+        strongest = max(
+            (row for row in rows if row.price == price), key=lambda row: row.vote.accuracy
+        )
+        paid = f", counting {PRICES.get(price, price)}," if len(prices) > 1 else ""
+        voter = titles.get(strongest.voter, strongest.voter)
+        voting = f"plain voting of the {voter}" if several else "plain voting"
+        said.append(_at_equal_compute(strongest, paid, voting))
+    return " ".join(said)
+
+
+def _at_equal_compute(equal: EqualCompute, paid: str, voting: str) -> str:
+    side = "above" if equal.difference >= 0 else "below"
+    apart = f"{abs(100 * equal.difference):.1f} points {side} (95% interval {bounds(equal.ci95)})"
+    if equal.ci95[1] < 0:
+        return f"At equal compute{paid} {voting} wins: {equal.system} is {apart}."
+    if equal.ci95[0] > 0:
+        return f"At equal compute{paid} {equal.system} wins: it is {apart}."
+    return f"At equal compute{paid} {equal.system} cannot be told from {voting}: it is {apart}."
 
 
 def difference(pair: Paired) -> str:
@@ -99,7 +134,11 @@ def told(name: str, compared: list[Paired]) -> str:
         "loses to": [pair.b for pair in compared if pair.ci95[1] < 0],
         "cannot be told from": [pair.b for pair in compared if pair.ci95[0] <= 0 <= pair.ci95[1]],
     }
-    said = [f"{verb} {join(names)}" for verb, names in groups.items() if names]
+    # Whoever comes first among the compared is named first.
+    order = [pair.b for pair in compared]
+    groups = {verb: names for verb, names in groups.items() if names}
+    verbs = sorted(groups, key=lambda verb: order.index(groups[verb][0]))
+    said = [f"{verb} {join(groups[verb])}" for verb in verbs]
     return f"At 95% {name} {join(said)}."
 
 

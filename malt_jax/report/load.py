@@ -1,19 +1,24 @@
 """Reads what the earlier stages wrote in a work directory, and what was compared there."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from malt_jax.config.settings import CreditSettings
 from malt_jax.config.typed import build
+from malt_jax.learn.phases import PHASES
+from malt_jax.learn.phases.phase import Phase
 from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
-from malt_jax.report.contract import interval, parse_comparison
+from malt_jax.report.contract import equal_compute, interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
+from malt_jax.report.headline import VOTERS
 from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
 from malt_jax.report.trainings import Training, read_trainings
+from malt_jax.workdir import reads
 
 T = TypeVar("T")
 
@@ -31,26 +36,30 @@ class Missing:
 @dataclass(frozen=True)
 class Run:
     """All that the work directory holds; a part is None or empty where its stage has not run.
+    `forest` are the training trees, `transcripts` the passes of the trained team on the held-out
+    questions.
 
     `stale` is a comparison of results that have changed since in the directories `changed`; it is
-    not shown.
+    not shown. `test_reads` is how often the test split was read, and by how many configurations.
     """
 
     settings: Settings | None
     data: Mapping[str, Mapping[str, int]] | None
     forest: Forest | None
+    transcripts: Forest | None
     yields: tuple[RoleYield, ...]
     trainings: tuple[Training, ...]
     evaluation: Evaluation | None
     comparison: Comparison | None
     stale: Comparison | None = None
     changed: tuple[str, ...] = ()
+    test_reads: tuple[int, int] = (0, 0)
 
     @property
     def bare(self) -> bool:
         """Whether there is a comparison and nothing of a run of its own."""
-        parts = (self.settings, self.data, self.forest, self.yields, self.trainings)
-        return bool(self.comparison) and not any((*parts, self.evaluation))
+        parts = (self.settings, self.data, self.forest, self.transcripts, self.yields)
+        return bool(self.comparison) and not any((*parts, self.trainings, self.evaluation))
 
     @property
     def flows(self) -> tuple[Flow, ...]:
@@ -93,17 +102,30 @@ def load(workdir: Path) -> Run:
     comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
     settings = _read(workdir / "config.json", _settings)
+    trained = _trained(settings)
+    given, seed = _credit(settings)
     return Run(
         settings=settings,
         data=_read(workdir / "data.json", _counts),
-        forest=load_forest(workdir / "trees", *_credit(settings)),
-        yields=_read(workdir / "datasets" / "yield.json", _yields) or (),
+        forest=load_forest(workdir / "trees", given, seed),
+        # Held-out answers are what they are, in a control as well.
+        transcripts=load_forest(
+            workdir / "eval" / "malt", replace(given, shuffle_rewards=False), seed
+        ),
+        yields=_read(workdir / "datasets" / "yield.json", partial(_yields, trained=trained)) or (),
         trainings=read_trainings(workdir),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
         comparison=None if changed else comparison,
         stale=comparison if changed else None,
         changed=changed,
+        test_reads=_test_reads(workdir, settings),
     )
+
+
+def _test_reads(workdir: Path, settings: Settings | None) -> tuple[int, int]:
+    if settings is None or not {"task", "eval"} <= set(settings.config["data"]):
+        return 0, 0
+    return reads.counts(reads.recorded(workdir), reads.test_set(settings.config))
 
 
 def _read(path: Path, parse: Callable[[Any], T], again: str = "run its stage") -> T | None:
@@ -155,6 +177,8 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
             ci95=interval(row["ci95"]),
             prompt_tokens=row["tokens"]["prompt"],
             completion_tokens=row["tokens"]["completion"],
+            novel_tokens=row.get("novel_tokens"),
+            answers=row.get("answers", row["n"]),
             unknown=row.get("unknown", 0),
             **{key: row[key] for key in ("n", "correct", "accuracy", "unparseable", "truncated")},
         )
@@ -171,18 +195,41 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
-    return Evaluation(data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows)
+    titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
+    return Evaluation(
+        data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
+        equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
+    )  # fmt: skip
 
 
-def _yields(data: Mapping[str, Any]) -> tuple[RoleYield, ...]:
-    counts = ("nodes", "positives", "sft_rows", "parents", "parents_with_contrast", "pairs")
+def _yields(data: Mapping[str, Any], trained: Collection[str]) -> tuple[RoleYield, ...]:
+    """Of the phases those that are `trained`, in their order; of a run that does not say, all."""
+    counted = {
+        _called(phase): phase.counted
+        for name, phase in PHASES.items()
+        if name in trained or not trained
+    }
+    numbers = ("nodes", "positives", "parents", "parents_with_contrast")
     return tuple(
         RoleYield(
             role=role,
+            examples={title: row[key] for title, key in counted.items() if key in row},
             edges=tuple(row["value_histogram"]["edges"]),
             counts=tuple(row["value_histogram"]["counts"]),
             dropped=dict(row["dropped"]),
-            **{key: row[key] for key in counts},
+            **{key: row[key] for key in numbers},
         )
         for role, row in data.items()
     )
+
+
+def _called(phase: Phase[Any]) -> str:
+    """sft_rows: SFT rows."""
+    return phase.counted.replace(f"{phase.name}_", f"{phase.name.upper()} ").replace("_", " ")
+
+
+def _trained(settings: Settings | None) -> set[str]:
+    """The phases that any role of the chain goes through."""
+    roles = settings.config.get("roles", {}) if settings else {}
+    chain = settings.chain if settings else ()
+    return {phase for role in chain for phase in roles.get(role, {}).get("train", ())}

@@ -41,19 +41,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Score:
-    """What one system came to. `accuracy` and `ci95` are fractions; tokens are totals."""
+    """What one system came to. `accuracy` and `ci95` are fractions. `correct` and what follows are
+    counts of `answers`: those of a question are one vote, or all passes that were drawn. Tokens are
+    totals over the questions, of a mean pass; `novel_tokens` are those read where every shared
+    prefix counts once, None where that is not known."""
 
     name: str
     system: System
     n: int
+    answers: int
     correct: int
     accuracy: float
     ci95: Interval
     unparseable: int
     truncated: int
     unknown: int  # grading came to no verdict in its time
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: float
+    completion_tokens: float
+    novel_tokens: float | None
 
     @property
     def tokens_per_question(self) -> float:
@@ -76,6 +81,35 @@ class Paired:
         """The same comparison read as `b` minus `a`."""
         low, high = self.ci95
         return Paired(self.b, self.a, -self.difference, (-high, -low), self.n, self.p_mcnemar)
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A single role's majority vote over `k` samples; `tokens` are a question's, on average."""
+
+    k: int
+    accuracy: float
+    ci95: Interval
+    tokens: float
+
+
+@dataclass(frozen=True)
+class EqualCompute:
+    """`system` minus the vote of the single role `voter` that spends at least as many tokens at
+    `price`: "read_and_written" alike, or only those "written"."""
+
+    system: str
+    voter: str
+    price: str
+    tokens: float
+    vote: Vote
+    difference: float
+    ci95: Interval
+
+    @property
+    def short(self) -> bool:
+        """Whether fewer samples were drawn than the system's tokens pay for."""
+        return self.vote.tokens < self.tokens
 
 
 @dataclass(frozen=True)
@@ -103,19 +137,22 @@ class Evaluation:
     systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
+    equal_compute: tuple[EqualCompute, ...]
+    titles: Mapping[str, str]  # of systems, also of those that only vote at equal compute
+    split: str = "test"
 
 
 @dataclass(frozen=True)
 class RoleYield:
-    """What one role got out of the trees. `counts[i]` values lie in [edges[i], edges[i + 1])."""
+    """What one role got out of the trees. `counts[i]` values lie in [edges[i], edges[i + 1]);
+    `examples` are those made for each phase, by what they are called."""
 
     role: str
     nodes: int
     positives: int
-    sft_rows: int
     parents: int
     parents_with_contrast: int
-    pairs: int
+    examples: Mapping[str, int]
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     dropped: Mapping[str, int]

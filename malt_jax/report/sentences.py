@@ -1,9 +1,12 @@
 """What a comparison came to, in plain sentences; a loss is said as a gain is."""
 
-from malt_jax.report.comparison import Comparison, EqualCompute, Row, Split
+from collections.abc import Sequence
+
+from malt_jax.report.comparison import Comparison, Row, Split
 from malt_jax.report.headline import (
     bounds,
     difference,
+    equal_compute,
     interval,
     join,
     pct,
@@ -14,8 +17,8 @@ from malt_jax.report.records import Paired
 
 
 def result(comparison: Comparison) -> str:
-    """The main system's accuracy, its difference to the first baseline, and how it stands to plain
-    voting at equal compute."""
+    """The main system's accuracy, how it stands to the best of its rivals, and to plain voting at
+    equal compute."""
     main = comparison.main_row
     if main is None:
         best = max(comparison.rows, key=lambda row: row.accuracy, default=None)
@@ -24,36 +27,73 @@ def result(comparison: Comparison) -> str:
         said = f"{comparison.main} is not there yet; best is {best.name} {pct(best.accuracy)}."
     else:
         said = f"{main.name} {pct(main.accuracy)} {interval(main.ci95)}"
-        first = comparison.baselines[:1]
-        said += f", {difference(_pair(main.name, first[0]))}." if first else "."
-    return f"{said} {equal_compute(comparison)}".strip()
+        if comparison.primary:
+            said += f". {primary(comparison)}"
+        else:
+            best = max(comparison.rivals, key=lambda row: row.accuracy, default=None)
+            said += f", {difference(_pair(main.name, best))}." if best else "."
+    if comparison.seed_names:  # votes at equal compute are rows, the best of them named already
+        return said
+    return f"{said} {equal_compute(comparison.equal_compute)}".strip()
 
 
-def equal_compute(comparison: Comparison) -> str:
-    """Who wins where the single agent's vote may spend as much; nothing if that is not known."""
-    equal = comparison.equal_compute
-    if equal is None:
+def primary(comparison: Comparison) -> str:
+    """Who wins: the main system or the best of its rivals, by name and with its difference."""
+    test, main = comparison.primary, comparison.main
+    if test is None:
         return ""
-    if equal.ci95[1] < 0:
-        return f"At equal compute plain voting wins: {equal.system} is {_apart(equal)}."
-    if equal.ci95[0] > 0:
-        return f"At equal compute {equal.system} wins: it is {_apart(equal)}."
-    return (
-        f"At equal compute {equal.system} cannot be told from plain voting: it is {_apart(equal)}."
+    best = next((row for row in comparison.rows if row.name == test.against), None)
+    rival = f"{test.against} {pct(best.accuracy)}" if best else test.against
+    among = f", the best of {test.rivals} rivals" if test.rivals > 1 else ""
+    seeds = f", over {test.seeds} seeds" if test.seeds > 1 else ""
+    side = "above" if test.difference >= 0 else "below"
+    gap = (
+        f"{abs(100 * test.difference):.1f} points {side} {rival}{among}{seeds} (95% interval "
+        f"{bounds(test.ci95)})"
     )
+    if test.verdict == "undecided":
+        return f"Undecided: {main} is {gap}."
+    return f"{main} {test.verdict}: it is {gap}."
 
 
-def _apart(equal: EqualCompute) -> str:
-    size = abs(100 * equal.difference)
-    side = "above" if equal.difference >= 0 else "below"
-    return f"{size:.1f} points {side} (95% interval {bounds(equal.ci95)})"
+def split_read(split: str, test_reads: tuple[int, int]) -> str:
+    """Which split all figures are of, and how often the test split was read."""
+    times, configurations = test_reads
+    said = f"All figures are of the {split} split."
+    if not times:
+        return said
+    often = "once" if times == 1 else f"{times} times"
+    by = "configuration" if configurations == 1 else "configurations"
+    return f"{said} The test split was read {often}, by {configurations} {by}."
+
+
+def provenance(comparison: Comparison) -> str:
+    """What `split_read` says of a comparison, and what its primary one is."""
+    said = [split_read(comparison.split, comparison.test_reads)]
+    if test := comparison.primary:
+        said.append(
+            f"The primary comparison is {comparison.main} with {test.against}, its best rival"
+            f"{' by the mean over seeds' if test.seeds > 1 else ''} on these questions (p = "
+            f"{test.p:.2g}): the best of many looks better than it is, so that a win over it is "
+            "claimed with caution; a loss to it needs Holm's p over all rivals, "
+            f"{test.p_holm:.2g}."
+        )
+    return " ".join(said)
+
+
+def p_holm(comparison: Comparison, row: Row) -> str:
+    """The adjusted p-value of a row's difference, or that it is the primary one's."""
+    if comparison.primary and row.name == comparison.primary.against:
+        return "primary"
+    value = row.against.p_holm if row.against else None
+    return "–" if value is None else f"{value:.2g}"
 
 
 def spent(comparison: Comparison) -> str:
-    """What the two sides of the comparison at equal compute are."""
-    equal = comparison.equal_compute
-    if equal is None:
+    """What the two sides of a comparison at equal compute are. Of several a table tells it."""
+    if len(comparison.equal_compute) != 1:
         return ""
+    (equal,) = comparison.equal_compute
     vote = equal.vote
     short = "; no more samples were drawn" if vote.tokens < equal.tokens else ""
     return (
@@ -64,13 +104,27 @@ def spent(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Which of the other systems the main one beats, to which it loses, and what plain voting
-    is."""
+    """Which of the other systems the main one beats, to which it loses, and what plain voting is;
+    over seeds by Holm's p-values."""
     main = comparison.main_row
     rows = [row for row in comparison.rows if row.group in ("systems", "runs")]
+    if comparison.seed_names:
+        return _told_by_holm(comparison, rows)
     compared = [_pair(main.name, row) for row in rows if row.against] if main else []
     said = [told(main.name, compared)] if main and compared else []
     return " ".join([*said, *filter(None, [spent(comparison)])])
+
+
+def _told_by_holm(comparison: Comparison, rows: Sequence[Row]) -> str:
+    verdicts: dict[str, list[str]] = {"beats": [], "loses to": [], "cannot be told from": []}
+    for row in rows:
+        against = row.against
+        if against is None or against.p_holm is None:
+            continue  # the primary comparison is the headline
+        ahead = "beats" if against.difference > 0 else "loses to"
+        verdicts[ahead if against.p_holm <= 0.05 else "cannot be told from"].append(row.name)
+    said = [f"{verb} {join(names)}" for verb, names in verdicts.items() if names]
+    return f"By Holm's p-values {comparison.main} {join(said)}." if said else ""
 
 
 def split(part: Split) -> str:
@@ -94,8 +148,8 @@ def critiques(comparison: Comparison) -> str:
         for kind, words in others.items()
         if kind in accuracy
     ]
-    own = f"{pct(accuracy['own'])} with its own critique"
-    return f"The trained {comparison.last_role} is right on {join([own, *beside])}."
+    said = [f"{pct(accuracy['own'])} with its own critique", *beside]
+    return f"The trained {comparison.last_role} is right on {join(said)}."
 
 
 def power(comparison: Comparison) -> str:
@@ -115,4 +169,4 @@ def power(comparison: Comparison) -> str:
 def _pair(main: str, row: Row) -> Paired:
     against = row.against
     assert against is not None
-    return Paired(main, row.name, against.difference, against.ci95, against.n, against.p_mcnemar)
+    return Paired(main, row.name, against.difference, against.ci95, against.n, against.p)

@@ -3,16 +3,65 @@ value."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
 
+from malt_jax.report import described
 from malt_jax.report.charts import sweep_chart
+from malt_jax.report.headline import bounds, pct, points
+from malt_jax.types import main_system
 
 Point = Mapping[str, str]
-Row = tuple[Point, str, Mapping[str, Any]]
-"""The settings of one job, its main system, and that system's score of `eval/results.json`."""
+Difference = Mapping[str, Any]
+"""A `difference` of accuracies on the same questions, with its `ci95`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job: its settings, its main system with that system's score of `eval/results.json`, the
+    best untrained system there (`baseline`, empty if there is none) with its accuracy, and the main
+    system minus it and minus that of the sweep's first job; None where they share no questions."""
+
+    point: Point
+    system: str
+    score: Mapping[str, Any]
+    baseline: str
+    baseline_accuracy: float
+    over_baseline: Difference | None
+    over_first: Difference | None
+
+
+def row(point: Point, results: Mapping[str, Any], over_first: Difference | None) -> Row:
+    """A job's row, from its `results.json`."""
+    systems, scores = described.by_name(results), results["systems"]
+    main = main_system(list(systems.values())).name
+    untrained = [name for name, system in systems.items() if name in scores and not system.trained]
+    rivals = [name for name in untrained if name != main]
+    best = max(rivals, key=lambda name: scores[name]["accuracy"], default="")
+    return Row(
+        point,
+        main,
+        scores[main],
+        best,
+        scores[best]["accuracy"] if best else 0.0,
+        _paired(results.get("paired", ()), main, best),
+        over_first,
+    )
+
+
+def _paired(pairs: Sequence[Mapping[str, Any]], a: str, b: str) -> Difference | None:
+    """The stored difference a - b, whichever way round it stands."""
+    for pair in pairs:
+        low, high = pair["ci95"]
+        if (pair["a"], pair["b"]) == (a, b):
+            return pair
+        if (pair["a"], pair["b"]) == (b, a):
+            return {"difference": -pair["difference"], "ci95": [-high, -low]}
+    return None
+
 
 _PAGE = Markup("""<!doctype html>
 <html lang="en">
@@ -60,18 +109,22 @@ def _html(kind: str, lines: Sequence[Sequence[str]]) -> Markup:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    keys = list(dict.fromkeys(key for point, _, _ in rows for key in point))
-    head = [*keys, "system", "accuracy", "95% interval", "questions", "tokens a question"]
+    keys = list(dict.fromkeys(key for row in rows for key in row.point))
+    head = [*keys, "system", "accuracy", "95% interval", "best untrained", "minus it"]
+    head += ["minus the first job", "questions", "tokens a question"]
     body = []
-    for point, system, score in sorted(rows, key=lambda row: -row[2]["accuracy"]):
-        low, high = (100 * bound for bound in score["ci95"])
-        tokens = sum(score["tokens"].values()) / score["n"]
+    for row in sorted(rows, key=lambda row: -row.score["accuracy"]):
+        score = row.score
+        tokens = (score["tokens"]["prompt"] + score["tokens"]["completion"]) / score["n"]
         body.append(
             [
-                *(point.get(key, "") for key in keys),
-                system,
-                f"{100 * score['accuracy']:.1f}%",
-                f"{low:.1f} to {high:.1f}",
+                *(row.point.get(key, "") for key in keys),
+                row.system,
+                pct(score["accuracy"]),
+                bounds(score["ci95"]),
+                f"{row.baseline} {pct(row.baseline_accuracy)}" if row.baseline else "–",
+                _difference(row.over_baseline),
+                _difference(row.over_first),
                 str(score["n"]),
                 f"{tokens:.0f}",
             ]
@@ -79,13 +132,17 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
+def _difference(pair: Difference | None) -> str:
+    return f"{points(pair['difference'])} ({bounds(pair['ci95'])})" if pair else "–"
+
+
 def _plots(rows: Sequence[Row]) -> list[Markup]:
     figure = Markup("<figure><figcaption><b>{}</b>: the best of each value</figcaption>{}</figure>")
     figures = []
-    for key in dict.fromkeys(key for point, _, _ in rows for key in point):
+    for key in dict.fromkeys(key for row in rows for key in row.point):
         best: dict[float, Mapping[str, Any]] = {}
-        for point, _, score in rows:
-            value = _number(point.get(key, ""))
+        for row in rows:
+            value, score = _number(row.point.get(key, "")), row.score
             if value is not None and score["accuracy"] >= best.get(value, score)["accuracy"]:
                 best[value] = score
         if len(best) < 2:
@@ -96,8 +153,8 @@ def _plots(rows: Sequence[Row]) -> list[Markup]:
                 f"log10 {key}",
                 {round(math.log10(x), 2): score for x, score in best.items()},
             )
-        points = [(x, best[x]["accuracy"], tuple(best[x]["ci95"])) for x in sorted(best)]
-        figures.append(figure.format(name, sweep_chart(points, None, f"Accuracy by {name}")))
+        drawn = [(x, best[x]["accuracy"], tuple(best[x]["ci95"])) for x in sorted(best)]
+        figures.append(figure.format(name, sweep_chart(drawn, None, f"Accuracy by {name}")))
     return figures
 
 

@@ -1,6 +1,7 @@
 """What a phase of training wrote in `metrics.jsonl`, and the charts of it."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,14 @@ _CHARTS = (
 _FIGURES = [name for names, _ in _CHARTS for name in names]
 
 Series = Mapping[str, tuple[Point, ...]]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Figure:
     """A chart of one phase: `ends` says where its series begin and end."""
 
-    what: str
+    shows: str
     ends: str
     lines: Sequence[Line]
     bounds: tuple[float, ...]
@@ -50,23 +52,23 @@ class Training:
     def figures(self) -> list[Figure]:
         """The charts for which there are points."""
         return [
-            _figure(self, names, what)
-            for names, what in _CHARTS
+            _figure(self, names, shows)
+            for names, shows in _CHARTS
             if any(name in self.series or name in self.held_out for name in names)
         ]
 
 
 def panels(trainings: Sequence[Training]) -> list[list[tuple[Training, Figure]]]:
     """The charts of one phase, in rows: a row a role, or a row a figure where these are few."""
-    found = [[(training, figure) for figure in training.figures] for training in trainings]
-    if max(map(len, found), default=0) > 2:
-        return found
-    every = [one for row in found for one in row]
-    by_figure = [[one for one in every if one[1].what == what] for _, what in _CHARTS]
+    by_role = [[(training, figure) for figure in training.figures] for training in trainings]
+    if max(map(len, by_role), default=0) > 2:
+        return by_role
+    charts = [chart for row in by_role for chart in row]
+    by_figure = [[chart for chart in charts if chart[1].shows == shows] for _, shows in _CHARTS]
     return [row for row in by_figure if row]
 
 
-def _figure(training: Training, names: Sequence[str], what: str) -> Figure:
+def _figure(training: Training, names: Sequence[str], shows: str) -> Figure:
     kinds = dict(zip(names, ("", "second"), strict=False))
     present = [name for name in names if name in training.series]
     lines = [Line(thin(training.series[name]), kinds[name]) for name in present]
@@ -75,9 +77,11 @@ def _figure(training: Training, names: Sequence[str], what: str) -> Figure:
     held_out = training.held_out.get(names[0], ()) if len(names) == 1 else ()
     if held_out:
         lines.append(Line(held_out, "other", dots=True))
-        ends.append(f"held out {held_out[-1][1]:.3g}")
+        # Where it began, if that was evaluated; its end always.
+        shown = [f"{y:.3g}" for step, y in held_out if step in (0, held_out[-1][0])]
+        ends.append(f"held out {' → '.join(shown)}")
     bounds = (0.0, 1.0) if names == ("accuracy",) else ()
-    return Figure(what, typeset(", ".join(ends)), lines, bounds)
+    return Figure(shows, typeset(", ".join(ends)), lines, bounds)
 
 
 def read_trainings(workdir: Path) -> tuple[Training, ...]:
@@ -116,17 +120,44 @@ def _read(path: Path) -> Training:
     return Training(
         role=path.parts[-3],
         phase=path.parts[-2],
-        series=_series(steps),
+        series=_series(whole(steps)),
         held_out=_series(evaluations),
         steps=len(steps),
         kept=next((row["step"] for row in reversed(evaluations) if row.get("best")), None),
     )
 
 
-def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Point, ...]]:
+def whole(steps: Sequence[Row]) -> list[Row]:
+    """The steps, where one on much fewer tokens than the others (what was left of an epoch's
+    examples) is joined with the step before it: its mean is over a few examples and stood out of
+    the curve. Figures are weighted by the steps' `tokens`; where these are unknown, every step
+    stands."""
+    counts = [row["tokens"] for row in steps if row.get("tokens")]
+    least = 0.75 * statistics.median(counts) if counts else 0.0
+    joined: list[Row] = []
+    for row in steps:
+        if joined and joined[-1].get("tokens") and 0 < (row.get("tokens") or 0) < least:
+            joined[-1] = _joined(joined[-1], row)
+        else:
+            joined.append(row)
+    return joined
+
+
+def _joined(a: Row, b: Row) -> Row:
+    """Two steps as one, at the place of the later."""
+    together = a["tokens"] + b["tokens"]
+    means = {
+        name: (a["tokens"] * a[name] + b["tokens"] * b[name]) / together
+        for name in _FIGURES
+        if a.get(name) is not None and b.get(name) is not None
+    }
+    return {**a, **means, "step": b["step"], "tokens": together}
+
+
+def _series(rows: Sequence[Row]) -> dict[str, tuple[Point, ...]]:
     """Points by figure; null is a figure that was not finite."""
-    found = {
+    points = {
         key: tuple((row["step"], row[key]) for row in rows if row.get(key) is not None)
         for key in _FIGURES
     }
-    return {key: points for key, points in found.items() if points}
+    return {key: of_key for key, of_key in points.items() if of_key}

@@ -2,10 +2,12 @@
 the grader with the answers that come out of it."""
 
 import itertools
-from collections import defaultdict
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from malt_jax.rollout.records import Row
 from malt_jax.rollout.roles import prompt_ids
 from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Ask, Node, Strategy, Tree
-from malt_jax.runtime import hosts
+from malt_jax.runtime import hosts, process
 from malt_jax.sampler import Completion, Request, Work
+from malt_jax.tasks import Task
 from malt_jax.types import Grade, Question
 from malt_jax.workdir import shards
 
@@ -38,7 +41,7 @@ def store(
     def grow_rows(
         pending: Sequence[Question], progress: Callable[[int], Any]
     ) -> Iterator[list[Row]]:
-        return grow(strategy, pending, per_shard, progress, work)
+        return grow(strategy, pending, progress, work)
 
     shards.grow(
         directory,
@@ -53,24 +56,67 @@ def store(
     logging.info("%s: %s", title, work.summary())
 
 
+_WAITING = 64  # trees that may wait for their grades before sampling waits for them
+_LAST_SECONDS = 3.0  # for grades that are under way when sampling ends: a third of the grace
+
+
 def grow(
     strategy: Strategy,
     questions: Sequence[Question],
-    per_batch: int,
     progress: Callable[[int], Any],
     work: Work,
 ) -> Iterator[list[Row]]:
-    """The rows of the questions' trees (`records.SCHEMA`), `per_batch` questions at a time and in
-    their order; those of a tree stand together, by depth and path. `progress` hears of new nodes.
+    """The rows of each question's tree (`records.SCHEMA`), by depth and path, as soon as the tree
+    is whole and graded, about in the order of the questions. `progress` hears of new nodes.
 
-    Trees of later batches grow beside those of earlier ones, so that no row of the sampler waits
-    for the end of a batch, and answers are graded as they come, beside the sampler.
+    Answers are graded as they come, beside the sampler. Where sampling ends early (a signal, a
+    fault), the trees that are whole by then are still given before the error is raised.
     """
-    task = strategy.team.task
-    verdicts: dict[str, list[tuple[list[Node], Future[list[Grade]]]]] = defaultdict(list)
+    graded = _Grading(strategy.team.task)
+    whole: deque[Tree] = deque()
 
     def hear(question: Question, nodes: Sequence[Node]) -> None:
         progress(len(nodes))
+        graded.submit(question, nodes)
+
+    def rows() -> list[Row]:
+        tree = whole.popleft()
+        return records.rows(strategy.team, tree, graded.take(tree.question))
+
+    try:
+        for tree in expand(strategy, questions, hear, work):
+            whole.append(tree)
+            while whole and (len(whole) > _WAITING or graded.done(whole[0].question, 0)):
+                graded.wait(whole[0].question)
+                yield rows()
+        while whole:
+            graded.wait(whole[0].question)
+            yield rows()
+    except (Exception, KeyboardInterrupt, process.Stopped):
+        deadline = time.monotonic() + _LAST_SECONDS
+        while whole:
+            if not graded.done(whole[0].question, deadline - time.monotonic()):
+                whole.popleft()
+                continue
+            try:
+                last = rows()
+            except Exception:  # of a grader: what ended the sampling is to be told
+                continue
+            yield last
+        raise
+
+
+@dataclass(frozen=True)
+class _Grading:
+    """The grades of trees that grow, those to come as well."""
+
+    task: Task
+    of_question: dict[str, list[tuple[list[Node], Future[list[Grade]]]]] = field(
+        default_factory=dict
+    )
+
+    def submit(self, question: Question, nodes: Sequence[Node]) -> None:
+        """Sends those of a question's nodes that answer."""
         answering = [node for node in nodes if node.answers]
         samples = [
             Sample(
@@ -82,30 +128,30 @@ def grow(
             )
             for node in answering
         ]
+        grades = self.of_question.setdefault(question.id, [])
         if samples:
-            verdicts[question.id].append((answering, grading.submit(task, samples)))
+            grades.append((answering, grading.submit(self.task, samples)))
 
-    for trees in in_order(questions, per_batch, expand(strategy, questions, hear, work)):
-        batch = []
-        for tree in trees:
-            grades: dict[Node, Grade] = {}
-            for nodes, graded in verdicts.pop(tree.question.id, ()):
-                grades.update(zip(nodes, graded.result(), strict=True))
-            batch += records.rows(strategy.team, tree, grades)
-        yield batch
+    def done(self, question: Question, seconds: float) -> bool:
+        """Whether a question's grades are there, at the latest in so many seconds."""
+        under_way = [grades for _, grades in self.of_question[question.id]]
+        return all(grades.done() for grades in under_way) or (
+            seconds > 0 and not futures.wait(under_way, seconds).not_done
+        )
 
+    def wait(self, question: Question) -> None:
+        """Until they are there, or a signal is."""
+        while not self.done(question, 0.2):
+            process.heed()
 
-def in_order(
-    questions: Sequence[Question], per_batch: int, trees: Iterable[Tree]
-) -> Iterator[list[Tree]]:
-    """The questions' trees, in whatever order they come: `per_batch` questions at a time and in
-    their order, each batch as soon as it is whole."""
-    waiting: dict[str, Tree] = {}
-    batches = [questions[i : i + per_batch] for i in range(0, len(questions), per_batch)]
-    for tree in trees:
-        waiting[tree.question.id] = tree
-        while batches and all(question.id in waiting for question in batches[0]):
-            yield [waiting.pop(question.id) for question in batches.pop(0)]
+    def take(self, question: Question) -> dict[Node, Grade]:
+        """The grades of a question's nodes, which are then forgotten. Raises what the grader
+        did."""
+        return {
+            node: grade
+            for nodes, grades in self.of_question.pop(question.id)
+            for node, grade in zip(nodes, grades.result(), strict=True)
+        }
 
 
 def expand(

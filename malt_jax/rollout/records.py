@@ -92,9 +92,9 @@ def _score(status: str) -> float | None:
     return None if status in ("", "unknown") else float(status == "correct")
 
 
-def read(path: Path, columns: Sequence[str] = tuple(SCHEMA.names)) -> list[Row]:
+def read(path: Path, columns: Sequence[str] = tuple(SCHEMA.names), arrays: str = "") -> list[Row]:
     """A shard's rows with these columns, in their order. What versions before format 2 did not
-    write is derived (`node`, `parent`, `score`) or empty.
+    write is derived (`node`, `parent`, `score`) or empty. `arrays` is as in `shards.read_one`.
 
     Raises ValueError naming the shard if it cannot be read, lacks a column that nothing can be
     derived from, or holds a part of a tree.
@@ -104,7 +104,7 @@ def read(path: Path, columns: Sequence[str] = tuple(SCHEMA.names)) -> list[Row]:
         wanted |= dict.fromkeys(("question_id", "node", "parent", "path"))
     if "score" in wanted:
         wanted |= {"status": None}
-    stored = shards.read_one(path, list(wanted), _SINCE_FORMAT_2)
+    stored = shards.read_one(path, list(wanted), _SINCE_FORMAT_2, arrays)
     return _completed(stored, wanted.keys(), path) if stored else []
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from absl import logging
 
 from malt_jax.config.settings import Settings
+from malt_jax.models import identity
 from malt_jax.rollout import records
 from malt_jax.rollout.records import Row
 from malt_jax.rollout.strategies.full_tree import nodes_per_question
@@ -22,21 +23,26 @@ from malt_jax.workdir import run_record, shards, storage
 from malt_jax.workdir.storage import read_json
 
 _DATA = ("task", "train", "eval", "exclude", "train_questions", "skip_questions", "max_chars")
+# Settings that records of earlier versions lack, with the values that those ran with.
+_ADDED = {"data.development_questions": 0, "data.seed": -1}
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),
+    *_ADDED,
 )
 
 
-def run(workdir: Path, settings: Settings, config: Mapping[str, Any], base_hash: str) -> None:
+def run(
+    workdir: Path, settings: Settings, config: Mapping[str, Any], base: Mapping[str, Any]
+) -> None:
     """Fills `workdir/trees` from those in `config.trees`, shard by shard.
 
-    `config` is the resolved config of this run and `base_hash` its model's. Raises ValueError
-    naming every setting whose other value there would have drawn other samples, and if trees are
-    missing.
+    `config` is the resolved config of this run and `base` its model's `identity`. Raises ValueError
+    naming every setting whose other value there would have drawn other samples (the same content
+    at another path is none), what of the base differs, and if trees are missing.
     """
     source = storage.at(settings.trees)
-    _check(source, settings, config, base_hash)
+    _check(source, settings, config, base)
     paths = shards.paths(source / "trees")
     for path in paths:
         target = workdir / "trees" / path.name
@@ -45,22 +51,27 @@ def run(workdir: Path, settings: Settings, config: Mapping[str, Any], base_hash:
     logging.info("trees: %d shards of %s", len(paths), source)
 
 
-def _check(source: Path, settings: Settings, config: Mapping[str, Any], base_hash: str) -> None:
+def _check(
+    source: Path, settings: Settings, config: Mapping[str, Any], base: Mapping[str, Any]
+) -> None:
     record, data = source / "config.json", source / "data.json"
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
     earlier = read_json(record)
-    old, new = run_record.flat(earlier["config"]), run_record.flat(json.loads(json.dumps(config)))
+    old = _ADDED | run_record.flat(earlier["config"])
+    new = run_record.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:
         keys += [f"roles.{name}.prompt", f"roles.{name}.max_new_tokens"]
+    hashes = {name: value for name, value in base.items() if name.endswith("_hash")}
     other = [
-        f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        run_record.difference(key, old, new)
         for key in keys
         if old.get(key) != new.get(key)
+        and not run_record.same_input(key, new.get(key), earlier, lambda: hashes)
     ]
-    if earlier["base_hash"] != base_hash:
-        other.append(f"  the base model: {earlier['base_hash'][:19]} there, {base_hash[:19]} now")
+    if difference := identity.differences(earlier, base):
+        other.append(f"  the {difference}")
     chain = tuple(earlier["config"]["chain"])
     if settings.chain != chain[: len(settings.chain)]:
         other.append(f"  config.chain: {chain} there, {settings.chain} now, not its beginning")

@@ -32,7 +32,8 @@ def start(coordinator: str, processes: int, process: int) -> None:
     `coordinator` is the first one's HOST:PORT, `processes` their number and `process` this one's,
     from 0. Without a coordinator JAX looks for a cluster (Cloud TPU, GKE, SLURM, Open MPI,
     JAX_COORDINATOR_ADDRESS); where it finds none, or `processes` is 1, this process is the whole
-    job. Raises ValueError if the three do not go together.
+    job. Raises ValueError if the three do not go together, and if the cluster does not answer (a
+    pod without a token, a TPU machine without its metadata).
     """
     # In SLURM, JAX would leave a single task with one GPU of those that it was given.
     if not coordinator and (processes == 1 or os.environ.get("SLURM_NTASKS") == "1"):
@@ -54,9 +55,17 @@ def start(coordinator: str, processes: int, process: int) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except ValueError as error:
-        if coordinator or "coordinator_address" not in str(error):
+    except Exception as error:  # of a cluster's own client, and not one class of all
+        if not coordinator and "coordinator_address" in str(error):
+            return
+        if isinstance(error, ValueError) and coordinator:
             raise
+        raise ValueError(
+            f"this process looks like one of several, and the others cannot be found "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); give each "
+            "--coordinator=HOST:PORT --processes=N --process=I, or --processes=1 to this one if it "
+            "is the whole job"
+        ) from error
 
 
 def several() -> bool:
@@ -107,10 +116,25 @@ def by_first(work: Callable[[], object]) -> None:
         except ValueError as raised:
             error = str(raised) or repr(raised)
     meet()
-    text = error.encode()[:_LETTERS].ljust(_LETTERS, b"\0")
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
-    if said := np.asarray(told).tobytes().rstrip(b"\0").decode(errors="ignore"):
-        raise ValueError(said)
+    if message := _told(error):
+        raise ValueError(message)
+
+
+def from_first(work: Callable[[], str]) -> str:
+    """What `work` gives on the first host, a short text, told to all of them. A ValueError is
+    raised on every host."""
+    if not several():
+        return work()
+    texts: list[str] = []
+    by_first(lambda: texts.append(work()))
+    return _told("".join(texts))
+
+
+def _told(text: str) -> str:
+    """The first host's text."""
+    content = text.encode()[:_LETTERS].ljust(_LETTERS, b"\0")
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
+    return np.asarray(told).tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def same(content: bytes) -> bool:

@@ -53,10 +53,10 @@ def make(
             f"devices, {len(devices)} ({devices[0].platform})"
         )
     indices, kinds = sorted({d.process_index for d in devices}), (AxisType.Auto,) * 3
-    own = len(devices) // len(indices)
-    if len(indices) == 1 or own % (fsdp * tensor):
+    a_host = len(devices) // len(indices)
+    if len(indices) == 1 or a_host % (fsdp * tensor):
         return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=kinds, devices=devices)
-    shape = (own // (fsdp * tensor), fsdp, tensor)
+    shape = (a_host // (fsdp * tensor), fsdp, tensor)
     hosts = [
         mesh_utils.create_device_mesh(shape, [d for d in devices if d.process_index == host])
         for host in indices
@@ -101,8 +101,8 @@ def fetch(tree: Any) -> Any:
     """The leaves as whole numpy arrays on every host, wherever their parts lie."""
 
     def whole(leaf: Any) -> Any:
-        here = not isinstance(leaf, Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
-        return leaf if here else multihost_utils.process_allgather(leaf, tiled=True)
+        local = not isinstance(leaf, Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        return leaf if local else multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.device_get(jax.tree.map(whole, tree))
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 # Dense FLOP/s of one device, (bfloat16, float32), by the start of `device_kind`. TPUs: "peak
-# compute per chip" of cloud.google.com/tpu/docs/{v5e,v5p,v6e}; jax multiplies float32 there in
+# compute per chip" of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; jax multiplies float32 there in
 # bfloat16 unless told otherwise. GPUs: NVIDIA's data sheets of A100, H100 and H200 without
 # sparsity; jax multiplies float32 there in TF32.
 _PEAKS = {
+    "TPU v4": (275e12, 275e12),
     "TPU v5 lite": (197e12, 197e12),
     "TPU v5e": (197e12, 197e12),
     "TPU v5": (459e12, 459e12),
@@ -26,10 +27,10 @@ _PEAKS = {
 def peak(devices: Any, dtype: Any) -> float | None:
     """Most FLOP/s of `devices` (jax.Device, all of one kind) together for matrices of `dtype`; on
     CPU, of the machine, as a short product of matrices shows it. None for a kind not known."""
-    one = devices[0]
-    if one.platform == "cpu":
+    device = devices[0]
+    if device.platform == "cpu":
         return _measured(jnp.dtype(dtype).name)
-    kinds = [kind for kind in _PEAKS if one.device_kind.startswith(kind)]
+    kinds = [kind for kind in _PEAKS if device.device_kind.startswith(kind)]
     if not kinds:
         return None
     half, single = _PEAKS[max(kinds, key=len)]

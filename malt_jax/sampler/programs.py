@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from malt_jax.models import llama, paged
+from malt_jax.models import kv_cache, llama, paged
 from malt_jax.models.attention import PartialAttention, Write
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
@@ -55,47 +55,32 @@ def _decode(
     params: Params,
     adapter: Adapter | None,
     gates: Array | None,
-    shared: paged.Pool,
-    own: paged.Pool,
+    shared: kv_cache.Pool,
+    decoded: kv_cache.Pool,
     plan: Plan,
     floor: Array,
     sampling: Sampling,
-) -> tuple[Drawn, paged.Pool]:
+) -> tuple[Drawn, kv_cache.Pool]:
     """Decodes up to `STEPS` tokens a row, ending early once no more than `floor` rows are live.
 
     `gates: float32[A, r]` are the shares of the stacked adapter (`lora.gates`).
     """
-    size, pages = own[0][0].shape[-1], own[0][0].shape[1]
-    shape = plan.token.shape
     stops = jnp.array(fixed.stop_ids, jnp.int32)
     chosen = None if gates is None else gates[plan.adapter]
     live_at_first = plan.count < plan.limit
-    table, owner = plan.own.table, plan.own.readers
 
-    def rows_at(count: Array) -> paged.Rows:
-        page = jnp.take_along_axis(table, count[..., None] // size, 2, mode="clip")[..., 0]
-        counts = jnp.take_along_axis(count[..., None], owner, 1)
-        seen = jnp.where(plan.begin < 0, 0, jnp.clip(counts[..., 0] + 1 - plan.begin, 0, size))
-        return paged.Rows(
-            plan.before + count,
-            jnp.where(live_at_first, page, pages),
-            count % size,
-            plan.shared,
-            plan.own._replace(seen=seen[..., None]),
-        )
-
-    def body(state: Any) -> Any:
-        step, token, count, live, stopped, tokens, logps, behaviour, own = state
-        hidden, own = paged.decode(
+    def body(state: _Decoding) -> _Decoding:
+        step, token, count, live, stopped, tokens, logps, behaviour, decoded = state
+        hidden, decoded = paged.decode(
             fixed.config,
             fixed.mesh,
             fixed.attention,
             fixed.write,
             params,
             token,
-            rows_at(count),
+            _rows_at(plan, count, live_at_first, decoded),
             shared,
-            own,
+            decoded,
             adapter,
             chosen,
         )
@@ -109,26 +94,64 @@ def _decode(
         count = count + live
         stopped = stopped | (live & jnp.isin(token, stops))
         live = live & ~stopped & (count < plan.limit)
-        return step + 1, token, count, live, stopped, tokens, logps, behaviour, own
+        return _Decoding(step + 1, token, count, live, stopped, tokens, logps, behaviour, decoded)
 
-    def unfinished(state: Any) -> Array:
-        step, _, _, live, *_ = state
-        return (step < STEPS) & (live.sum() > floor)
+    def unfinished(state: _Decoding) -> Array:
+        return (state.step < STEPS) & (state.live.sum() > floor)
 
-    state = (
+    final = jax.lax.while_loop(
+        unfinished, body, _undecoded(plan, live_at_first, fixed.pad_id, decoded)
+    )
+    counts = final.drawn - plan.count
+    results = Drawn(final.tokens, final.logps, final.behaviour, counts, final.stopped, final.step)
+    return results, final.decoded
+
+
+class _Decoding(NamedTuple):
+    """A decoding pass between two tokens; the arrays are those of `Drawn` and `Plan`."""
+
+    step: Array  # int32[]
+    token: Array  # int32[E, R]
+    drawn: Array  # int32[E, R], tokens drawn so far
+    live: Array  # bool[E, R]
+    stopped: Array  # bool[E, R]
+    tokens: Array  # int32[E, R, L]
+    logps: Array  # float32[E, R, L]
+    behaviour: Array  # float32[E, R, L]
+    decoded: kv_cache.Pool
+
+
+def _undecoded(plan: Plan, live: Array, pad_id: int, decoded: kv_cache.Pool) -> _Decoding:
+    """A pass before its first token."""
+    shape = plan.token.shape
+    return _Decoding(
         jnp.int32(0),
         plan.token,
         plan.count,
-        live_at_first,
+        live,
         jnp.zeros(shape, bool),
-        jnp.full((*shape, STEPS), fixed.pad_id, jnp.int32),
+        jnp.full((*shape, STEPS), pad_id, jnp.int32),
         jnp.zeros((*shape, STEPS), jnp.float32),
         jnp.zeros((*shape, STEPS), jnp.float32),
-        own,
+        decoded,
     )
-    final = jax.lax.while_loop(unfinished, body, state)
-    step, _, count, _, stopped, tokens, logps, behaviour, own = final
-    return Drawn(tokens, logps, behaviour, count - plan.count, stopped, step), own
+
+
+def _rows_at(plan: Plan, count: Array, live: Array, decoded: kv_cache.Pool) -> paged.Rows:
+    """Where the rows stand once they have drawn `count: int32[E, R]` tokens. Rows that are not
+    `live` when the pass begins write to no page."""
+    size, pages = decoded[0][0].shape[-1], decoded[0][0].shape[1]
+    table, owner = plan.decoded.table, plan.decoded.readers
+    page = jnp.take_along_axis(table, count[..., None] // size, 2, mode="clip")[..., 0]
+    counts = jnp.take_along_axis(count[..., None], owner, 1)
+    seen = jnp.where(plan.begin < 0, 0, jnp.clip(counts[..., 0] + 1 - plan.begin, 0, size))
+    return paged.Rows(
+        plan.before + count,
+        jnp.where(live, page, pages),
+        count % size,
+        plan.shared,
+        plan.decoded._replace(seen=seen[..., None]),
+    )
 
 
 def _prefill(
@@ -136,10 +159,10 @@ def _prefill(
     params: Params,
     adapter: Adapter | None,
     gates: Array | None,
-    pool: paged.Pool,
+    pool: kv_cache.Pool,
     tiles: paged.Tiles,
     adapters: Array,
-) -> paged.Pool:
+) -> kv_cache.Pool:
     """The prompt pool with the tiles' keys and values; `adapters: int32[E, B]`."""
     chosen = None if gates is None else gates[adapters]
     return paged.prefill(
@@ -148,9 +171,9 @@ def _prefill(
 
 
 def _copy(
-    fixed: Fixed, source: paged.Pool | None, target: paged.Pool, moves: paged.Moves
-) -> paged.Pool:
-    return paged.copy(fixed.config, fixed.mesh, source, target, moves)
+    fixed: Fixed, source: kv_cache.Pool | None, target: kv_cache.Pool, moves: kv_cache.Moves
+) -> kv_cache.Pool:
+    return kv_cache.copy(fixed.config, fixed.mesh, source, target, moves)
 
 
 class Programs(NamedTuple):
@@ -158,8 +181,8 @@ class Programs(NamedTuple):
 
     decode: Any  # `_decode`
     prefill: Any  # `_prefill`
-    copy: Any  # `paged.copy`
-    resized: Any  # `paged.resized`
+    copy: Any  # `kv_cache.copy`
+    resized: Any  # `kv_cache.resized`
 
 
 def options(platform: str) -> dict[str, str]:
@@ -189,8 +212,8 @@ def programs(platform: str) -> Programs:
         jax.monitoring.register_event_duration_secs_listener(_give_back)
     jit = partial(jax.jit, compiler_options=options(platform))
     return Programs(
-        jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("own",)),
+        jit(_decode, static_argnames=("fixed", "sampling"), donate_argnames=("decoded",)),
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
         jit(_copy, static_argnames=("fixed",), donate_argnames=("target",)),
-        jit(paged.resized),
+        jit(kv_cache.resized),
     )

@@ -20,7 +20,7 @@ from malt_jax.sampler.spec import pages_needed
 @dataclass(eq=False)
 class Group:
     """Children `first`, `first + 1`, ... of a request, on a shard whose shared pool holds its
-    prompt (all but the last token, which is every child's own first input) in `pages`."""
+    prompt (all but the last token, the first input of every child) in `pages`."""
 
     request: Request
     children: list[int]
@@ -93,12 +93,12 @@ class Shard:
     rows: list[Row] = field(default_factory=list)
     reserved: int = 0
     shared: Pages = field(default_factory=Pages)  # of prompts, held by groups
-    own: Pages = field(default_factory=Pages)  # of what rows drew
+    decoded: Pages = field(default_factory=Pages)  # of what rows drew
 
     @property
     def used(self) -> int:
         """Pages in use in both pools."""
-        return self.shared.used + self.own.used
+        return self.shared.used + self.decoded.used
 
     def room(self, pages: int) -> bool:
         """Whether a group that may come to need so many pages can start."""
@@ -106,8 +106,8 @@ class Shard:
 
     def open(self, request: Request, children: list[int], size: int) -> Group:
         """Starts a group; its children wait for rows."""
-        prompt, own = pages_needed(len(request.prompt), request.max_new_tokens, size)
-        reserved = prompt + len(children) * own
+        prompt, decoded = pages_needed(len(request.prompt), request.max_new_tokens, size)
+        reserved = prompt + len(children) * decoded
         self.reserved += reserved
         pages = self.shared.take(prompt)
         group = Group(request, children, pages, list(children), len(children), reserved)
@@ -124,13 +124,13 @@ class Shard:
         """Gives every row the pages for its next tokens."""
         for row in self.rows:
             last = min(len(row.tokens) + steps, row.group.request.max_new_tokens)
-            row.pages += self.own.take(-(-last // size) - len(row.pages))
+            row.pages += self.decoded.take(-(-last // size) - len(row.pages))
 
     def finish(self, row: Row, stopped: bool) -> tuple[Request, int, Completion]:
         """Ends a row and gives its pages back, with the group's if it was the last."""
         group = row.group
         self.rows.remove(row)
-        self.own.give(row.pages)
+        self.decoded.give(row.pages)
         group.unfinished -= 1
         if not group.unfinished:
             self.shared.give(group.pages)
@@ -141,27 +141,27 @@ class Shard:
         return group.request, row.child, completion
 
     def compact(self) -> tuple[list[int], list[int]]:
-        """Renumbers the pages in use, shared and own, from 0 on: the old id of each new one."""
+        """Renumbers the pages in use, shared and decoded, from 0 on: the old id of each new one."""
         return (
             self.shared.renumber(group.pages for group in self.groups),
-            self.own.renumber(row.pages for row in self.rows),
+            self.decoded.renumber(row.pages for row in self.rows),
         )
 
 
-def sizes(shared: int, own: int, capacity: int) -> tuple[int, int]:
+def sizes(shared: int, decoded: int, capacity: int) -> tuple[int, int]:
     """Lengths of the two decode pools, of `capacity` pages at most together, that are to hold so
     many pages each. Few lengths: each makes a program, and a spare page costs little."""
-    first, second = (max(64, 1 << (pages - 1).bit_length()) for pages in (shared, own))
+    first, second = (max(64, 1 << (pages - 1).bit_length()) for pages in (shared, decoded))
     if first + second <= capacity:
         return first, second
-    first = min(first, max(capacity - own, 1))
+    first = min(first, max(capacity - decoded, 1))
     return first, capacity - first
 
 
 @dataclass
 class Plan:
     """A decoding pass of all shards (E) as arrays, numpy's here and jax's in the program: R rows, W
-    pages of the rows' own."""
+    pages decoded by rows."""
 
     token: Any  # int32[E, R], fed first
     count: Any  # int32[E, R], tokens drawn so far
@@ -170,8 +170,8 @@ class Plan:
     adapter: Any  # int32[E, R]
     before: Any  # int32[E, R], prompt tokens without the last
     shared: Reads
-    own: Reads  # what is seen grows with every token: the program works it out
-    begin: Any  # int32[E, W], place of an own page's first token in its row; -1 for no page
+    decoded: Reads  # what is seen grows with every token: the program works it out
+    begin: Any  # int32[E, W], place of a decoded page's first token in its row; -1 for no page
 
 
 def plan(
@@ -183,7 +183,7 @@ def plan(
     size: int,
 ) -> Plan:
     """Lays out the shards' rows for one pass, in arrays of the given sizes; `pages` are those of
-    the shared pool and of the rows' own."""
+    the shared pool and of what rows decode."""
     n = len(shards)
 
     def full(value: int, *shape: int) -> np.ndarray:
@@ -201,7 +201,7 @@ def plan(
         adapter=full(0, rows),
         before=full(0, rows),
         shared=reads(pages[0], readers),
-        own=reads(pages[1], 1),
+        decoded=reads(pages[1], 1),
         begin=full(-1, pages[1]),
     )
     for e, shard in enumerate(shards):
@@ -215,12 +215,12 @@ def plan(
             p.shared.table[e, r, :many], p.shared.member[e, r, :many] = prompt, seat
             p.shared.readers[e, prompt, seat] = r
             p.shared.seen[e, prompt, seat] = np.clip(before - size * np.arange(many), 0, size)
-            p.own.table[e, r, : len(row.pages)] = row.pages
-            p.own.readers[e, row.pages, 0] = r
+            p.decoded.table[e, r, : len(row.pages)] = row.pages
+            p.decoded.readers[e, row.pages, 0] = r
             p.begin[e, row.pages] = size * np.arange(len(row.pages))
     seated = [row for shard in shards for row in shard.rows]
     p.shared = p.shared._replace(depth=_most(len(row.group.pages) for row in seated))
-    p.own = p.own._replace(depth=_most(len(row.pages) for row in seated))
+    p.decoded = p.decoded._replace(depth=_most(len(row.pages) for row in seated))
     return p
 
 

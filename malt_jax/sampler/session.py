@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from malt_jax.models import lora, paged
+from malt_jax.models import kv_cache, lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import mesh as meshes
@@ -42,11 +42,11 @@ class Session:
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
         self.memory = memory(spec)
-        shards = range(paged.shards_of(spec.mesh))
+        shards = range(kv_cache.shards_of(spec.mesh))
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
         self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
         self.prompts = self._pool(self.memory.prompts)
-        self.shared, self.own = (
+        self.shared, self.decoded = (
             self._pool(pages) for pages in schedule.sizes(1, 1, self.memory.decode)
         )
         self.held: Request | None = None
@@ -60,6 +60,7 @@ class Session:
             if not any(shard.rows for shard in self.shards):
                 return
             yield from self._decode()
+            process.heed()  # between programs: what they computed is with the caller
 
     def _admit(self, take: Callable[[], Request | None]) -> None:
         """Seats children until the rows are full or there is no more to start."""
@@ -82,8 +83,8 @@ class Session:
         children, most = len(request.keys), self.spec.siblings
         self.memory.check(self.spec, len(request.prompt), request.max_new_tokens, children)
         groups = [list(range(i, min(i + most, children))) for i in range(0, children, most)]
-        prompt, own = pages_needed(len(request.prompt), request.max_new_tokens, self.size)
-        wanted = len(groups) * prompt + children * own
+        prompt, decoded = pages_needed(len(request.prompt), request.max_new_tokens, self.size)
+        wanted = len(groups) * prompt + children * decoded
         open_to = [
             e
             for e, shard in enumerate(self.shards)
@@ -91,7 +92,7 @@ class Session:
         ]
         if not open_to:
             return False
-        cut = request.prompt[:-1]
+        cut = np.asarray(request.prompt[:-1], np.int32)
         known = {e: self.prefixes[e].shared(request.adapter, cut) for e in open_to}
         e = max(open_to, key=lambda e: (known[e], -len(self.shards[e].rows), -e))
         place = self.prefixes[e].place(request.adapter, cut)
@@ -170,16 +171,16 @@ class Session:
         ladder = row_sizes(self.rows)
         rows = next(size for size in ladder if size >= busiest)
         self._fit(shrink=True)
-        pages = _length(self.shared), _length(self.own)
+        pages = _length(self.shared), _length(self.decoded)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
         floor = live - max(rows // 16, 1)  # so many free rows are worth a pause
-        drawn, self.own = self.programs.decode(
+        drawn, self.decoded = self.programs.decode(
             self.fixed,
             self.spec.params,
             self.adapter,
             self.gates,
             self.shared,
-            self.own,
+            self.decoded,
             self._put(plan),
             np.int32(max(floor, 0)),
             self.sampling,
@@ -218,13 +219,13 @@ class Session:
 
     def _fit(self, shrink: bool = False) -> None:
         """Makes the decode pools hold the pages in use; they are read whole at every step."""
-        held = _length(self.shared), _length(self.own)
-        both = [shard.shared for shard in self.shards], [shard.own for shard in self.shards]
+        held = _length(self.shared), _length(self.decoded)
+        both = [shard.shared for shard in self.shards], [shard.decoded for shard in self.shards]
         tops = [max(pages.top for pages in pool) for pool in both]
         used = [max(pages.used for pages in pool) for pool in both]
         least, grown = (
-            schedule.sizes(shared, own, self.memory.decode)
-            for shared, own in (used, map(max, tops, held))
+            schedule.sizes(shared, decoded, self.memory.decode)
+            for shared, decoded in (used, map(max, tops, held))
         )
         enough = all(map(operator.le, tops, held))
         if enough and not (shrink and any(2 * a <= b for a, b in zip(least, held, strict=True))):
@@ -235,9 +236,9 @@ class Session:
             compacted = [shard.compact() for shard in self.shards]
             sizes, ids = least, list(map(list, zip(*compacted, strict=True)))
         self._resize(self.shared, sizes[0], ids[0])
-        self._resize(self.own, sizes[1], ids[1])
+        self._resize(self.decoded, sizes[1], ids[1])
 
-    def _resize(self, pool: paged.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
+    def _resize(self, pool: kv_cache.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
         old = np.zeros((len(self.shards), pages), np.int32)
         for e, of_shard in enumerate(ids):
             old[e, : len(of_shard)] = of_shard[:pages]
@@ -245,25 +246,25 @@ class Session:
         for i, layer in enumerate(pool):  # one at a time: never two whole pools
             pool[i] = self.programs.resized(layer, placed)
 
-    def _moves(self, pairs: Sequence[Sequence[tuple[int, int]]]) -> paged.Moves:
+    def _moves(self, pairs: Sequence[Sequence[tuple[int, int]]]) -> kv_cache.Moves:
         """(from, to) pages of all shards, padded to a bucket."""
         many = np.array(list(map(len, pairs)), np.int32)
         source, to = np.zeros((2, len(pairs), bucket(many.max())), np.int32)
         for e, moved in enumerate(pairs):
             if moved:
                 source[e, : len(moved)], to[e, : len(moved)] = zip(*moved, strict=True)
-        moves: paged.Moves = self._put(paged.Moves(source, to, many))
+        moves: kv_cache.Moves = self._put(kv_cache.Moves(source, to, many))
         return moves
 
-    def _pool(self, pages: int) -> paged.Pool:
+    def _pool(self, pages: int) -> kv_cache.Pool:
         dtype = self.spec.params["embed"].dtype
-        return paged.empty_pool(self.spec.config, self.spec.mesh, pages, self.size, dtype)
+        return kv_cache.empty_pool(self.spec.config, self.spec.mesh, pages, self.size, dtype)
 
     def _put(self, tree: Any) -> Any:
         mesh = self.spec.mesh
         return jax.tree.map(lambda x: meshes.put_batch(mesh, x) if np.ndim(x) else x, tree)
 
 
-def _length(pool: paged.Pool) -> int:
+def _length(pool: kv_cache.Pool) -> int:
     """Pages of each shard's part of a pool."""
     return pool[0][0].shape[1]

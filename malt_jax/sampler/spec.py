@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Params
 from malt_jax.runtime import hosts
@@ -47,7 +47,7 @@ class Spec:
     @property
     def rows_a_shard(self) -> int:
         """Rows of each shard."""
-        return -(-self.rows // paged.shards_of(self.mesh))
+        return -(-self.rows // kv_cache.shards_of(self.mesh))
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Memory:
                 f"not fit the model's context of {spec.config.context}; lower "
                 "config.data.max_chars or config.roles.*.max_new_tokens"
             )
-        pages, own = pages_needed(prompt, max_new_tokens, spec.page_size)
-        wanted = -(-children // spec.siblings) * pages + children * own
+        pages, decoded = pages_needed(prompt, max_new_tokens, spec.page_size)
+        wanted = -(-children // spec.siblings) * pages + children * decoded
         if pages > self.prompts or wanted > self.decode:
             least = max(4 * pages, -(-4 * wanted // 3)) * self.page_bytes / 2**30
             raise ValueError(
@@ -82,7 +82,7 @@ class Memory:
 def memory(spec: Spec) -> Memory:
     """Splits the budget: up to a quarter for prompts, which are shared, the rest for decoding."""
     size, granted = spec.page_size, _granted(spec)
-    page_bytes = paged.page_bytes(spec.config, spec.mesh, size, spec.params["embed"].dtype)
+    page_bytes = kv_cache.page_bytes(spec.config, spec.mesh, size, spec.params["embed"].dtype)
     pages = int(granted // page_bytes)
     useful = max(2 * spec.rows_a_shard, -(-spec.config.context // size))
     prompts = min(max(pages // 4, 1), useful)

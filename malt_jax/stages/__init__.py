@@ -10,8 +10,10 @@ from absl import logging
 from malt_jax import recipe
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
+from malt_jax.evaluate import passes, systems
 from malt_jax.runtime import hosts
 from malt_jax.stages import (
+    audit,
     collect,
     datasets,
     evaluate,
@@ -22,25 +24,19 @@ from malt_jax.stages import (
     train,
 )
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
-from malt_jax.workdir import run_record
+from malt_jax.stages.stage import FREE, Stage
+from malt_jax.workdir import question_record, run_record
 from malt_jax.workdir.outputs import Bindings
+from malt_jax.workdir.storage import read_json
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(solutions.STAGE, merge.STAGE, plan.STAGE),
+        *(solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
     )
 }
 """By name, in the order of a job."""
-
-# The settings that say where and how the work is done, and shape no output. Those of eval only add
-# to what is there: each single agent's samples have a directory of their own.
-_FREE = (
-    *("workdir", "suite", "mesh.*", "sample.rows", "sample.kv_gib", "wandb", "*.max_nonfinite"),
-    *("eval.equal_compute", "eval.critiques", "eval.single_agent"),
-)
 
 
 def in_order() -> tuple[str, ...]:
@@ -66,7 +62,19 @@ def named(name: str) -> Stage:
 def bindings(stages: Sequence[Stage] = ()) -> Bindings:
     """What the stages, and others of the user's own, declare of their outputs."""
     declared = {**STAGES, **{stage.name: stage for stage in stages}}.values()
-    return Bindings(tuple(output for stage in declared for output in stage.outputs), _FREE)
+    outputs = tuple(output for stage in declared for output in stage.outputs)
+    return Bindings(outputs, FREE, _adds)
+
+
+def _adds(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """More systems only add passes, unless these are longer ones in the place of those there."""
+    if key != "eval.systems" or not set(old["eval"]["systems"]) <= set(new["eval"]["systems"]):
+        return False
+    before, now = (
+        passes.draws(systems.chosen(settings), settings)
+        for settings in map(recipe.parse, (old, new))
+    )
+    return all(now.get(place) == draw for place, draw in before.items())
 
 
 def check(settings: Settings) -> None:
@@ -85,25 +93,50 @@ def foresee(settings: Settings, names: Sequence[str]) -> None:
 
 
 def run(
-    settings: Settings, config: Mapping[str, Any], names: Sequence[str], topology: str = ""
+    settings: Settings,
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    topology: str = "",
+    sample: int = 0,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
-    `config` is the resolved config as given, kept beside the results; `topology` is for `plan`.
+    `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
+    `sample` for `audit`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology)
+    job = Job(settings, collects, config, topology, sample)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
+        check_questions(job)
     for stage in stages:
         started = time.perf_counter()
         logging.info("stage %s", stage.name)
         stage.run(job)
         logging.info("stage %s took %.0f s", stage.name, time.perf_counter() - started)
+
+
+def check_questions(job: Job) -> None:
+    """Reads the questions again, and so compares them with those of then, where a file that they
+    come from has changed: also for stages that do not ask them. Raises ValueError naming one that
+    differs."""
+    record = read_json(job.directory / "config.json")
+    changed = run_record.changed_inputs(record)
+    held_out = question_record.path(job.directory, "eval").exists() and "data.eval" in changed
+    sources = {"data.train", "data.eval", "data.exclude"}
+    trained = question_record.path(job.directory, "train").exists() and sources & changed.keys()
+    if hosts.any_says(held_out):
+        _ = job.held_out
+    if hosts.any_says(bool(trained)):
+        _ = job.training
+    noted = {**record.get("inputs", {}), **changed}
+    if hosts.any_says(bool(changed)):
+        hosts.by_first(lambda: run_record.note(job.directory, inputs=noted))
 
 
 def claim(

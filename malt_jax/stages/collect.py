@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from malt_jax.config.settings import Settings
+from malt_jax.models.identity import identity
 from malt_jax.rollout import driver, reuse
 from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.rollout.team import Team
@@ -11,7 +12,9 @@ from malt_jax.runtime import hosts
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import SAMPLES, Stage
 from malt_jax.types import Question
+from malt_jax.workdir import question_record, run_record, storage
 from malt_jax.workdir.outputs import Output
+from malt_jax.workdir.storage import read_json
 
 
 def run(workdir: Path, settings: Settings, team: Team, questions: Sequence[Question]) -> None:
@@ -25,8 +28,21 @@ def _stage(job: Job) -> None:
     if not job.settings.trees:
         run(job.directory, job.settings, job.team, job.training)
         return
-    base = job.model.content_hash
+    _check_questions(job)
+    base = identity(job.model)
     hosts.by_first(lambda: reuse.run(job.directory, job.settings, job.config, base))
+
+
+def _check_questions(job: Job) -> None:
+    """Raises ValueError naming a question of which the trees elsewhere were drawn as it is no
+    longer. It is looked for where the files have other bytes than they had there."""
+    source = storage.at(job.settings.trees)
+    recorded = question_record.path(source, "train")
+    changed = (
+        run_record.changed_inputs(read_json(source / "config.json")) if recorded.exists() else {}
+    )
+    if hosts.any_says(any(key.startswith("data.") for key in changed)):
+        question_record.check(recorded, job.training, "config.data.train")
 
 
 STAGE = Stage(

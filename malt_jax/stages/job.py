@@ -24,8 +24,11 @@ from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
-from malt_jax.workdir import run_record, storage
+from malt_jax.workdir import question_record, run_record, storage
 from malt_jax.workdir.storage import read_json
+
+# The settings of a split whose name is not theirs.
+_SETTINGS = {"development": "development_questions"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Job:
     collects: bool  # whether a stage of this job draws trees
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
+    sample: int = 0  # how many answers are to be judged by hand
 
     @property
     def directory(self) -> Path:
@@ -83,25 +87,46 @@ class Job:
             "eval",
             dataclasses.replace(account, kept=len(kept), beyond_limit=len(questions) - len(kept)),
         )
+        question_record.settle(self.directory, "eval", kept)
         return questions
 
     @cached_property
     def held_out(self) -> list[Question]:
-        """The questions to evaluate on."""
+        """The questions to evaluate on: of `config.eval.split`."""
+        if self.settings.eval.split == "development":
+            return self.development
         return self._eval_split[: self.settings.data.eval_questions or None]
 
     @cached_property
-    def training(self) -> list[Question]:
-        """The training questions, which overlap with none of the evaluation split nor with any of
-        the sets in `config.data.exclude`, be those questions too long to be asked here or not."""
-        data, seed = self.settings.data, self.settings.seed
+    def _excluded(self) -> list[Question]:
+        """All of the evaluation split and of the sets in `config.data.exclude`, be those questions
+        too long to be asked here or not."""
+        data, seed = self.settings.data, self.settings.data_seed
         exclude = tasks.whole(self.task, data.eval, generated=data.eval_questions, seed=seed)
         for name, path in map(tasks.place, data.exclude):
             exclude += tasks.whole(tasks.get(name), path)
-        questions, account = self._load(
-            "train", data.train, data.train_questions, exclude, data.skip_questions
-        )
+        return exclude
+
+    @cached_property
+    def development(self) -> list[Question]:
+        """The questions to choose settings on: the first of the training data after those passed
+        over, whatever number is trained on. They overlap with no test set."""
+        data = self.settings.data
+        if not data.development_questions:
+            return []
+        questions, account = self._load("development", data.train, data.development_questions)
+        self._account("development", account)
+        question_record.settle(self.directory, "development", questions)
+        return questions
+
+    @cached_property
+    def training(self) -> list[Question]:
+        """The training questions, which overlap neither with a test set nor with the development
+        split."""
+        data = self.settings.data
+        questions, account = self._load("train", data.train, data.train_questions)
         self._account("train", account)
+        question_record.settle(self.directory, "train", questions)
         return questions
 
     @cached_property
@@ -114,24 +139,24 @@ class Job:
         least = min(room, roles.question_budget((single,), *limits))
         if any(system.kind == "debate" for system in self.systems):
             least = min(least, debate.question_budget(single, self.settings.eval.debate, *limits))
-        return {"train": room, "eval": least}
+        return {"train": room, "eval": least, "development": least}
 
-    def _load(
-        self, split: str, path: str, limit: int, exclude: Sequence[Question] = (), skip: int = 0
-    ) -> tuple[list[Question], tasks.LoadReport]:
+    def _load(self, split: str, path: str, limit: int) -> tuple[list[Question], tasks.LoadReport]:
         """Questions that would not fit the context beside the prompts and completions are left
         out."""
-        tokenizer, room = self.model.tokenizer, self.rooms[split]
+        tokenizer, room, data = self.model.tokenizer, self.rooms[split], self.settings.data
+        of_test = split == "eval"
         questions, account = tasks.load(
             self.task,
             path,
-            split=split,
+            split="eval" if of_test else "train",
             limit=limit,
-            skip=skip,
-            seed=self.settings.seed,
-            max_chars=self.settings.data.max_chars,
+            skip=0 if of_test else data.skip_questions,
+            seed=self.settings.data_seed,
+            max_chars=data.max_chars,
             fits=lambda text: len(tokenizer.encode(text)) <= room,
-            exclude=exclude,
+            exclude=() if of_test else self._excluded,
+            development=self.development if split == "train" else (),
         )
         _warn_of_lost(split, tokenizer, questions)
         return questions, account
@@ -145,7 +170,8 @@ class Job:
             self._write_account(path, split, account)
         if not account.kept:
             raise ValueError(
-                f"config.data.{split}: no question is left after the filters; {path} says why"
+                f"config.data.{_SETTINGS.get(split, split)}: no question is left after the "
+                f"filters; {path} says why"
             )
 
     def _write_account(self, path: Path, split: str, account: tasks.LoadReport) -> None:
@@ -217,7 +243,7 @@ class Job:
                 if not export.exists(self.directory, role):
                     raise ValueError(f"{path}: not there; run --stage=train first")
             if path != Path():
-                adapter = export.load(path, self.model)
+                adapter = export.load(path, self.model, role)
                 shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
                 adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
         return adapters
@@ -262,4 +288,7 @@ def _model(settings: ModelSettings, on: Mesh) -> models.Model:
     def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
         return mesh.sharding(on, shape, mesh.logical_axes(path, len(shape)))
 
-    return models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    model = models.load(settings.path, jnp.dtype(settings.dtype), placement=placement)
+    if hosts.several():
+        _ = model.content_hash  # now, when all hosts are here
+    return model

@@ -14,6 +14,15 @@ SAMPLES = (
 )
 
 
+# The settings that say where and how the work is done, and shape no output. Those of eval only add
+# to what is there: the samples of each single agent and of each split have their own directory.
+FREE = (
+    *("workdir", "suite", "suite_seeds", "mesh.*", "sample.rows", "sample.kv_gib", "wandb"),
+    *("*.max_nonfinite", "eval.split", "eval.equal_compute", "eval.compute_of", "eval.critiques"),
+    "eval.single_agent",
+)
+
+
 def known(job: Job) -> None:
     """Raises ValueError for a task or a system that does not exist, and for prompts that show what
     no role before them wrote."""

@@ -3,7 +3,7 @@
 import hashlib
 import random
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import quantities
 from malt_jax.tasks.task import Task
 from malt_jax.types import Question
 
@@ -53,6 +53,6 @@ TASK = Task(
     name="arithmetic",
     answer_hint="a number",
     generate=generate,
-    reference=numeric.reference,
-    rules=numeric.rules,
+    reference=quantities.reference,
+    rules=quantities.rules,
 )

@@ -17,18 +17,26 @@ _ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 # A letter that stands alone; "A" may be the article and "I" the pronoun.
-_ALONE = re.compile(r"(?<![\w'\u2019(-])(?:[B-HJ-Z]|A(?!\s+[a-z]))(?![\w'\u2019-])")
+_ALONE = re.compile(
+    r"(?<![\w'\u2019(-])(?:[B-HJ-Z]|A(?!\s+(?!is\b|because\b|since\b|fits\b)[a-z]))(?![\w'\u2019-])"
+)
 # Letters that are named to be ruled out: "(A) and (B) are wrong", "neither A nor B", "not (A)".
 _LETTER = r"(?:(?i:option|choice|answer)\s+)?(?:\([A-Za-z]\)|(?<![\w'\u2019])[A-Z](?![\w'\u2019]))"
 _SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER}){{0,5}}"
 _RULED_OUT = re.compile(
-    rf"\b(?i:not|neither|never|rather\s+than|instead\s+of|unlike|except|excluding|eliminat(?:e|ing)"
+    rf"\b(?i:(?:\w+n['\u2019]t|cannot|can\s+not)(?:\s+be)?|not(?:\s+be)?|neither|never|rather\s+than"
+    rf"|instead\s+of|anything\s+but|unlike(?:ly)?|except|excluding|avoid(?:ing)?|eliminat(?:e|ing)"
     rf"|reject(?:ing)?|rul(?:e|ing)\s+out)\s+(?:the\s+)?{_LETTER}"
     rf"(?:(?:\s*,\s*{_LETTER}){{0,5}}\s*,?\s+(?:and|or|nor)\s+{_LETTER}){{0,5}}"
     rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would)(?:n['\u2019]?t|\s*not)\b[^.;,]*"
-    rf"|{_SERIES}\s+(?:is|are|was|were|seems?|looks?)\s+(?:\w+ly\s+|both\s+|all\s+)?"
-    r"(?:wrong|incorrect|false|out|ruled\s+out|eliminated|excluded|unlikely|irrelevant)\b"
+    rf"|{_SERIES}\s+(?:(?:may|might|would|could)\s+be|is|are|was|were|seems?|looks?)\s+"
+    r"(?:\w+ly\s+|both\s+|all\s+|also\s+)?(?:an?\s+)?(?:wrong|incorrect|false|out|ruled\s+out|mistake"
+    r"|eliminated|excluded|unlikely|irrelevant|unrelated|poor|bad|weak|worse"
+    r"|(?:tempting|possible|plausible|close)(?=,?\s+but\b))\b(?:\s+choice\b)?"
+    rf"|{_SERIES}(?:\s+makes?\s+no\s+sense|\s+fails?|\??,?\s+[Nn]o)\b"
+    rf"|\b(?i:although|though|while)\s+{_SERIES}\s+(?:is|are|may|might|could)\b[^,]*,"
 )
+_REASON = re.compile(r",?\s+(?:because|since|as|unlike)\b", re.IGNORECASE)
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _MATH = re.compile(r"\\[()\[\]]")
 _OPENING = re.compile(
@@ -63,8 +71,14 @@ def read(text: str, choices: Choices) -> str | None:
     """
     labels = choices or _LETTERS
     text = _MATH.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip(_EDGES)
-    text = _RULED_OUT.sub(" ", _OPENING.sub("", text).strip(_EDGES)).strip(_EDGES)
-    label = (
+    text = _without_ruled_out(_OPENING.sub("", text).strip(_EDGES), labels)
+    reasoned = _REASON.split(text, maxsplit=1)[0]
+    label = _named(reasoned, labels) or _named(text, labels)
+    return _first_of_equals(label, labels) if label else None
+
+
+def _named(text: str, labels: Choices) -> str | None:
+    return (
         _by_whole_text(text, labels)
         or _by_opening(text, labels)
         or next(filter(None, (_label(m, labels) for m in _IN_PARENTHESES.findall(text))), None)
@@ -72,7 +86,6 @@ def read(text: str, choices: Choices) -> str | None:
         or _label(_capital(text), labels)
         or _by_letter(text, labels)
     )
-    return _first_of_equals(label, labels) if label else None
 
 
 def fallback(text: str, choices: Choices) -> str | None:
@@ -83,14 +96,15 @@ def fallback(text: str, choices: Choices) -> str | None:
         if label := read(statement, choices):
             return label
     labels = choices or _LETTERS
-    for letter in reversed(_IN_PARENTHESES.findall(_RULED_OUT.sub(" ", text))):
+    text = _without_ruled_out(text, labels)
+    for letter in reversed(_IN_PARENTHESES.findall(text)):
         if label := _label(letter, labels):
             return _first_of_equals(label, labels)
     lines = [_MATH.sub(" ", line).strip(_EDGES) for line in text.splitlines()]
     named = {_by_whole_text(line, labels) or _by_opening(line, labels) for line in lines} - {None}
     if len(named) == 1 and (label := named.pop()):
         return _first_of_equals(label, labels)
-    label = _by_letter(_RULED_OUT.sub(" ", lines[0]), labels) if len(lines) == 1 else None
+    label = _by_letter(lines[0], labels) if len(lines) == 1 else None
     return _first_of_equals(label, labels) if label else None
 
 
@@ -132,6 +146,14 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
 def listed(question: str) -> Choices:
     """The choices that a question's text lists, as `read_row` writes them."""
     return tuple(_LISTED.findall(question))
+
+
+def _without_ruled_out(text: str, choices: Choices) -> str:
+    """A text without the letters that it names to rule them out, or because it lists them all."""
+    if all(choice for _, choice in choices):
+        listing = (rf"\(?{label}[).:]*\s*{re.escape(choice)}" for label, choice in choices)
+        text = re.sub(r"[\s,;.]+(?:(?:and|or)\s+)?".join(listing), " ", text, flags=re.IGNORECASE)
+    return _RULED_OUT.sub(" ", text).strip(_EDGES)
 
 
 def _by_whole_text(text: str, choices: Choices) -> str | None:

@@ -29,6 +29,8 @@ _SPELLINGS = [
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
     (re.compile(r"\+?(?:∞|\\infty(?![A-Za-z]))"), r"\\infty"),
+    (re.compile(r"\(?\\?(?:[pb]?mod)(?:\{\w+\}|\s*\w+)\)?$"), ""),
+    (re.compile(r"\\equiv(?![A-Za-z])|≡"), "="),
     (re.compile("∪"), r"\\cup"),
     (re.compile("π"), r"\\pi"),
     (re.compile("±"), r"\\pm"),

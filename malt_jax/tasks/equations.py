@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from malt_jax.tasks import mawps, numeric, svamp
+from malt_jax.tasks import mawps, numeric, quantities, svamp
 from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.task import Choices, Row, Task
 from malt_jax.types import Question
@@ -42,7 +42,7 @@ def last(text: str) -> str | None:
 
 def rules(answer: str, choices: Choices = ()) -> Rules:
     """How expressions are held to this reference. Raises ValueError if that is no number."""
-    return numeric.rules(answer)._replace(read=read, fallback=last, anywhere=last)
+    return quantities.rules(answer)._replace(read=read, fallback=last, anywhere=last)
 
 
 def read_mawps(row: Row) -> Question:

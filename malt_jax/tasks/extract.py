@@ -5,22 +5,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:\uff1a]", re.IGNORECASE)
-_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"(?<!#)####(?!#)(.*)")
 _MARKDOWN = " \t\r\n*_`"
 # What stands between the boxes of one answer: "\boxed{5}$ and $\boxed{6}".
 _BETWEEN_BOXES = re.compile(
     r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
 )
-_STATED = re.compile(
-    r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])([^\n]*)", re.IGNORECASE
-)
-_ANSWERED = re.compile(r"answer[\s*_]*(?:is\b|[:\uff1a])|\\(?:boxed|fbox)|####", re.IGNORECASE)
-_ANOTHER_QUESTION = re.compile(
-    r"(?:^|\n)[ \t#*]*(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
-    r"|(?<![A-Za-z])Human:",
+_STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
+_RESTATED = 60  # letters and digits that a question has in common with itself alone
+_HEADING = r"(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
+# What is asked for under a heading right behind it is no answer.
+_ANSWERED = re.compile(
+    rf"answer[\s*_]*(?:is\b|[:\uff1a])(?![\s*:#]*{_HEADING})|\\(?:boxed|fbox|framebox)|####",
     re.IGNORECASE,
 )
+_ANOTHER_QUESTION = re.compile(rf"(?:^|\n)[ \t#*]*{_HEADING}|(?<![A-Za-z])Human:", re.IGNORECASE)
 
 
 class Undecided(Exception):
@@ -62,21 +62,34 @@ def marked(text: str) -> list[tuple[str, str]]:
 
 
 def boxed(text: str) -> str | None:
-    r"""The inside of the last `\boxed{...}` or `\fbox{...}` whose braces balance."""
+    r"""The inside of the last `\boxed{...}` (or fbox, framebox) whose braces balance."""
     boxes = _boxes(text)
     return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
 
 
 def stated(text: str) -> list[str]:
-    """What follows each "answer is" and "Answer:", to the end of the line."""
-    return [statement.strip(_MARKDOWN) for statement in _STATED.findall(text)]
+    """What follows each "answer is" and "Answer:", on the first line that is not blank, and up to
+    the next one."""
+    marks = list(_STATED.finditer(text))
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    statements = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
+    return [s.strip(_MARKDOWN).partition("\n")[0].strip(_MARKDOWN) for s in statements]
 
 
-def first_question(text: str) -> str:
-    """A completion up to where it goes on, after its answer, to another question of its own."""
+def first_question(text: str, question: str = "") -> str:
+    """A completion up to where it goes on, after its answer, to another question of its own. One
+    that is `question` again, under a heading, is not another."""
     answered = _ANSWERED.search(text)
-    another = _ANOTHER_QUESTION.search(text, answered.end()) if answered else None
-    return text[: another.start()] if another else text
+    asked = _letters(question)
+    for heading in _ANOTHER_QUESTION.finditer(text, answered.end()) if answered else ():
+        restated = _letters(text[heading.end() :].lstrip(_MARKDOWN).partition("\n")[0])[:_RESTATED]
+        if not restated or restated not in asked:
+            return text[: heading.start()]
+    return text
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _last_boxes(text: str) -> list[str]:

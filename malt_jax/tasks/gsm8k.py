@@ -2,7 +2,7 @@
 
 import re
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import quantities
 from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
@@ -22,6 +22,6 @@ TASK = Task(
     hub=Hub("openai/gsm8k", "main", {"train": "train", "eval": "test"}),
     answer_hint="a number",
     read_row=read_row,
-    reference=numeric.reference,
-    rules=numeric.rules,
+    reference=quantities.reference,
+    rules=quantities.rules,
 )

@@ -2,7 +2,7 @@
 
 import re
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import numeric, quantities
 from malt_jax.tasks.extract import Rules, marked
 from malt_jax.tasks.task import Choices, Task
 
@@ -30,7 +30,7 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
     if truth is None:
         raise ValueError("the reference answer is blank")
     if numeric.whole(truth) is not None:
-        return numeric.rules(truth)
+        return quantities.rules(truth)
     return Rules(truth, normalise, _last_statement, _last_statement, str.__eq__)
 
 

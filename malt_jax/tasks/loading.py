@@ -21,6 +21,7 @@ REASONS = (
     "duplicate",
     "overlap_exact",
     "overlap_ngram",
+    "development",
 )
 
 
@@ -42,6 +43,7 @@ class LoadReport:
     duplicate: int
     overlap_exact: int
     overlap_ngram: int
+    development: int
     beyond_limit: int
     dropped: tuple[tuple[str, str], ...]
     quarantined: tuple[tuple[str, str, str], ...] = ()
@@ -64,13 +66,15 @@ def load(
     max_chars: int = 4000,
     fits: Callable[[str], bool] = lambda text: True,
     exclude: Sequence[Question] = (),
+    development: Sequence[Question] = (),
 ) -> tuple[list[Question], LoadReport]:
     """Loads the questions of one split ("train" or "eval").
 
     `path` is a local file in a published form, a hub id, or "" for the task's own hub dataset.
     A task with `generate` makes its rows instead. Rows that are malformed, empty, too long (over
     `max_chars` characters, or not `fits(text)`), without a readable answer, repeated, or
-    overlapping with `exclude` are dropped. The rest stands in an order that `seed` fixes, so that a
+    overlapping with `exclude` are dropped, and so are the questions of a `development` split and
+    what overlaps with them. The rest stands in an order that `seed` fixes, so that a
     smaller `limit` gives a prefix of a larger one; 0 keeps all. The first `skip` are passed over.
     Of rows with the same question the first is kept.
 
@@ -79,9 +83,14 @@ def load(
             be read, with the first one's line and fault.
     """
     bad: list[tuple[str, Malformed]] = []
-    rows = _rows(task, path, split, limit, seed, bad, spare=skip + len(exclude))
+    spare = skip + len(exclude) + len(development)
+    rows = _rows(task, path, split, limit, seed, bad, spare)
     survivors, dropped = _filter(
-        task, rows, lambda text: len(text) <= max_chars and fits(text), OverlapIndex(exclude)
+        task,
+        rows,
+        lambda text: len(text) <= max_chars and fits(text),
+        OverlapIndex(exclude),
+        OverlapIndex(development),
     )
     if task.generate is None:
         survivors = _shuffled(survivors, seed)
@@ -158,7 +167,11 @@ def _questions(
 
 
 def _filter(
-    task: Task, rows: Iterable[Question], fits: Callable[[str], bool], excluded: OverlapIndex
+    task: Task,
+    rows: Iterable[Question],
+    fits: Callable[[str], bool],
+    excluded: OverlapIndex,
+    development: OverlapIndex,
 ) -> tuple[list[Question], list[tuple[str, str]]]:
     survivors: list[Question] = []
     dropped: list[tuple[str, str]] = []
@@ -179,6 +192,8 @@ def _filter(
             reason = "duplicate"
         elif overlap := excluded.find(question.text):
             reason = overlap
+        elif development.find(question.text):
+            reason = "development"
         else:
             texts.add(text)
             name = question.id if question.id not in ids else f"{question.id}-{index}"

@@ -7,7 +7,7 @@ any time to compare: `isolation` bounds it.
 import re
 from fractions import Fraction
 
-from malt_jax.tasks import numeric, prose, symbolic
+from malt_jax.tasks import numeric, prose, quantities, symbolic
 from malt_jax.tasks.equality import MAX_LENGTH, equivalent, split
 from malt_jax.tasks.extract import Rules, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
@@ -17,10 +17,11 @@ _TEXT = (
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|pmb"
     r"|operatorname)\s*\{([^{}]*)\}"
 )
+_SCALES = "(?i:hundred|thousand|million|billion|trillion)"
 # A unit, but no letter that is a factor: 3\mathrm{i}, 2\text{x}.
 _UNIT_TEXT = (
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*"
-    r"\{(?!\s*(?:[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|\\?pi|[xyz]{2})\s*\})[^{}]*\}"
+    rf"\{{(?!\s*(?:{_SCALES}|[a-fi-kn-rt-zABD-EG-IMO-UX-Z]|\\?pi|[xyz]{{2}})\s*\}})[^{{}}]*\}}"
 )
 _GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)"
 _GROUP = re.compile(r"(?:\\(?:boldsymbol|bm|pmb|mathbf))?\s*\{")
@@ -30,17 +31,18 @@ _DEGREES = re.compile(
 )
 _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<=\d),\s*\\!\s*(?=\d{3})"), ","),
+    (re.compile(r"(?<=\d)(?:\\!)?,\s*\\!\s*(?=\d{3})"), ""),
     (re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad"), " "),
     (re.compile(r"^\s*(?:\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])|≈|=)\s*"), ""),
     (re.compile(r"(?<=\d)(?:st|nd|rd|th)$"), ""),
-    (re.compile(r"(?:,?\s*\\text\s*\{\s*and\s*\}|(?<=\w)\s+and\s)\s*(?=[A-Z])"), ", "),
+    (re.compile(r",?\s*\\text\s*\{\s*and\s*\}\s*(?=[A-Z\d\\-])|(?<=\w)\s+and\s+(?=[A-Z])"), ", "),
     (re.compile(r"(?<=\d)\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d|\\pi)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*([\dA-Za-z])"), r"\\sqrt{\1}"),
+    (re.compile(r"\\(?:underline|textcolor\s*\{\w+\}|color\s*\{\w+\})(?=\s*\{)"), ""),
     (re.compile(r"\\?%|\\\$|(?<!\\)\$"), ""),
     (re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
     (re.compile(r"\\(le|ge|ne)q(?![a-zA-Z])"), r"\\\1"),
@@ -48,11 +50,20 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
 ]
 _UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_UNIT_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
 _UNIT_WORDS = re.compile(
-    r"^(-?[\d.,/]+)(?:\s+(?:[A-Za-z]{3,}|[ckm]m|[km]?g|ft|in|lbs?|oz|hr|mi|yd)"
-    r"(?:\^\{?\d\}?|[²³])?\.?)+$"
+    rf"^(-?[\d.,/]+)(?:\s+(?:(?!{_SCALES})[A-Za-z]{(3,)}|[ckm]m|[km]?g|ft|in|lbs?|oz|hr|mi|yd)"
+    r"(?:\^\{{?\d\}}?|[²³])?\.?)+$"
+)
+# The label of a choice before its value: "(C) 12", "\textbf{(C)}\ 12".
+_LABEL = re.compile(
+    r"^((?:.*\b(?:option|choice|answer)\b(?:\s+is)?:?)?\s*(?P<open>\\[(\[]|\$)?\s*)"
+    r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:\([A-H]\)|(?<![\w.])[A-H][).])\s*\}?"
+    r"(?:\\[ ,;:]|\\q?quad|[~:]|\s)*"
+    r"(?=[\d(√π-]|\.\d|(?(open)(?!)|\$)|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
 )
 # \pi r must not become \pir, nor the list "1, 234" a number.
-_SPACE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|(?<=\d)(,)\s+(?=\d{3}(?!\d))|\s+")
+_SPACE = re.compile(
+    r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|(?<=\d)(,)\s+(?=\d{3}(?!\d))|(?<=\d)()\s+(?=\d)|\s+"
+)
 _NAME = re.compile(
     rf"^(?:[A-Za-z]|{_GREEK})(?:_(?:\w|\{{\w+\}}))?(?:\([A-Za-z]\))?"
     r"(?:=|\\in(?![A-Za-z]))(?=[^=]+$)"
@@ -92,13 +103,13 @@ def reference(answer: str, choices: Choices = ()) -> str | None:
 
 
 def read(text: str) -> str | None:
-    """The canonical form of a marked answer: its math if it has any, else what follows "answer is",
-    else what a sentence says."""
-    if statement := prose.answering_math(text):
-        return _once(prose.latex(statement))
-    if statements := stated(text):
-        text = statements[-1]
-    return _once(prose.latex(prose.answer(text, canonical)))
+    """The canonical form of a marked answer: what its last "answer is" says, else what the whole
+    does."""
+    text = _LABEL.sub(r"\1", text)
+    if statements := [statement for statement in stated(text) if statement[:1] != "}"]:
+        text = prose.first_sentence(statements[-1])
+    answer = prose.answer(text)
+    return None if answer is None else _once(answer)
 
 
 def _once(text: str) -> str | None:
@@ -115,7 +126,7 @@ def fallback(text: str) -> str | None:
     if statements := stated(text):
         return read(prose.first_sentence(statements[-1]))
     spans = prose.spans(text)
-    return canonical(prose.latex(spans[-1])) if spans else None
+    return read(f"${spans[-1]}$") if spans else None
 
 
 def rules(answer: str, choices: Choices = ()) -> Rules:
@@ -128,7 +139,7 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
     if truth is None:
         raise ValueError(f"reference answer {answer!r:.80} holds no answer")
     return Rules(
-        truth, read, fallback, lambda text: fallback(text) or numeric.last(text), equivalent
+        truth, read, fallback, lambda text: fallback(text) or quantities.last(text), equivalent
     )
 
 
@@ -161,8 +172,8 @@ def _ungrouped(text: str) -> str:
 
 
 def _kept_space(match: re.Match[str]) -> str:
-    before = match[1] or match[2]
-    return f"{before} " if before else ""
+    before = match[1] or match[2] or match[3]
+    return "" if before is None else f"{before} "
 
 
 def _repeating(sign: str, whole: str, fixed: str, repeated: str) -> Fraction:

@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import numeric, quantities
 from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
@@ -29,7 +29,7 @@ def read_row(row: Row, solution: str = _SOLUTION) -> Question:
 def _worked(equation: str, result: str, solution: str) -> str:
     """An equation such as "X=((22.0-14.0)/4.0)" in the form of `solution`, where `expression` is
     "(22 - 14) / 4" and `value` "2"; "" if it does not stand solved for X."""
-    found, value = _SOLVED.fullmatch(equation.replace(" ", "")), numeric.reference(result)
+    found, value = _SOLVED.fullmatch(equation.replace(" ", "")), quantities.reference(result)
     if not found or value is None:
         return ""
     spaced = re.sub(r"(?<=[\d)])([-+*/])", r" \1 ", _without_outer(found[1]))
@@ -52,6 +52,6 @@ TASK = Task(
     hub=Hub("MU-NLPC/Calc-mawps", "default", {"train": "train", "eval": "test"}),
     answer_hint="a number",
     read_row=read_row,
-    reference=numeric.reference,
-    rules=numeric.rules,
+    reference=quantities.reference,
+    rules=quantities.rules,
 )

@@ -1,4 +1,4 @@
-"""Numbers in running text as exact fractions, and the grader of every task whose answer is one.
+"""Numbers in running text as exact fractions.
 
 A value is a `Fraction`, so that "18", "18.0", "$18", "36/2" and "1.8 x 10^1" are one number.
 Currency signs, unit words and the percent sign are dropped and never rescale: "15%" is 15.
@@ -8,10 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
-
-from malt_jax.tasks import extract
-from malt_jax.tasks.extract import Rules, marked
-from malt_jax.tasks.task import Choices
 
 # Longer literals are no answer to a word problem, and their powers could stall the grader.
 MAX_DIGITS = 40
@@ -49,6 +45,7 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         re.compile(r"(?:[$€£]\s?(\d++)|\b(\d++) (?:dollars?|euros?|pounds?))(?!\.\d)" + _CENTS),
         lambda m: f"${m[1] or m[2]}.{m[3]:0>2}",
     ),
+    (re.compile(r"(?<=\d) and (?:a|one)[ -]half\b"), " 1/2"),
     (re.compile(r"(?<=\d)(?=[½⅓⅔¼¾⅕⅛]|\\[dtc]?frac)"), " "),
     (re.compile(r"(?<=\d)[\u2009\u202f](?=\d{3})"), ""),
     (re.compile(r"(?<=\d)\s*(?:\{,\}|\\!,?|,\\!|\\,)\s*(?=\d{3})"), ""),
@@ -83,31 +80,11 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-_ASIDE = re.compile(r"\([^()]*\)")
-_EQUALS = re.compile(r"[=≈]")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 # "70 000" where that is all there is; in running text these are two numbers.
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,/])(?!\.\d)")
-_SUM = re.compile(r"\d\s*[-+*/^x]\s*[$(]?\d", re.IGNORECASE)
-# What a sentence says besides its answer: "After 3 years", "of the 20 students", "Day 5:".
-_REASON = re.compile(r"[,;]?\s+(?:because|since)\b", re.IGNORECASE)
-_LEADING_CLAUSE = re.compile(
-    r"\s*(?:if|when|since|because|as|given|after|while|with)\b[^,]*,(?!\d)", re.IGNORECASE
-)
-_TRAILING_CLAUSE = re.compile(
-    r"[,;]?\s+(?:which|because|since|if|when|where|assuming|given|so that)\b", re.IGNORECASE
-)
-_BESIDE = re.compile(
-    r"\b(?:after|before|in|for|of|to|from|per|every|each|over|during|within|on|at|with|by|between|than"
-    r"|the|these|those|all|both|his|her|its|their|my|our|your|day|week|month|year|step|part|to\s+\w+)\s*"
-    r"(?:(?:the|these|those|all|first|last|next|about)\s*)?[$€£]?$",
-    re.IGNORECASE,
-)
-_STATES = re.compile(r"\b(?:is|are|equals)\b", re.IGNORECASE)
-_HASHES = re.compile(r"^\s*####(?!#)(.*)$", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[.!?;](?=\s)")
-_BARE_PREFIX = re.compile(r"[\s$€£¥₹*_`(\[\\]*")
-_BARE_SUFFIX = re.compile(r"[\s$€£¥₹%*_`.,;)\]\\]*")
+BARE_PREFIX = re.compile(r"[\s$€£¥₹*_`(\[\\]*")
+BARE_SUFFIX = re.compile(r"[\s$€£¥₹%*_`.,;)\]\\]*")
 
 
 class Number(NamedTuple):
@@ -136,64 +113,15 @@ def scan(text: str) -> Iterator[Number]:
 
 def whole(text: str) -> Fraction | None:
     """The value of a text that is one number and at most a currency sign, a "%" or a full stop."""
-    text = clean(_unspaced(text))
+    text = clean(unspaced(text))
     numbers = list(scan(text))
-    if len(numbers) != 1 or not _BARE_PREFIX.fullmatch(text, 0, numbers[0].start):
+    if len(numbers) != 1 or not BARE_PREFIX.fullmatch(text, 0, numbers[0].start):
         return None
-    return numbers[0].value if _BARE_SUFFIX.fullmatch(text, numbers[0].end) else None
+    return numbers[0].value if BARE_SUFFIX.fullmatch(text, numbers[0].end) else None
 
 
-def stated(text: str) -> Fraction | None:
-    """The number that a statement such as "Total = $18 per day" answers with.
-
-    Remarks in parentheses, and reasons ("because 10 - 4 = 6"), are left out when a number stands
-    outside them. Then the first of: the
-    first number after the last "=" (before it in "18 = 9 * 2"), the number that the statement opens
-    with, the first number after the first "is", "are" or "equals", and what a sentence answers
-    with. So "3 apples and 2 pears" and "3 or 2" are both 3: naming two answers earns no more than
-    naming the first.
-    """
-    text = clean(_unspaced(text))
-    outside = _ASIDE.sub(" ", text)
-    if _first(outside):
-        text = outside
-    opening = _first(text)
-    if opening is None:
-        return None
-    statement = _REASON.split(text, maxsplit=1)[0]
-    text = statement if _first(statement) else text
-    left, *right_sides = _EQUALS.split(text)
-    if right_sides and (result := _first(right_sides[-1])):
-        worked_out = whole(left) if _SUM.search(right_sides[-1]) else None
-        return result.value if worked_out is None else worked_out
-    if _BARE_PREFIX.fullmatch(text, 0, opening.start):
-        return opening.value
-    text = _main_clause(text)
-    _, *said = _STATES.split(text, maxsplit=1)
-    stated_number = _first(said[0]) if said else None
-    return (stated_number or _answered(text) or opening).value
-
-
-def _main_clause(sentence: str) -> str:
-    """What stands beside "If she works 8 hours," and ", which is 2 more", where it has a number."""
-    main = _TRAILING_CLAUSE.split(sentence, maxsplit=1)[0]
-    main = main if _first(main) else sentence
-    clause = _LEADING_CLAUSE.match(main)
-    rest = main[clause.end() :] if clause else ""
-    return rest if _first(rest) else main
-
-
-def _answered(sentence: str) -> Number | None:
-    """The number that a sentence is about: its last one in no phrase of time, place or
-    belonging."""
-    numbers = [
-        n for n in scan(sentence) if not sentence[n.end : n.end + 9].lstrip(" *").startswith(":")
-    ]
-    free = [n for n in numbers if not _BESIDE.search(sentence[max(0, n.start - 40) : n.start])]
-    return next(reversed(free or numbers), None)
-
-
-def _unspaced(text: str) -> str:
+def unspaced(text: str) -> str:
+    """A text with "70 000" as 70000."""
     return _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
 
 
@@ -223,47 +151,6 @@ def agree(answer: str, reference: str) -> bool:
         return False
     exact = Fraction(reference)
     return abs(Fraction(answer) - exact) <= min(abs(exact) / 1000, Fraction(1, 200))
-
-
-def read(text: str) -> str | None:
-    """The canonical number of a marked answer."""
-    value = stated(text)
-    return None if value is None else canonical(value)
-
-
-def last(text: str) -> str | None:
-    """The fallback for an unmarked answer: the number after the last "answer is", "Answer:" or
-    "####", else the last number of a text, in canonical form."""
-    marked_lines = [line for line in _HASHES.findall(text) if whole(line) is not None]
-    for statement in [*reversed(extract.stated(text)), *reversed(marked_lines)]:
-        # "The answer is 18. I used 2 steps."
-        if answer := read(_SENTENCE_END.split(statement, maxsplit=1)[0]):
-            return answer
-    numbers = list(scan(clean(text)))
-    return canonical(numbers[-1].value) if numbers else None
-
-
-def reference(answer: str, choices: Choices = ()) -> str | None:
-    """The canonical number of a reference, marked or not, that has nothing but units after it."""
-    marks = marked(answer)
-    text = clean(_unspaced(marks[0][0] if marks else answer))
-    numbers = list(scan(text))
-    if len(numbers) != 1 or not _BARE_PREFIX.fullmatch(text, 0, numbers[0].start):
-        return None
-    return canonical(numbers[0].value)
-
-
-def rules(answer: str, choices: Choices = ()) -> Rules:
-    """How numbers are found, and held by value to this reference; without a mark the last number of
-    a completion counts. Raises ValueError if the reference is no number."""
-    truth = reference(answer)
-    if truth is None:
-        raise ValueError(f"reference answer {answer!r} is not a number")
-    return Rules(truth, read, last, last, agree)
-
-
-def _first(text: str) -> Number | None:
-    return next(scan(text), None)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

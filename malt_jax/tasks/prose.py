@@ -1,27 +1,94 @@
-"""Mathematics in prose: which formula a sentence answers with, and formulas typed without LaTeX."""
+r"""Mathematics in prose: which formula a sentence answers with, and formulas typed without LaTeX.
+
+What the words around formulas say decides which formula is the answer, and whether the answer is
+what that formula says: "not $5$", "more than $5$" and "$5$ times $6$" are not 5.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import numeric, quantities
+from malt_jax.tasks.pieces import SPANS, Piece, cut
 
 MAX_SENTENCE = 1000  # characters
 
-_SPANS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)
-_SAYS = re.compile(
-    r"\b(?:is|are|be|equals?(?:\s+to)?|gives?|gets?|have|has|obtain|yields?)\b\s*:?|=",
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*\{([^{}]*)\}")
+_VERB = (
+    r"(?:\b(?:is|are|be|equals?|gives?|gets?|have|has|obtain|yields?|becomes?|must|leaves?|makes?|takes?"
+    r"|contains?|(?:evaluates?|simplif\w+|reduces?|amounts?|comes?(?:\s+out)?|adds?\s+up|sums?)\s+to"
+    r"|(?:expressed|written)\s+as)\b|=)"
+)
+_SAYS = re.compile(_VERB, re.IGNORECASE)
+# "is therefore equal to $5$", but not "is the number of ways to choose $5$".
+_SAYS_NEXT = re.compile(
+    rf"{_VERB}(?:\s+(?:\w+ly|to|be|the|an?|just|then|thus|also|found|total|of|equal|now|only|about"
+    r"|either|both|answer|value|number|simply))*[\s:]*$",
     re.IGNORECASE,
 )
-_ASIDE = re.compile(
-    r"\b(?:where|since|because|when|if|which|with|assuming|given|so that)\b", re.IGNORECASE
+_CONCLUDES = re.compile(
+    r"\b(?:so|then|thus|hence|therefore|implies|giving|meaning|we)\b|[\u21d2\u2234]", re.IGNORECASE
 )
-_BETWEEN = re.compile(r"[\s,;]*(?:and|or)?[\s,;]*")
+_REASON = re.compile(
+    r"\b(?:where|since|because|when|if|which|with|assuming|given|so\s+that|instead|rather|as)\b",
+    re.IGNORECASE,
+)
+_LEADS = re.compile(r"\W*(?:since|because|when|if|as|given|let|for|with|suppose)\b", re.IGNORECASE)
+# A unit of the first may stand before the conjunction.
+_BETWEEN = re.compile(
+    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*also)?[\s,;]*|\s*[A-Za-z]+(?:\^\{?\d\}?)?(?:,|,?\s+(?:and|or))\s+"
+)
+_DENIES = re.compile(
+    r"(?:\b(?:not|never|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
+    r"|n['\u2019]t)(?:\s+(?:be|equal|to|for|at|the|just|simply|an?))*[\s:]*$",
+    re.IGNORECASE,
+)
+# Numbers in phrases of time, place and condition give way to others.
+_BESIDE = re.compile(
+    r"(?:\b(?:after|before|in|for|from|per|every|each|during|within|at|by|choose|sides?|when|if|let)"
+    r"|(?:^|\bout\s)of)(?:\s+(?:the|an?|all))?\s*$",
+    re.IGNORECASE,
+)
+# Words that make another value, or a bound, of the formula after or before them.
+_CHANGES_NEXT = re.compile(
+    r"\b(?:half|twice|double|triple|thrice|(?:more|less|greater|fewer|larger|smaller)\s+than"
+    r"|at\s+(?:least|most)|up\s+to|no\s+more|above|below|between|from|exceeds?|undefined\s+at"
+    r"|fails?\s+at|(?:squares?|cube|squared|root|multiples?|factors?|divisors?|powers?|reciprocal"
+    r"|inverse|logarithm|half|third|quarter|percent|negative|opposite|factorial)\s+of|plus|minus"
+    r"|times|over)\s*(?:the\s+)?$",
+    re.IGNORECASE,
+)
+_NEGATES = re.compile(r"(?:^|\s)(?:minus|negative)\s*$", re.IGNORECASE)
+_CHANGES_LAST = re.compile(
+    r"[\s,]*(?:squared|cubed|factorial|percent\s+of|to\s+the\s+power|in\s+base|base"
+    r"|or\s+(?:more|less|fewer|greater|larger|smaller|higher|above|below))\b",
+    re.IGNORECASE,
+)
+_OPERATES = re.compile(
+    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|modulo|mod)\s*$", re.IGNORECASE
+)
+_SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
+_DEGREES = re.compile(r"\s*deg(?:rees?)?\b", re.IGNORECASE)
+_NOTHING = re.compile(
+    r"\W*(?:there\s+(?:is|are)\s+|it\s+(?:is|has)\s+)?(?:no|none|never|undefined|impossible"
+    r"|indeterminate|(?:cannot|can't|does\s+not|do\s+not)\s+(?!equal)|all|every|any|infinitely)\b",
+    re.IGNORECASE,
+)
+_DATE = re.compile(
+    r"\s*(?:January|February|March|April|May|June|July|August|September|October|November|December)(?![a-z])"
+)
+_CASES = re.compile(r"\b(?:if|when|otherwise|else)\b", re.IGNORECASE)
+_ROUNDED = re.compile(r"\b(?:decimal|significant|nearest)\b", re.IGNORECASE)
+_BOUNDS = re.compile(r"[<>\u2264\u2265]|\\[lg](?:eq?|t)(?![a-z])")
+_PREDICATE = re.compile(r"\s*(is\s+|are\s+)?(?:an?\s+|the\s+)?([A-Za-z-]+)[\s.]*", re.IGNORECASE)
+_IS = re.compile(r"\s*(?:is|are)\b", re.IGNORECASE)
+_OPERATES_FIRST = re.compile(r"\s*[*/^+=](?![A-Za-z])")
+_NAMELY = re.compile(r"\b(?:i\.\s?e\.|e\.\s?g\.)")
+_EDGES = re.compile(
+    r"^(?:[\s,;:.~](?!\d)|\\[ ,;:!])+|(?:[\s,;:.~]|(?<!\\)\\[ ,;:!]|(?<!\\)\\$|\\q?quad)+$"
+)
 _REMARK = re.compile(r"(?<=\S)\s*\([^()]*(?<![\\A-Za-z])[A-Za-z]{2,}[^()]*\)[\s.]*$")
-_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_NO_WORDS = {"and", "or", "pi", "theta", "infinity"}
-_NO_WORDS |= {"sqrt", "sin", "cos", "tan", "log", "ln", "exp"}
-_UNITS = re.compile(r"(?:(?<=[\d)}\]π])|(?<=pi))(?:\s+[a-z]{2,})+[\s.]*$")
-_SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z])")
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][$)]))\s+(?=[A-Z])")
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _TYPED: list[tuple[re.Pattern[str], str]] = [
@@ -29,70 +96,82 @@ _TYPED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<=[\w)\]}])\s*\*\s*(?=[\w(\\])"), r"\\cdot "),
     (re.compile("[·⋅]"), r"\\cdot "),
     (re.compile("×"), r"\\times "),
-    (re.compile(r"π|(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"π|(?<![A-Za-z\\])pi(?![A-Za-rt-z])"), r"\\pi "),
     (re.compile(r"θ|(?<![A-Za-z\\])theta(?![A-Za-z])"), r"\\theta "),
     (re.compile(r"∞|(?<![A-Za-z\\])(?:infinity|infty|oo)(?![A-Za-z])"), r"\\infty "),
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*(\d+)"), r"\\sqrt{\1}"),
+    (re.compile("!=|≠"), r"\\ne "),
+    (re.compile("!=|≠"), r"\\ne "),
     (re.compile("<="), r"\\le "),
     (re.compile(">="), r"\\ge "),
+    (re.compile(r"(?<![\w.)/^{])(\d+)/(\d+)\s*(?=\\pi|i(?![A-Za-z]))"), r"\\frac{\1}{\2}"),
     (re.compile(r"\^\s*\(([^()]*)\)"), r"^{\1}"),
     (re.compile(r"\^(-\d+)"), r"^{\1}"),
 ]
 _EXPONENT = re.compile(r"\^(\d\d+)")  # in LaTeX that would be a power and a factor
 
 
+class _Answer(NamedTuple):
+    """The formulas that a statement answers with, which are those of pieces[start:end]."""
+
+    formulas: list[str]
+    start: int
+    end: int
+
+
 def spans(text: str) -> list[str]:
     """The formulas between math delimiters."""
-    return ["".join(groups).strip() for groups in _SPANS.findall(text)]
-
-
-def answering_math(text: str) -> str:
-    """The formulas, as a list, that a statement with math delimiters answers with, or "".
-
-    Those after the last "is" or "=" that is outside of them, and before a remark ("where $r=2$"):
-    the first of these, and others that follow it after a comma, "and" or "or". So the unit in
-    "$5$ cm$^2$" is none.
-    """
-    answers: list[str] = []
-    end = 0
-    for match in _SPANS.finditer(text):
-        gap = text[end : match.start()]
-        if answers and _ASIDE.search(gap):
-            break
-        if not answers or _BETWEEN.fullmatch(gap):
-            answers.append("".join(filter(None, match.groups())).strip())
-        elif _SAYS.search(gap):
-            answers = ["".join(filter(None, match.groups())).strip()]
-        end = match.end()
-    return ", ".join(answers)
-
-
-def answer(text: str, canonical: Callable[[str], str | None]) -> str:
-    """What a statement without math delimiters answers with: the text itself if it is a formula, a
-    word, or a number with its unit; of a sentence what follows the last "is", or its number."""
-    if len(text) > MAX_SENTENCE:
-        return text
-    text = _REMARK.sub("", text)
-    if _is_plain(text, canonical):
-        return text
-    main = _ASIDE.split(text, maxsplit=1)[0].rstrip(" ,;") or text
-    if _is_plain(main, canonical):
-        return main
-    says = list(_SAYS.finditer(main))
-    if not says:
-        return text
-    said = main[says[-1].end() :]
-    for formula in (said, _UNITS.sub("", said)):
-        if _is_plain(formula, canonical):
-            return formula
-    value = numeric.stated(main)
-    return text if value is None else numeric.canonical(value)
+    return ["".join(groups).strip() for groups in SPANS.findall(text)]
 
 
 def first_sentence(text: str) -> str:
     """Up to the first full stop before another sentence."""
     return _SENTENCE_END.split(text, maxsplit=1)[0]
+
+
+def answer(text: str) -> str | None:
+    """What a statement answers with, in LaTeX: its formula, or formulas as a list; of a sentence of
+    words what follows the last "is", of other words the text itself. None if the words say that the
+    answer is another than the formula."""
+    if whole := _TEXT.fullmatch(text.strip()):
+        text = whole[1]
+    text = _NAMELY.sub("namely", text)
+    if len(text) > MAX_SENTENCE:
+        return latex(text)
+    pieces = _pieces(text)
+    opening = _pieces(first_sentence(text))
+    if any(p.is_formula for p in opening) and not _SAYS.search(_words(opening)):
+        pieces = opening  # the answer, before a sentence about it
+    words = _words(pieces)
+    formulas = [_trimmed(piece.text) for piece in pieces if piece.is_formula]
+    if not formulas:
+        return _said(text, words)
+    if not re.search("[A-Za-z]", words):
+        return latex(", ".join(formulas))
+    if _DATE.match(words):
+        return latex(text)
+    if _NOTHING.match(words) and not pieces[0].is_formula:
+        return words
+    found = _found(pieces)
+    before, after = _words(pieces[: found.start][-1:]), _words(pieces[found.end :][:1])
+    if not found.formulas or (_is_changed(pieces, found) and not _ROUNDED.search(words)):
+        return None
+    value = ", ".join(found.formulas)
+    if _NEGATES.search(before):
+        return latex(f"-{value}" if numeric.whole(value) is not None else f"-({value})")
+    if scale := _SCALE.match(after):
+        return latex(f"{value} {scale[1]}")
+    if _DEGREES.match(after):
+        return latex(f"{value}^\\circ")
+    named = _PREDICATE.fullmatch(after)
+    if named and (value.endswith("=") or (named[1] and not re.search(r"\d", value))):
+        return named[2]  # "ABC is isosceles"
+    counted = len(found.formulas) == 1 and not SPANS.search(text) and not _DENIES.search(words)
+    if counted and all(numeric.whole(formula) is not None for formula in formulas):
+        number = quantities.stated(text)
+        return value if number is None else numeric.canonical(number)
+    return latex(value)
 
 
 def latex(text: str) -> str:
@@ -105,9 +184,75 @@ def latex(text: str) -> str:
     return text
 
 
-def _is_plain(text: str, canonical: Callable[[str], str | None]) -> bool:
-    """Whether a text is no sentence: of a word at most, or a number and a unit."""
-    words = [word for word in _WORD.findall(text) if word not in _NO_WORDS]
-    return bool(text.strip()) and (
-        len(words) < 2 or numeric.whole(canonical(text) or "") is not None
+def _pieces(text: str) -> list[Piece]:
+    return [p if p.is_formula else Piece(_TEXT.sub(r" \1 ", p.text), False) for p in cut(text)]
+
+
+def _words(pieces: Sequence[Piece]) -> str:
+    return " ".join(piece.text for piece in pieces if not piece.is_formula)
+
+
+def _trimmed(formula: str) -> str:
+    return _EDGES.sub("", formula)
+
+
+def _found(pieces: Sequence[Piece]) -> _Answer:
+    """The formula after the last verb or conclusion, and before a reason; others that follow it
+    after a comma, "and" or "or". A formula that is denied is none, and one in a phrase of time,
+    place or condition gives way to the next."""
+    answer = _Answer([], 0, 0)
+    leads = beside = False
+    for place, piece in enumerate(pieces):
+        if not piece.is_formula:
+            continue
+        formula, words = _trimmed(piece.text), _words(pieces[:place][-1:])
+        if answer.formulas and _REASON.search(words) and not leads and not beside:
+            break
+        if _DENIES.search(words):
+            continue
+        restarts = (
+            not answer.formulas
+            or bool(_SAYS_NEXT.search(words) or _CONCLUDES.search(words))
+            or (bool(_SAYS.search(words)) and not _is_subject(answer.formulas[-1], words))
+            or answer.formulas[-1].endswith("=")
+            or (beside and not _BESIDE.search(words))
+            or (leads and "," in words)
+        )
+        if restarts:
+            beside, leads = bool(_BESIDE.search(words)), bool(_LEADS.match(words))
+            answer = _Answer([formula], place, place + 1)
+        elif _BETWEEN.fullmatch(words):
+            *others, last = answer.formulas
+            if re.search(r"\bor\b", words) and _BOUNDS.search(formula):
+                answer = _Answer([*others, f"{last} or {formula}"], answer.start, place + 1)
+            else:
+                answer = _Answer([*others, last, formula], answer.start, place + 1)
+    return answer
+
+
+def _is_subject(formula: str, words: str) -> bool:
+    """Whether a verb says something of this value: "$12$ is the number of ways"."""
+    return bool(_IS.match(words) and re.search(r"\d", formula))
+
+
+def _is_changed(pieces: Sequence[Piece], answer: _Answer) -> bool:
+    """Whether the words beside formulas make them another value, a bound, or one of several
+    cases."""
+    before, after = _words(pieces[: answer.start][-1:]), pieces[answer.end :]
+    if len(after) > 1 and (_OPERATES.search(after[0].text) or _OPERATES_FIRST.match(after[1].text)):
+        return True
+    return bool(
+        len(_CASES.findall(_words(after))) > 1
+        or _CHANGES_NEXT.search(before)
+        or _CHANGES_LAST.match(_words(after))
     )
+
+
+def _said(text: str, words: str) -> str:
+    """What a sentence without a formula answers with: a word."""
+    plain = _REMARK.sub("", text)
+    main = _REASON.split(words, maxsplit=1)[0].rstrip(" ,;") or words
+    said = [part.strip(" .*") for part in _SAYS.split(_REMARK.sub("", main))]
+    if len(said) > 1 and len(said[-1].split()) == 1 and not _DENIES.search(said[-1]):
+        return said[-1]
+    return plain

@@ -1,6 +1,6 @@
 """SVAMP (Patel et al., arXiv 2103.07191): elementary word problems in a body and a question."""
 
-from malt_jax.tasks import numeric
+from malt_jax.tasks import quantities
 from malt_jax.tasks.task import Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
@@ -15,6 +15,6 @@ TASK = Task(
     hub=Hub("ChilleD/SVAMP", None, {"train": "train", "eval": "test"}),
     answer_hint="a number",
     read_row=read_row,
-    reference=numeric.reference,
-    rules=numeric.rules,
+    reference=quantities.reference,
+    rules=quantities.rules,
 )

@@ -7,14 +7,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from malt_jax.config.places import located
+from malt_jax.config.places import at_home, located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
 _PATHS = ("model.path", "data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
-# Those whose content is hashed when a work directory is claimed. The base has its own hash there,
-# and trees are the samples of another work directory, which says itself what they belong to.
-_HASHED = ("data.train", "data.eval", "data.exclude", "roles.*.adapter")
+# Those whose content is hashed when a work directory is claimed. The base has its own hash there.
+_HASHED = ("data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
 
 
 def is_path(key: str) -> bool:
@@ -35,15 +34,18 @@ def place(value: Any) -> Any:
 
 def digests(settings: dict[str, Any]) -> dict[str, str]:
     """By dotted key, the hashes of the files that settings name; a hub id has none."""
-    hashed = {key: digest(value) for key, value in settings.items() if _fits(key, _HASHED)}
+    hashed = {key: digest(key, value) for key, value in settings.items() if _fits(key, _HASHED)}
     return {key: value for key, value in hashed.items() if value}
 
 
-def digest(value: Any) -> str:
+def digest(key: str, value: Any) -> str:
     """`sha256:` and the digest of what a setting's files hold, whatever they are called; of a
-    directory, with the names below it. Empty where the setting names no file of a disk."""
+    directory, with the names below it, and of another work directory (`trees`) that of its trees.
+    Empty where the setting names no file of a disk."""
+    if key == "trees":
+        return "" if not value or in_bucket(value) else _trees(Path(at_home(value)))
     paths = [item.rpartition(":")[2] for item in value] if isinstance(value, list) else [value]
-    named = [Path(path).expanduser() for path in paths if path and not in_bucket(path)]
+    named = [Path(at_home(path)) for path in paths if path and not in_bucket(path)]
     if not named or len(named) < len(paths) or not all(path.exists() for path in named):
         return ""
     return _joined(_directory(path) if path.is_dir() else file_hash(path) for path in named)
@@ -51,6 +53,12 @@ def digest(value: Any) -> str:
 
 def _directory(path: Path) -> str:
     return _joined(f"{file.relative_to(path)} {file_hash(file)}" for file in files(path))
+
+
+def _trees(workdir: Path) -> str:
+    """By the checksums beside its shards, which are gigabytes."""
+    noted = sorted((workdir / "trees").glob(".shard-*.sha256"))
+    return _joined(file.read_text() for file in noted) if noted else ""
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """What stages leave below a work directory, and which settings shape it, directly or through one
 another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -27,11 +27,13 @@ class Bindings:
     """Which outputs depend on which settings: what all stages declare together.
 
     `free` are patterns of the settings that shape no output, whatever `outputs` say: where and on
-    how many devices the work is done.
+    how many devices the work is done. `adds` says of a dotted key whether its change from one
+    config to another leaves all outputs as they are and only adds to them.
     """
 
     outputs: tuple[Output, ...]
     free: tuple[str, ...] = ()
+    adds: Callable[[str, Mapping[str, Any], Mapping[str, Any]], bool] = lambda key, old, new: False
 
     def of(self, key: str, roles: Mapping[str, Any]) -> list[str]:
         """The outputs that depend on a dotted key, as paths below the work directory of a run with

@@ -1,12 +1,13 @@
 """`config.json` of a work directory: the settings it belongs to, and what may still be changed."""
 
+import fnmatch
 import importlib.metadata
 import json
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def claim(
             "command": command(),
             "versions": versions(),
             "platform": f"{platform.platform()}, {jax.device_count()} x {device.device_kind}",
-            "started": _now(),
+            "started": now(),
             "base_hash": "",
             "inputs": inputs.digests(flat(resolved)),
             "changes": [],
@@ -85,13 +86,21 @@ def _take_over(
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     refused, bound_by = [], set()
     for key in changed:
-        outputs = bindings.of(key, record["config"]["roles"])
-        outputs = [name for name in outputs if _holds_files(path.parent, name)]
-        if outputs and not _same_input(key, new.get(key), record, base):
+        if bindings.adds(key, record["config"], resolved):
+            continue
+        outputs = _bound(path.parent, bindings, key, record)
+        if outputs and not same_input(key, new.get(key), record, base):
+            bound_by |= set(outputs)
+            refused.append(f"{difference(key, old, new)} ({_by(outputs)})")
+    noted = record.get("inputs", {})
+    # Of questions only those that are asked count: whoever reads them compares them.
+    adapters = fnmatch.filter(new.keys() - set(changed), "roles.*.adapter")
+    for key, value in inputs.digests({key: new[key] for key in adapters}).items():
+        outputs = _bound(path.parent, bindings, key, record)
+        if outputs and noted.get(key, value) != value:
             bound_by |= set(outputs)
             refused.append(
-                f"  config.{key}: {old.get(key)!r} there, {new.get(key)!r} now "
-                f"(bound by {', '.join(f'{name}/' for name in outputs)})"
+                f"  config.{key}: {new[key]!r} holds other weights than then ({_by(outputs)})"
             )
     if refused:
         raise ValueError(
@@ -101,20 +110,28 @@ def _take_over(
         )
     if changed:
         values = {key: {"old": old.get(key), "new": new.get(key)} for key in changed}
-        change = {"date": _now(), "command": command(), "config": values}
+        change = {"date": now(), "command": command(), "config": values}
         changes = [*record.get("changes", []), change]
-        kept = {key: value for key, value in record.get("inputs", {}).items() if key not in changed}
+        kept = {key: value for key, value in noted.items() if key not in changed}
         hashed = inputs.digests(new) | kept
         write_json(path, record | {"config": resolved, "inputs": hashed, "changes": changes})
         for key in changed:
             logging.info("config.%s: %r, before %r", key, new.get(key), old.get(key))
 
 
-def _same_input(
-    key: str, value: Any, record: Mapping[str, Any], base: Callable[[], Mapping[str, str]]
+def difference(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The line that says how a dotted setting differs."""
+    return f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+
+
+def same_input(
+    key: str,
+    value: Any,
+    record: Mapping[str, Any],
+    base: Callable[[], Mapping[str, str]] = dict,
 ) -> bool:
-    """Whether a changed setting names what the recorded one named: the same files, or others of
-    the same content."""
+    """Whether a changed setting names what it named in a work directory's `record`: the same files,
+    or others of the same content. `base` as in `claim`."""
     recorded = flat(record["config"]).get(key)
     if not inputs.is_path(key):
         return False
@@ -123,11 +140,30 @@ def _same_input(
     if key == "model.path":
         hashes = base() if record.get("base_hash") else {}
         return bool(hashes) and all(record.get(name) == there for name, there in hashes.items())
-    before = record.get("inputs", {}).get(key) or inputs.digest(recorded)
-    return bool(before) and inputs.digest(value) == before
+    before = record.get("inputs", {}).get(key) or inputs.digest(key, recorded)
+    return bool(before) and inputs.digest(key, value) == before
 
 
-def _holds_files(workdir: Path, name: str) -> bool:
+def changed_inputs(record: Mapping[str, Any]) -> dict[str, str]:
+    """By dotted key, the hashes of the files that the settings of a `record` name, where it has
+    others of them."""
+    noted = record.get("inputs", {})
+    hashed = inputs.digests(flat(record["config"]))
+    return {key: value for key, value in hashed.items() if noted.get(key, value) != value}
+
+
+def _bound(workdir: Path, bindings: Bindings, key: str, record: Mapping[str, Any]) -> list[str]:
+    """The outputs in a work directory that depend on a setting."""
+    outputs = bindings.of(key, record["config"]["roles"])
+    return [name for name in outputs if holds_files(workdir, name)]
+
+
+def _by(outputs: Iterable[str]) -> str:
+    return f"bound by {', '.join(f'{name}/' for name in outputs)}"
+
+
+def holds_files(workdir: Path, name: str) -> bool:
+    """Whether there is a file of that output."""
     places = workdir.glob(name) if "*" in name else [workdir / name]
     return any(True for place in places for _ in files(place))
 
@@ -143,7 +179,8 @@ def command() -> str:
     return shlex.join(["python", "-m", "malt_jax.main", *sys.argv[1:]])
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as records have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import fsspec
 from etils import epath
 
+from malt_jax.config.places import at_home
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ValueError naming the file if it is missing or is something else, is
@@ -184,7 +186,7 @@ def at(path: str) -> Path:
     """The path of a file or directory, on a disk (`~` is the home directory) or (gs://...) in a
     bucket."""
     if "://" not in path:
-        return Path(path).expanduser()
+        return Path(at_home(path))
     # What other hosts write must be seen.
     for scheme in ("gs", "gcs", "s3"):
         fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
@@ -223,6 +225,12 @@ def remove(directory: Path) -> None:
         directory.rmtree()  # type: ignore[attr-defined]
     else:
         shutil.rmtree(directory)
+
+
+def discard(file: Path) -> None:
+    """Removes a file that `written_whole` wrote, if it is there, and its checksum."""
+    for path in (file, _digest_file(file)):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

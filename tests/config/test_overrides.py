@@ -68,6 +68,8 @@ def test_a_flag_sets_its_key_and_no_other(arguments, key, value):
         ("--config.seed=1.5", "config.seed: '1.5' is not a whole number"),
         ("--config.lora.alpha=high", "config.lora.alpha: 'high' is not a number"),
         ("--config.eval.critiques=maybe", "config.eval.critiques: 'maybe' is neither true nor"),
+        ("--config.wandb=None", "config.wandb: 'None' would be a name; for none give --config.w"),
+        ("--config.seed=None", "config.seed: 'None' is not a whole number"),
         ("--noconfig.seed", "--noconfig.seed: is no switch"),
         ("--config.seed", "--config.seed: needs a value"),
         ("--config.lora=16", "config.lora: is a group of settings; give one of config.lora.alpha"),
@@ -144,6 +146,8 @@ def test_what_is_no_recipe_is_told(recipe, message, tmp_path, monkeypatch):
         (["--config=quickstart", "extra"], "malt_jax: unexpected argument 'extra'; .*"),
         (["--config=quickstart", "--processes=many"], "malt_jax: argument --processes: .*'many'"),
         (["--config=quickstart", "--compare=x"], "malt_jax: --compare goes with --stage=report"),
+        (["--config=quickstart", "--sample=9"], "malt_jax: --sample goes with --stage=audit, .*"),
+        (["--config=quickstart", "--stage=audit", "--sample=-1"], "malt_jax: .* is a count: .*"),
         (["--config=quickstart", "--config.data.task=gms8k"], "malt_jax: .*no task 'gms8k'.*"),
     ],
 )
@@ -164,5 +168,5 @@ def test_the_door_answers_in_one_line(flags, said, tmp_path):
 def test_help_names_every_flag_and_recipe():
     line = [sys.executable, "-m", "malt_jax.main", "--help"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in ("--stage", "--topology", "--compare", "--coordinator", *files.names()):
+    for name in ("--stage", "--topology", "--sample", "--compare", "--coordinator", *files.names()):
         assert name in done.stdout

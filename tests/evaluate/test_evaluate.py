@@ -12,7 +12,7 @@ import toy_system
 from recipes import change, good
 
 from malt_jax import report, tasks
-from malt_jax.evaluate import audit, evaluation, scoring, systems
+from malt_jax.evaluate import audit, evaluation, systems, voting
 from malt_jax.models import lora
 from malt_jax.recipe import parse
 from malt_jax.rollout import roles
@@ -72,12 +72,16 @@ def test_every_system_has_its_row_and_its_outcomes(stage, results):
     assert tuple(results["systems"]) == SYSTEMS
     assert json.loads((stage[1] / "eval" / "results.json").read_text()) == results
     rows = shards.read_one(stage[1] / "eval" / "outcomes.parquet")
-    assert len(rows) == len(SYSTEMS) * len(QUESTIONS)
     for name in SYSTEMS:
-        tokens = results["systems"][name]["tokens"]
-        of_system = [row for row in rows if row["system"] == name]
-        assert [row["question_id"] for row in of_system] == [q.id for q in QUESTIONS]
-        assert sum(row["prompt_tokens"] for row in of_system) == tokens["prompt"]
+        score, of_system = results["systems"][name], [row for row in rows if row["system"] == name]
+        passes = 2 if name in ("sa", "ma", "malt") else 1  # every pass that was drawn, or the vote
+        ids = [(row["question_id"], row["sample"]) for row in of_system]
+        assert ids == [(q.id, sample) for q in QUESTIONS for sample in range(passes)]
+        prompts = sum(row["prompt_tokens"] for row in of_system) / passes
+        assert prompts == pytest.approx(score["tokens"]["prompt"], abs=1e-3)
+        assert score["answers"] == passes * score["n"] == len(of_system)
+        right = sum(row["status"] == "correct" for row in of_system)
+        assert score["accuracy"] == pytest.approx(right / len(of_system))
 
 
 def test_the_single_agent_votes_with_the_tokens_of_the_costliest_system(stage, results):
@@ -85,9 +89,14 @@ def test_the_single_agent_votes_with_the_tokens_of_the_costliest_system(stage, r
     last = results["voting"][-1]
     assert last["tokens"] >= costliest / len(QUESTIONS)
     assert results["voting"][0]["k"] == 1
-    found = results["equal_compute"]
-    assert found["system"] == "malt_mv"
-    assert found["voting"]["tokens"] >= found["tokens"]
+    rows = results["equal_compute"]
+    assert [(row["system"], row["voter"], row["price"]) for row in rows] == [
+        ("malt_mv", "sa", "read_and_written"),
+        ("malt_mv", "sa", "written"),
+        ("malt_mv", "generator", "read_and_written"),
+        ("malt_mv", "generator", "written"),
+    ]
+    assert all(row["voting"]["tokens"] >= row["tokens"] for row in rows)
     base = results["systems"]
     assert results["at_k"]["sa"][0]["pass"] == pytest.approx(results["voting"][0]["accuracy"])
     assert base["sa"]["n"] == len(QUESTIONS)
@@ -118,13 +127,13 @@ def test_a_second_run_samples_nothing(stage, results, monkeypatch):
 
 def test_no_vote_is_counted_twice(stage, results, monkeypatch):
     """The single agent's were, for its curve and again for its row of at_k."""
-    counted, votes = [], scoring.votes
+    counted, votes = [], voting.votes
 
     def count(finals, k):
         counted.append((k, json.dumps(finals)))
         return votes(finals, k)
 
-    monkeypatch.setattr(scoring, "votes", count)
+    monkeypatch.setattr(voting, "votes", count)
     assert stage[0]()["voting"] == results["voting"]
     assert len(counted) == len(set(counted)) > 3
 
@@ -184,9 +193,8 @@ def test_the_single_agent_behind_a_planner_answers_as_it_does_alone(stage, resul
     assert first["systems"]["sa"] == found["systems"]["ma"], "by default it is the first role"
 
 
-def test_a_greedy_system_takes_the_likeliest_token_each_time(stage, monkeypatch):
+def test_a_greedy_system_takes_the_likeliest_token_each_time(stage):
     evaluate, workdir, parsed = stage
-    monkeypatch.setitem(systems.SYSTEMS, "ma_greedy", toy_system.greedy_team)
     found = evaluate(eval=replace(parsed.eval, systems=("ma", "ma_greedy")))
     assert found["described"]["ma_greedy"]["decoding"] == "greedy"
     assert found["systems"]["ma_greedy"]["tokens"] != found["systems"]["ma"]["tokens"]
@@ -200,3 +208,29 @@ def test_a_greedy_system_takes_the_likeliest_token_each_time(stage, monkeypatch)
         logps = small.full_pass(model.config, model.params, tokens, None)
         likeliest = np.argmax(logps, axis=-1)[len(prompt) - 1 :][: len(written)]
         assert likeliest.tolist() == written
+
+
+def test_votes_at_equal_compute_are_outcomes_beside_the_others(stage):
+    evaluate, workdir, _ = stage
+    results = evaluate()  # of all systems, whatever the tests before asked for
+    rows = shards.read_one(workdir / "eval" / "outcomes.parquet")
+    for voter in ("sa", "generator"):
+        for name in (f"{voter}_equal", f"{voter}_equal_written"):
+            assert sum(row["system"] == name for row in rows) == len(QUESTIONS)
+            assert results["described"][name]["votes"] > 1
+            assert name not in results["systems"]
+
+
+def test_the_development_split_has_samples_of_its_own(stage, tmp_path):
+    """Both splits are evaluated in one work directory, and the results say which they are of."""
+    evaluate, _, settings = stage
+    few = replace(settings.eval, systems=("sa",), critiques=False, equal_compute=False)
+    found = evaluate(tmp_path, eval=replace(few, split="development"))
+    assert found["split"] == {"name": "development", "n": 4}
+    assert not (tmp_path / "eval" / "base").exists()
+    again = evaluate(tmp_path, eval=few)
+    assert again["split"] == {"name": "test", "n": 4}
+    assert {path.name for path in (tmp_path / "eval").iterdir() if path.is_dir()} == {
+        "base", "development"
+    }  # fmt: skip
+    assert again["systems"] == found["systems"], "the same questions here"

@@ -255,3 +255,14 @@ def test_scores_of_different_questions_are_refused():
         stats.mcnemar([True] * 2, [True] * 3)
     with pytest.raises(ValueError, match=r"\(2,\), \(1,\)"):
         stats.paired_bootstrap([1.0, 2.0], [1.0], seed=0)
+
+
+def test_holm_equals_statsmodels():
+    """multipletests(..., method="holm"): 6 x 0.005, 5 x 0.01, 4 x 0.03, then none may be smaller
+    than the one before it: 3 x 0.04 = 0.12."""
+    found = stats.holm([0.01, 0.04, 0.03, 0.005, 0.5, 0.2])
+    assert found == pytest.approx([0.05, 0.12, 0.12, 0.03, 0.5, 0.4])
+    assert stats.holm([]) == []
+    assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"p-values must lie in \[0, 1\]"):
+        stats.holm([0.1, 1.2])

@@ -6,37 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted_outcomes import N, evaluated
 from recipes import change, good
 
 from malt_jax.evaluate import scoring
-from malt_jax.experiments import compare, paper, variants
+from malt_jax.experiments import compare, paper, suites, text, variant
 from malt_jax.report import freshness
 from malt_jax.report.contract import parse_comparison
 from malt_jax.workdir import shards
-
-N = 120
-
-
-def evaluated(workdir: Path, n: int = N, **right: int) -> None:
-    """A work directory whose systems solve the first so many of n questions."""
-    rows = [
-        {
-            "system": system,
-            "question_id": f"q{i:03}",
-            "status": "correct" if i < count else "unparseable" if i > 110 else "wrong",
-            "prompt_tokens": 100,
-            "completion_tokens": 10,
-        }
-        for system, count in right.items()
-        for i in range(n)
-    ]
-    shards.write(workdir / "eval" / "outcomes.parquet", rows, scoring.SCHEMA)
-    flow = dict.fromkeys(
-        ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"], 3
-    )
-    results = {"k": 3, "flows": {"malt": flow}, "at_k": {"malt": [{"k": 1}]}}
-    (workdir / "eval" / "results.json").write_text(json.dumps(results))
-    (workdir / "config.json").write_text(json.dumps({"command": "python -m malt_jax.main"}))
 
 
 def main_run(tmp_path: Path, n: int = N, **right: int) -> dict:
@@ -47,8 +24,8 @@ def main_run(tmp_path: Path, n: int = N, **right: int) -> dict:
 
 def test_every_row_is_compared_on_the_same_questions(tmp_path):
     config = main_run(tmp_path, sa=30, sa_mv=40, malt_mv=60)
-    chosen = variants.of(config)
-    evaluated(variants.directory(config, "star_sa"), malt=33, malt_mv=48)
+    chosen = suites.of(config)
+    evaluated(variant.directory(config, "star_sa"), malt=33, malt_mv=48)
     found = compare.write(config, chosen, ())
     assert json.loads((tmp_path / "comparison.json").read_text()) == found
     rows = {row["name"]: row for row in found["rows"]}
@@ -71,9 +48,9 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     assert (gain["gain"], gain["became_right"], gain["became_parseable"]) == (20 / N, 20 / N, 0)
     assert found["power"]["against"] == "sa_mv"
     assert found["power"]["questions"] < N, "twenty of twenty differing questions are plain"
-    text = compare.table(found)
-    assert "star_sa_mv" in text
-    assert "40.0%" in text
+    said = text.table(found)
+    assert "star_sa_mv" in said
+    assert "40.0%" in said
 
 
 def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):
@@ -87,10 +64,10 @@ def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):
 
 def test_a_sweeps_rows_say_what_they_sweep(tmp_path):
     config = change(main_run(tmp_path, sa_mv=40, malt_mv=60), "suite", "sweeps")
-    chosen = {variant.name: variant for variant in variants.of(config)}
+    chosen = {row.name: row for row in suites.of(config)}
     for name in ("n_4", "theta_0.2"):
         systems = dict.fromkeys(chosen[name].rows, 50)
-        evaluated(variants.directory(config, name), **systems)
+        evaluated(variant.directory(config, name), **systems)
     written = compare.write(config, list(chosen.values()), ())
     rows = {row["name"]: row for row in written["rows"]}
     assert rows["n_4_mv"]["swept"] == ["n", 4]
@@ -114,12 +91,12 @@ def test_answers_that_became_readable_are_told_apart(tmp_path):
 def test_more_questions_than_the_main_run_answered_are_left_out(tmp_path):
     """A shorter chain keeps longer questions; comparing its whole set would pair nothing."""
     config = main_run(tmp_path, malt_mv=60)
-    other = variants.directory(config, "star_sa")
+    other = variant.directory(config, "star_sa")
     evaluated(other, malt=33, malt_mv=48)
     rows = shards.read_one(other / "eval" / "outcomes.parquet")
     extra = [{**row, "question_id": "long"} for row in rows if row["question_id"] == "q000"]
     shards.write(other / "eval" / "outcomes.parquet", rows + extra, scoring.SCHEMA)
-    found = compare.write(config, variants.of(config), ())
+    found = compare.write(config, suites.of(config), ())
     assert {row["n"] for row in found["rows"]} == {N}
 
 
@@ -141,9 +118,9 @@ def test_seeds_are_compared_by_the_systems_that_all_of_them_have(tmp_path):
     config = main_run(tmp_path, malt_mv=60, sa=30, ma_mv=36, debate=50, sa_mv=42, ma=20)
     config["suite"], config["eval"]["resamples"] = "seeds", 50
     for seed in (1, 2):
-        place = variants.directory(config, f"seed_{seed}")
+        place = variant.directory(config, f"seed_{seed}")
         evaluated(place, sa=30 + seed, sa_mv=42, ma=20, ma_mv=36, malt=50, malt_mv=60)
-    found = compare.write(config, variants.of(config), ())
+    found = compare.write(config, suites.of(config), ())
     assert found["seeds"]["runs"] == 3
     titles = [row["title"] for row in found["rows"] if row["variant"] == "seed_2"]
     assert titles[-2:] == ["MALT, seed 2", "MALT, vote, seed 2"], "it said only which seed"
@@ -170,10 +147,10 @@ def test_other_questions_are_not_paired(tmp_path):
 def test_a_comparison_knows_the_results_it_was_made_of(tmp_path):
     """An old one stood in the report after its results had changed."""
     config, other = main_run(tmp_path / "main", sa=30, malt_mv=60), tmp_path / "other"
-    star = variants.directory(config, "star_sa")
+    star = variant.directory(config, "star_sa")
     evaluated(star, malt=33, malt_mv=48)
     evaluated(other, malt_mv=70)
-    made_of = compare.write(config, variants.of(config), [other])["inputs"]
+    made_of = compare.write(config, suites.of(config), [other])["inputs"]
     assert list(made_of) == [".", "variants/star_sa", str(other)]
 
     def changed() -> list[str]:
@@ -197,7 +174,7 @@ def test_variants_are_made_by_the_command_of_the_suite(tmp_path, monkeypatch):
     config = main_run(tmp_path, malt_mv=60)
     line = ["main.py", "--config=c.py", "--stage=report", "--config.suite=control", "--compare=x"]
     monkeypatch.setattr(sys, "argv", line)
-    found = compare.write(config, variants.of(config), ())
+    found = compare.write(config, suites.of(config), ())
     run = "python -m malt_jax.main --config=c.py"
     assert set(found["commands"].values()) == {f"{run} --config.suite=control"}
     assert found["command"] == f"{run} --stage=report --config.suite=control --compare=x"
@@ -220,9 +197,9 @@ def test_variants_are_made_by_the_command_of_the_suite(tmp_path, monkeypatch):
 def test_the_papers_numbers_stand_beside_ours(tmp_path, task, row, expected):
     config = change(main_run(tmp_path, malt_mv=60), "data.task", task)
     config["suite"], config["eval"]["resamples"] = "paper_table1,ablations", 5
-    for variant in variants.of(config):
-        evaluated(variants.directory(config, variant.name), **dict.fromkeys(variant.rows, 40))
-    rows = compare.write(config, variants.of(config), ())["rows"]
+    for made in suites.of(config):
+        evaluated(variant.directory(config, made.name), **dict.fromkeys(made.rows, 40))
+    rows = compare.write(config, suites.of(config), ())["rows"]
     (reported,) = [found["paper"] for found in rows if found["name"] == row]
     assert reported == (None if expected is None else pytest.approx(expected))
 

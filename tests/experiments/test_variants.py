@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from recipes import CONFIGS, change, good, load
 
-from malt_jax.experiments import variants
-from malt_jax.experiments.variants import SUITES
+from malt_jax.experiments import suites, variant
+from malt_jax.experiments.suites import SUITES
 from malt_jax.recipe import parse
 from malt_jax.rollout import roles
 
@@ -22,21 +22,22 @@ def a_config(path: Path, suite: str) -> dict:
 def test_every_variant_is_a_run(path, suite):
     main = a_config(path, suite)
     before = repr(main)
-    found = variants.of(main)
+    found = suites.of(main)
     assert found
-    for variant in found:
-        resolved = variants.resolve(main, variant)
+    for row in found:
+        resolved = variant.resolve(main, row)
         parsed = parse(resolved)
         chain = roles.chain(parsed)  # its prompts show what they may
-        assert set(variant.rows) == set(parsed.eval.systems)
-        assert parsed.workdir == f"{main['workdir']}/variants/{variant.name}"
-        if "train" in variant.stages:
+        assert set(row.rows) == set(parsed.eval.systems)
+        assert parsed.workdir == f"{main['workdir']}/variants/{row.key.replace('/', '/variants/')}"
+        if "train" in row.stages:
             trains = any(parsed.roles[role.name].train for role in chain)
             assert trains or not any(main["roles"][role]["train"] for role in parsed.chain)
         else:
             assert not any(parsed.roles[role.name].train for role in chain), "never trained"
     assert repr(main) == before, "the main run's config must stay as it is"
-    rows = [row for variant in found for row in variant.rows.values()]
+    runs = {row.key: row.beside.key if row.beside else row.values.get("seed", 0) for row in found}
+    rows = [(runs[row.key], name) for row in found for name in row.rows.values()]
     assert len(set(rows)) == len(rows)
 
 
@@ -44,8 +45,8 @@ def resolved(name: str, suite: str, **changes) -> dict:
     main = good()
     for key, value in {"suite": suite, "workdir": "runs/x", **changes}.items():
         change(main, key, value)
-    (variant,) = [variant for variant in variants.of(main) if variant.name == name]
-    return variants.resolve(main, variant)
+    (row,) = [row for row in suites.of(main) if row.key == name]
+    return variant.resolve(main, row)
 
 
 def test_star_learns_from_the_same_samples():
@@ -101,7 +102,7 @@ def test_an_empty_critique_shows_nothing_where_it_stood():
 def test_a_sweep_leaves_out_the_main_runs_own_value():
     """theta = 0.65 was trained twice where it is the main run's."""
     main = change(change(good(), "suite", "sweeps"), "credit.threshold", 0.65)
-    names = [variant.name for variant in variants.of(main)]
+    names = [row.name for row in suites.of(main)]
     assert [name for name in names if name.startswith("theta")] == [
         "theta_0.2", "theta_0.35", "theta_0.8"
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def test_a_sweep_leaves_out_the_main_runs_own_value():
 def test_samples_are_drawn_anew_only_where_they_must_be():
     def reuses(suite: str) -> dict[str, bool]:
         main = change(good(), "suite", suite)
-        return {v.name: v.reuses for v in variants.of(main) if "collect" in v.stages}
+        return {v.name: v.reuses for v in suites.of(main) if "collect" in v.stages}
 
     found = reuses("sweeps,control")
     assert found["n_2"]
@@ -123,12 +124,12 @@ def test_samples_are_drawn_anew_only_where_they_must_be():
 
 def test_suites_add_up_and_an_unknown_one_is_refused():
     main = change(good(), "suite", "paper_table1, ablations")
-    names = [variant.name for variant in variants.of(main)]
+    names = [row.name for row in suites.of(main)]
     assert len(set(names)) == len(names)
     assert names.index("star_ma") < names.index("sft_refiner"), "it needs that run's adapters"
     with pytest.raises(
-        ValueError, match=r"config.suite: no suite 'table2'; there are paper_table1"
+        ValueError, match=r"config.suite: no suite 'table2'; there are protocol, paper_table1"
     ):
-        variants.of(change(good(), "suite", "table2"))
+        suites.of(change(good(), "suite", "table2"))
     with pytest.raises(ValueError, match=r"transfer needs test sets in config.data.exclude"):
-        variants.of(change(good(), "suite", "transfer"))
+        suites.of(change(good(), "suite", "transfer"))

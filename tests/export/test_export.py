@@ -112,7 +112,7 @@ def test_what_a_phase_left_claims_no_more_than_that(base, model, tmp_path):
     assert "- sft: " in text
     assert "- dpo: " not in text
     assert "Not evaluated yet" in text
-    export.load(tmp_path / "export" / "sft" / "verifier", model)
+    export.load(tmp_path / "export" / "sft" / "verifier", model, "verifier")
 
 
 def test_a_control_says_so(base, model, tmp_path):
@@ -240,7 +240,7 @@ def test_an_adapter_of_some_layers_is_no_start(base, model, tmp_path):
 
 def test_a_missing_adapter_is_named(base, model, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere: no such directory"):
-        export.load(tmp_path / "nowhere", model)
+        export.load(tmp_path / "nowhere", model, "refiner")
 
 
 @pytest.mark.parametrize("name", ["base", "merged", "sft"])
@@ -249,3 +249,27 @@ def test_the_name_of_a_folder_beside_the_roles_is_no_role(base, name):
     config["roles"][name] = config["roles"]["verifier"]
     with pytest.raises(ValueError, match=rf"config.roles.{name}: a folder of export/"):
         parse(config)
+
+
+def test_an_adapter_in_another_roles_place_is_refused_unless_it_is_shared(base, model, tmp_path):
+    """Shapes fit, so that a folder copied over another was evaluated in silence."""
+    export.write(tmp_path, recipe(base), model, "verifier", drawn(model))
+    moved = tmp_path / "export" / "refiner"
+    (tmp_path / "export" / "verifier").rename(moved)
+    words = r"refiner: the adapter of 'verifier', in the place of the adapter of 'refiner'"
+    with pytest.raises(ValueError, match=words) as refused:
+        export.load(moved, model, "refiner")
+    assert f'add "shared_by": ["refiner"] to {moved / "malt.json"}' in str(refused.value)
+    settings = recipe(base, roles__refiner__adapter=str(moved))
+    with pytest.raises(ValueError, match=words):
+        export.starting_adapter(settings, model, "refiner")
+    record = json.loads((moved / "malt.json").read_text())
+    (moved / "malt.json").write_text(json.dumps(record | {"shared_by": ["refiner"]}))
+    export.load(moved, model, "refiner")
+
+
+def test_a_warm_start_is_for_the_whole_chain(base, model, tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "yield.json").write_text("{}")
+    export.write(tmp_path, recipe(base), model, "refiner", drawn(model))
+    export.load(tmp_path / "export" / "refiner", model, "generator")

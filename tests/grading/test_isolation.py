@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import planted_graders
 import pytest
@@ -127,6 +128,21 @@ def test_a_worker_killed_from_outside_in_mid_grading() -> None:
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     assert statuses(task, ["d"]) == ["correct"]  # killed while idle: nobody's verdict suffers
+
+
+def test_a_worker_killed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That ended the run: the grader was said not to start."""
+    started, real = [], subprocess.Popen
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        started.append(real(*arguments, **named))
+        if len(started) == 1:
+            started[0].kill()
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", killed)
+    assert statuses(GSM8K, ["18"]) == ["correct"]
+    assert len(started) == 2
 
 
 def test_output_of_a_library_is_no_verdict() -> None:

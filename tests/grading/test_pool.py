@@ -66,6 +66,7 @@ def test_equal_samples_under_way_are_graded_once(tmp_path: Path) -> None:
         Sample("x", "{}", True),
         Sample("x", "{}", False, (("A", "bank"),)),
         Sample("y", "{}"),
+        Sample("x", "{}", question="another"),  # which a completion may ask again
     ],
 )
 def test_what_changes_a_verdict_is_graded_anew(other: Sample, tmp_path: Path) -> None:
@@ -75,8 +76,7 @@ def test_what_changes_a_verdict_is_graded_anew(other: Sample, tmp_path: Path) ->
     grading.grade(COUNTED, [other._replace(answer=str(asked))])
     grading.grade(COUNTED, [first], leniently=True)
     assert len(asked.read_text()) == 3
-    # Rules do not look at the question's text.
-    grading.grade(COUNTED, [first._replace(question="another")])
+    grading.grade(COUNTED, [first])
     assert len(asked.read_text()) == 3
 
 

@@ -9,25 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cloud import arguments, bash, executable, slice_of
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
-SCRIPTS = [*LAUNCH.rglob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci" / "run"]
-CLOUD = {"ZONE": "us-west4-a", "BUCKET": "gs://bucket", "IMAGE": "host/image", "POLL": "0"}
+JOBS = [*LAUNCH.rglob("*.sh"), *LAUNCH.glob("*.sbatch")]
+SCRIPTS = [*JOBS, LAUNCH / "named_files.bash", ROOT / ".ci" / "run"]
 FLAG = "--config.roles.generator.train=('sft', 'dpo')"  # what quoting gets wrong
-
-
-def bash(*line: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    search = os.environ["PATH"] if path is None else f"{path}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", *line],
-        cwd=ROOT,
-        env=os.environ | CLOUD | {"PATH": search} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -42,7 +30,7 @@ def test_shellcheck_finds_nothing(script):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("script", [path for path in SCRIPTS if path.parent.name != ".ci"])
+@pytest.mark.parametrize("script", JOBS)
 def test_scripts_say_what_they_do_and_stop_at_the_first_error(script):
     text = script.read_text()
     assert os.access(script, os.X_OK)
@@ -77,39 +65,6 @@ def test_a_wrong_call_is_told(line, environment, message):
     assert message in done.stderr
 
 
-GCLOUD = """#!/usr/bin/env bash
-# A slice of one worker: what is sent there by ssh is run here, in $HOME, but for the setup.
-echo "$*" >> "$HOME/calls"
-case "$*" in
-  *describe*)
-    state=$(head -n 1 "$HOME/states")
-    [[ $state != NOT_FOUND || $* != *format* ]] && sed -i 1d "$HOME/states"
-    [[ $state != NOT_FOUND && $state != OFFLINE ]] || { echo "$state" >&2; exit 1; }
-    echo "$state" ;;
-  *pip*) ;;
-  *" ssh "*)
-    for part in "$@"; do [[ $part != --command=* ]] || (cd "$HOME" && bash -c "${part#--command=}")
-    done ;;
-esac
-"""
-PYTHON = """#!/usr/bin/env bash
-printf '%s\\n' "$@" > arguments
-exit $(cat ../ends_with)
-"""
-
-
-def slice_of(tmp_path: Path, states: list[str], status: int) -> dict[str, str]:
-    """A fake gcloud, and on its worker a python that notes its arguments and ends with `status`."""
-    for path, text in (("bin/gcloud", GCLOUD), ("home/malt_jax/.venv/bin/python", PYTHON)):
-        file = tmp_path / path
-        file.parent.mkdir(parents=True)
-        file.write_text(text)
-        file.chmod(0o755)
-    (tmp_path / "home" / "states").write_text("\n".join(states) + "\n")
-    (tmp_path / "home" / "ends_with").write_text(str(status))
-    return {"HOME": str(tmp_path / "home")}
-
-
 def started(tmp_path: Path) -> list[str]:
     calls = (tmp_path / "home" / "calls").read_text().splitlines()
     return [line for line in calls if "nohup" in line]
@@ -120,8 +75,8 @@ def test_the_job_gets_its_flags_as_they_were_given(tmp_path):
     for command in ("run", "watch"):
         done = bash("launch/tpu_vm.sh", command, "my-job", FLAG, path=tmp_path / "bin", **home)
         assert done.returncode == 0, done.stderr
-    given = (tmp_path / "home" / "malt_jax" / "arguments").read_text().splitlines()
-    assert given == ["-m", "malt_jax.main", FLAG, "--config.workdir=gs://bucket/my-job"]
+    job = ["-m", "malt_jax.main", FLAG, "--config.workdir=gs://bucket/my-job"]
+    assert arguments(tmp_path) == job
     assert (tmp_path / "home" / "malt_jax" / "status").read_text() == "0\n"
     assert len(started(tmp_path)) == 1
 
@@ -164,12 +119,9 @@ def test_a_slice_that_is_gone_is_made_again_and_one_that_does_not_answer_is_not(
 def test_slurm_runs_one_process_a_node_with_all_its_gpus(tmp_path):
     done = bash("launch/slurm.sbatch", "--dry_run", FLAG)
     assert "+ srun --kill-on-bad-exit=1" in done.stdout
-    fake = tmp_path / "bin" / "srun"
-    fake.parent.mkdir()
-    fake.write_text('#!/usr/bin/env bash\necho "$JAX_LOCAL_DEVICE_IDS" "${@: -1}"; exit 134\n')
-    (tmp_path / "bin" / "scontrol").write_text('#!/usr/bin/env bash\necho requeued "$@"\n')
-    for file in fake.parent.iterdir():
-        file.chmod(0o755)
+    srun = 'echo "$JAX_LOCAL_DEVICE_IDS" "${@: -1}"; exit 134'
+    executable(tmp_path / "bin" / "srun", f"#!/usr/bin/env bash\n{srun}\n")
+    executable(tmp_path / "bin" / "scontrol", '#!/usr/bin/env bash\necho requeued "$@"\n')
     slurm = {"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "0"}
     done = bash("launch/slurm.sbatch", FLAG, path=tmp_path / "bin", **slurm)
     assert f"0,1,2,3 {FLAG}" in done.stdout
@@ -191,11 +143,11 @@ def manifest(**settings: str) -> dict:
 
 def test_the_jobset_has_what_gke_asks_for():
     """The fields that JobSet's and Job's schemas require, and those by which GKE finds a slice."""
-    found = manifest(HOSTS="4", CHIPS="4", TOPOLOGY="4x4")
-    assert found["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
-    assert found["kind"] == "JobSet"
-    assert found["metadata"]["name"] == "my-job"
-    (job,) = found["spec"]["replicatedJobs"]
+    jobset = manifest(HOSTS="4", CHIPS="4", TOPOLOGY="4x4")
+    assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert jobset["kind"] == "JobSet"
+    assert jobset["metadata"]["name"] == "my-job"
+    (job,) = jobset["spec"]["replicatedJobs"]
     assert {"name", "replicas", "template"} <= job.keys()
     spec = job["template"]["spec"]
     assert spec["parallelism"] == spec["completions"] == 4

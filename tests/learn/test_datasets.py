@@ -1,6 +1,7 @@
 """From planted trees to SFT rows, DPO pairs and KTO rows."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -116,6 +117,17 @@ def test_no_node_is_lost_silently(families, most_positives, most_pairs):
     labels = Counter((row["prompt"], row["label"]) for row in found.rows["kto"])
     possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
     assert len(found.rows["dpo"]) + found.dropped["pairs over the cap"] == possible
+
+
+def test_a_tree_that_lies_there_twice_is_named(tmp_path):
+    """A copied shard doubled its rows."""
+    write(tmp_path, [node("a", 1.0), node("b", 0.0)])
+    folder = tmp_path / "trees"
+    shutil.copy(folder / "shard-00000.parquet", folder / "shard-00005.parquet")
+    with pytest.raises(
+        ValueError, match=r"shard-00005.parquet: holds question 'q', as does shard-0"
+    ):
+        datasets.run(tmp_path, Chain())
 
 
 def test_neighbours_in_the_file_for_kto_answer_different_questions(tmp_path):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from malt_jax.learn.losses import Unpaired, kl_reference, kto_loss, sft_loss, token_logprobs
+from malt_jax.learn.losses import sft_loss, token_logprobs
+from malt_jax.learn.unpaired import Unpaired, kl_reference, kto_loss
 
 BOTH = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
 

@@ -7,11 +7,8 @@ import pytest
 
 from malt_jax.learn.losses import (
     Pairs,
-    Unpaired,
     hinge,
     ipo,
-    kl_reference,
-    kto_loss,
     length_normalised,
     preference_loss,
     robust,
@@ -20,6 +17,7 @@ from malt_jax.learn.losses import (
     sigmoid,
     token_logprobs,
 )
+from malt_jax.learn.unpaired import Unpaired, kl_reference, kto_loss
 
 NEEDS_TRL = "parity with TRL's trainers needs trl and torch"
 PROMPTS = ["w1 w2 ", "w7 ", "w11 w12 w13 "]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -106,6 +107,9 @@ def test_wandb_gets_every_row_under_one_id(tmp_path, monkeypatch):
     ]
     assert end == "finished"
     assert calls[4]["id"] == start["id"]
+    shutil.rmtree(tmp_path)  # a training anew, or one at the same path of another machine
+    write(tmp_path, [step(1, 0.5)], project="malt")
+    assert calls[8]["id"] != start["id"]
 
 
 def test_without_wandb_a_named_project_is_refused(monkeypatch):

@@ -12,7 +12,7 @@ import small
 from preferences import BETA, LOG2, adapter, dpo
 from training import MODEL, metrics, recipe, with_phase, write_data
 
-from malt_jax.learn import examples, losses, steps
+from malt_jax.learn import examples, losses, steps, unpaired
 from malt_jax.learn.packing import plan
 from malt_jax.learn.phases import PHASES
 from malt_jax.runtime import mesh
@@ -112,9 +112,9 @@ def test_kto_is_the_loss_of_whole_sequences_alone(data):
             for k, seed in enumerate((2, 1)):
                 sums[k, i, c] = logp(adapter(seed), row, length)
     np.testing.assert_allclose(data["kto"].arrays["reference"], sums[1], atol=1e-3)
-    kl = losses.kl_reference(jnp.array(sums[0, :, 1]), jnp.array(sums[1, :, 1]))
-    rows = losses.Unpaired(sums[0, :, 0], sums[1, :, 0], jnp.array(data["kto"].arrays["labels"]))
-    want, means = losses.kto_loss(rows, kl, settings.beta)
+    kl = unpaired.kl_reference(jnp.array(sums[0, :, 1]), jnp.array(sums[1, :, 1]))
+    rows = unpaired.Unpaired(sums[0, :, 0], sums[1, :, 0], jnp.array(data["kto"].arrays["labels"]))
+    want, means = unpaired.kto_loss(rows, kl, settings.beta)
     assert float(kl) > 0.1
     assert found["loss"] == pytest.approx(float(want), rel=1e-4)
     assert found["reference_point"] == pytest.approx(float(kl), rel=1e-3)

@@ -15,7 +15,7 @@ from recipes import change, good
 from training import MODEL, exported, metrics
 
 from malt_jax.config.settings import CreditSettings, Settings
-from malt_jax.learn import datasets, losses
+from malt_jax.learn import datasets, losses, unpaired
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Forecast
 from malt_jax.plan import programs, workload
@@ -59,7 +59,7 @@ def test_losses_are_those_of_the_docstrings():
     pair = losses.Pairs(*(jnp.array([float(x)]) for x in (-10, -9, -12, -8, 1, 1)))
     assert float(losses.sigmoid(pair, beta=0.2)[0]) == pytest.approx(0.4375, abs=1e-4)
     ratios, labels = jnp.array([2.0, -2.0]), jnp.array([True, False])
-    loss, _ = losses.kto_loss(losses.Unpaired(ratios, jnp.zeros(2), labels), 0.5, 0.1)
+    loss, _ = unpaired.kto_loss(unpaired.Unpaired(ratios, jnp.zeros(2), labels), 0.5, 0.1)
     assert float(loss) == pytest.approx(0.4502, abs=1e-4)
 
 

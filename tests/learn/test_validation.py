@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from training import MODEL, metrics, recipe, with_phase, write_data
 from malt_jax.learn import examples, logprobs, loop, steps, validation
 from malt_jax.learn.packing import plan
 from malt_jax.learn.phases import PHASES
-from malt_jax.runtime import mesh
+from malt_jax.runtime import mesh, process
 from malt_jax.stages import train
 from malt_jax.workdir import checkpoints
 
@@ -101,14 +103,32 @@ def distributions(adapter, row) -> np.ndarray:
     return np.asarray(jax.nn.log_softmax(logits), np.float64)
 
 
+def test_the_watchdog_waits_for_one_micro_batch_at_a_time(tmp_path, monkeypatch):
+    """It took a held-out pass of more than half an hour for a hang, at every restart."""
+    write_data(tmp_path)
+    path, phase = tmp_path / "datasets" / "refiner" / "sft.parquet", PHASES["sft"]
+    load = {"batch": 4, "share": 0.0, "seed": 0}
+    data, _ = examples.load(path, tmp_path, phase, MODEL, mesh.make(), adapter(0), **load)
+    waits = []
+
+    def watched(what):
+        waits.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr(process, "watched", watched)
+    chosen = replace(recipe().phases["sft"], batch=2)
+    validation.evaluator(phase, chosen, MODEL, mesh.make(), adapter(2), data)(adapter(1))
+    assert waits == ["held-out loss"] * 5
+
+
 def test_kl_never_makes_tokens_by_vocabulary():
     rng = np.random.default_rng(0)
     rows = [rng.integers(4, 90, 200).tolist() for _ in range(2)]
     data = examples.examples([r[:10] for r in rows], [[r[10:]] for r in rows], 512, ["a", "b"])
     order = plan(data, batch=2, accumulate=1, epochs=1, seed=[0])
     batches, _ = steps.place(mesh.make(), examples.take(data, order, 0, 3), {})
-    evaluate = steps.evaluation(MODEL.config, lambda logps, batch, extra: (logps.sum(), {}))
-    text = evaluate.lower(MODEL.params, adapter(1), adapter(2), batches, {}).as_text()
+    score = steps.scoring(MODEL.config, lambda logps, batch, extra: (logps.sum(), {}))
+    text = score.lower(None, 0, MODEL.params, adapter(1), adapter(2), batches, {}).as_text()
     vocabulary = MODEL.config.vocab_size
     assert f"x{logprobs.CHUNK}x{vocabulary}xf32" in text
     assert f"x{order.predictions}x{vocabulary}xf32" not in text
@@ -116,9 +136,10 @@ def test_kl_never_makes_tokens_by_vocabulary():
 
 
 def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_path, monkeypatch):
-    """Held-out losses as planted: best at step 4, and at step 8 patience is over."""
+    """Held-out losses as planted: best at step 4, and at step 8 patience is over. The start, which
+    has a lower one, is on record alone."""
     write_data(tmp_path)
-    planted = iter([5.0, 3.0, 4.0, 3.0])
+    planted = iter([1.0, 5.0, 3.0, 4.0, 3.0])
     monkeypatch.setattr(
         validation, "evaluator", lambda *args: lambda adapter: {"loss": next(planted), "kl": 0.0}
     )
@@ -137,9 +158,9 @@ def test_the_best_adapter_is_kept_and_returned_and_patience_ends_a_phase(tmp_pat
     rows = metrics(tmp_path, "sft")
     evaluations = [row for row in rows if row.get("eval")]
     assert [(row["step"], row["best"]) for row in evaluations] == [
-        (2, True), (4, True), (6, False), (8, False),
+        (0, False), (2, True), (4, True), (6, False), (8, False),
     ]  # fmt: skip
-    assert [row["stopped_early"] for row in evaluations] == [False, False, False, True]
+    assert [row["stopped_early"] for row in evaluations] == [False, False, False, False, True]
     assert rows[-1]["step"] == 8
     folder = tmp_path / "checkpoints" / "refiner" / "sft"
     # 2 was the best for a run resumed from checkpoint 3, which was there when 4 was written.
@@ -181,7 +202,7 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     settings = with_phase(recipe(("dpo",)), "dpo", chosen)
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.run(tmp_path, settings, MODEL, mesh.make())
-    for program in ("step", "evaluate"):
+    for program in ("step", "score"):
         assert caplog.text.count(f"Compiling jit({program})") == 1
     rows = metrics(tmp_path, "dpo")
     last = next(row for row in reversed(rows) if row.get("eval"))

@@ -12,7 +12,7 @@ from malt_jax.learn import warm_start
 from malt_jax.rollout import records
 from malt_jax.rollout.roles import Role, prompt_ids
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import shards, storage
 
 TASK = tasks.get("mawps")
 ROLE = Role("generator", "Q: {question}", ("question",), 3, 40)
@@ -87,8 +87,10 @@ def test_prompts_show_what_was_written_in_the_question_s_tree(tmp_path: Path) ->
         for role, path, completion in nodes
     ]
     shards.write(tmp_path / "trees" / "shard-00000.parquet", tree, records.SCHEMA)
-    asked = [RIGHT, second]
+    asked, credit = [RIGHT, second], tmp_path / "datasets" / "credit.json"
+    storage.write_json(credit, {"credit": "of the trees before"})
     warm_start.run(tmp_path, chain, ("generator",), TASK, tokenizer, asked)
+    assert not credit.exists()  # it would have refused, or passed, the training
     rows = pq.read_table(tmp_path / "datasets" / "generator" / "sft.parquet").to_pylist()
     # The second question has no tree: it shows the solution of the question after it.
     for row, question, shown in zip(rows[2:], asked, ("2 - 3.", RIGHT.solution), strict=True):

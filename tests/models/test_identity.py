@@ -8,20 +8,21 @@ from exports import another_base, another_tokenizer, drawn, recipe
 
 from malt_jax import export, models
 from malt_jax.models.identity import check_identity, identity, tokenizer_hash
+from malt_jax.runtime import hosts
 
 
 def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_path):
     """Shapes fit, so that nothing but the record shows it."""
     export.write(tmp_path, recipe(base), model, "verifier", drawn(model))
     directory = tmp_path / "export" / "verifier"
-    export.load(directory, model)
+    export.load(directory, model, "verifier")
     for other, part in (
         (another_base(tmp_path / "base"), "base model"),
         (another_tokenizer(base, tmp_path / "tokenizer"), "tokenizer"),
     ):
         message = rf"export/verifier: made for another {part}: {base} \(sha256:\w+\.\.\.\) there, "
         with pytest.raises(ValueError, match=message) as caught:
-            export.load(directory, other)
+            export.load(directory, other, "verifier")
         assert other.source in str(caught.value)
         assert "config.model.path" in str(caught.value)
 
@@ -94,3 +95,12 @@ def test_what_shapes_a_bases_output_is_compared_by_name(
     del early["base_facts"]
     record.write_text(json.dumps(early))
     check_identity(record, other)
+
+
+def test_of_several_hosts_the_first_reads_the_base_and_the_others_take_its_word(base, monkeypatch):
+    told, asked = models.load(base), models.load(base)
+    monkeypatch.setattr(hosts, "from_first", lambda work: "sha256:told")
+    assert told.content_hash == "sha256:told"
+    monkeypatch.setattr(hosts, "same", lambda content: False)
+    with pytest.raises(ValueError, match="the hosts have different files of it"):
+        _ = asked.content_hash

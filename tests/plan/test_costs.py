@@ -15,38 +15,38 @@ def counted(lowered) -> dict[str, float]:
 
 
 def test_a_decoding_step():
-    one = mesh.make()
-    xla = counted(programs.decode(jnp.float32, LORA, one, PASS)(CONFIG))
-    found = costs.decode(CONFIG, jnp.float32, LORA, one, PASS, (PROMPT + OWN) * SIZE)
-    assert found.flops == pytest.approx(xla["flops"], rel=0.05)
-    assert found.bytes < xla["bytes accessed"]
+    device = mesh.make()
+    xla = counted(programs.decode(jnp.float32, LORA, device, PASS)(CONFIG))
+    cost = costs.decode(CONFIG, jnp.float32, LORA, device, PASS, (PROMPT + OWN) * SIZE)
+    assert cost.flops == pytest.approx(xla["flops"], rel=0.05)
+    assert cost.bytes < xla["bytes accessed"]
 
 
 def test_a_prefill_pass():
-    """XLA counts one page of all that a tile meets, 64 tokens a query; and of the last layer the
+    """XLA counts device page of all that a tile meets, 64 tokens a query; and of the last layer the
     keys and values, which cost a tenth of a layer here."""
-    one, tokens = mesh.make(), programs.prefill_tiles(PASS) * SIZE // 4
-    xla = counted(programs.prefill(jnp.float32, LORA, one, PASS)(CONFIG))
-    found = costs.prefill(CONFIG, jnp.float32, LORA, one, PASS, tokens, 64)
+    device, tokens = mesh.make(), programs.prefill_tiles(PASS) * SIZE // 4
+    xla = counted(programs.prefill(jnp.float32, LORA, device, PASS)(CONFIG))
+    cost = costs.prefill(CONFIG, jnp.float32, LORA, device, PASS, tokens, 64)
     last = 2 * tokens * (2 * 256 * 128 + 3 * 2 * 8 * (256 + 128))
-    assert found.flops + last == pytest.approx(xla["flops"], rel=0.05)
-    assert found.bytes < xla["bytes accessed"]
+    assert cost.flops + last == pytest.approx(xla["flops"], rel=0.05)
+    assert cost.bytes < xla["bytes accessed"]
 
 
 @pytest.mark.parametrize(("name", "completion"), [("sft", 120), ("dpo", 60)])
 def test_an_optimiser_step(name, completion):
-    one, trained = mesh.make(), phase(name)
+    device, trained = mesh.make(), phase(name)
     packed, lengths = Packed(128, 128, 1, 1), (8, completion)
-    xla = counted(programs.train(jnp.float32, LORA, one, *trained, packed)(CONFIG))
-    found = costs.train(CONFIG, jnp.float32, LORA, one, *trained, packed, lengths)
-    assert found.flops == pytest.approx(xla["flops"], rel=0.1)
-    assert found.bytes < xla["bytes accessed"]
+    xla = counted(programs.train(jnp.float32, LORA, device, *trained, packed)(CONFIG))
+    cost = costs.train(CONFIG, jnp.float32, LORA, device, *trained, packed, lengths)
+    assert cost.flops == pytest.approx(xla["flops"], rel=0.1)
+    assert cost.bytes < xla["bytes accessed"]
 
 
 def test_what_is_computed_again_costs_a_forward_pass_more():
-    one, packed, lengths = mesh.make(), Packed(128, 128, 1, 1), (8, 120)
+    device, packed, lengths = mesh.make(), Packed(128, 128, 1, 1), (8, 120)
     kept, again = (
-        costs.train(CONFIG, jnp.float32, LORA, one, *phase("sft", remat=how), packed, lengths)
+        costs.train(CONFIG, jnp.float32, LORA, device, *phase("sft", remat=how), packed, lengths)
         for how in ("keep_products", "keep_inputs")
     )
     assert again.flops - kept.flops == 2 * 128 * costs.body(CONFIG)

@@ -1,6 +1,11 @@
 """Plans as a whole: with a compiler that only pretends, and once with TPUs' own."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +15,11 @@ import pytest
 from plans import CONFIG, LORA, PASS, phase
 
 from configs.gsm8k import get_config
-from malt_jax import plan
+from configs.quickstart import get_config as quickstart
+from malt_jax import models, plan
 from malt_jax.config.settings import Settings
 from malt_jax.models.config import LlamaConfig, Rope
-from malt_jax.plan import programs, topology, workload
+from malt_jax.plan import costs, programs, topology, workload
 from malt_jax.plan.programs import Footprint, Packed
 from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
@@ -62,15 +68,15 @@ def test_what_does_not_fit_is_named_with_a_layout_that_does(settings, pretended)
     asked = settings(LLAMA_8B)
     with pytest.raises(ValueError, match="the job does not fit v5e:2x4") as caught:
         plan.run(asked, "v5e:2x4")
-    said, found = str(caught.value), plan_of(asked)
-    assert "train sft: weights 14.96" in said
-    assert "config.sample.kv_gib" in said
-    flags = found["proposal"]["flags"]
-    assert f"ask for it with:\n  {' '.join(flags)}" in said
+    told, planned = str(caught.value), plan_of(asked)
+    assert "train sft: weights 14.96" in told
+    assert "config.sample.kv_gib" in told
+    flags = planned["proposal"]["flags"]
+    assert f"ask for it with:\n  {' '.join(flags)}" in told
     assert flags == ["--config.mesh.tensor=2"]
-    assert not found["proposal"]["failures"]
-    assert all(one["fits"] for one in found["proposal"]["programs"].values())
-    assert found["hours"]["job"] > 0
+    assert not planned["proposal"]["failures"]
+    assert all(program["fits"] for program in planned["proposal"]["programs"].values())
+    assert planned["hours"]["job"] > 0
 
 
 def test_the_flags_of_a_proposal_make_a_plan_that_fits(settings, pretended):
@@ -90,9 +96,9 @@ def test_a_model_that_no_layout_holds_has_no_proposal(settings, pretended):
     asked = settings(LLAMA_70B)
     with pytest.raises(ValueError, match="does not fit"):
         plan.run(asked, "v5e:2x2")
-    found = plan_of(asked)
-    assert found["proposal"] is None
-    assert found["hours"] is None
+    planned = plan_of(asked)
+    assert planned["proposal"] is None
+    assert planned["hours"] is None
 
 
 def test_rows_without_pages_are_refused_with_the_rows_that_fit(settings, pretended):
@@ -110,9 +116,54 @@ def test_without_the_compiler_the_extra_is_named(settings, monkeypatch):
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e:3x5", "nonsense"])
 def test_a_topology_not_known_is_refused(settings, name):
-    pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
     with pytest.raises(ValueError, match="a name is a generation and the chips along each axis"):
         plan.run(settings(SMALL), name)
+
+
+@pytest.mark.parametrize("name", ["v5e:1x1", "v5litepod-8"])
+def test_the_quickstart_fits_a_chip(pretended, tmp_path, name):
+    """Its model has a context of 256 tokens, and longer questions are none of the job's."""
+    recipe = quickstart()
+    recipe.workdir = str(tmp_path)
+    table = plan.run(parse(recipe.to_dict()), name)
+    assert "fits" in table
+    assert "NOT" not in table
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("Llama-3.1-8B-Instruct", 8_030_261_248), ("Llama-3.1-70B", 70_553_706_496)],
+)
+def test_the_shapes_of_llama_come_with_the_package(monkeypatch, name, parameters):
+    """Their numbers of parameters are those that the hub shows."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = models.read_config(f"meta-llama/{name}")
+    norms = (2 * config.num_layers + 1) * config.hidden_size
+    assert costs.body(config) + 2 * costs.head(config) + norms == parameters
+    assert config.context == 131072
+    assert config.rope.theta == 500000.0
+
+
+def test_libtpu_says_nothing_and_takes_no_signal():
+    pytest.importorskip("libtpu", reason="pip install -e '.[tpu]' brings the TPU's compiler")
+    code = """
+        import os, signal, jax
+        from malt_jax.plan import topology
+        print(len(topology.devices("v5litepod-8")), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    """
+    unset = ("TPU_", "TF_CPP")  # as they are in a user's shell
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=clean | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("8\n", "")
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_a_task_of_unknown_size_asks_for_counts(settings):
@@ -123,23 +174,25 @@ def test_a_task_of_unknown_size_asks_for_counts(settings):
 
 def test_the_work_of_a_job_by_hand(settings):
     """n = 3: 3 solutions of 300 tokens, 9 critiques of 200, 27 answers of 300."""
-    found = workload.work(settings(SMALL, **{"data.eval_questions": 10, "sft.epochs": 1}))
-    assert found.decoded["collect"] == 2000 * (3 * 300 + 9 * 200 + 27 * 300)
-    # Two teams of three passes, and as many more votes as the last two roles' tokens pay for.
-    assert found.decoded["evaluate"] == 10 * (2 * 3 * 800 + 3 * 500)
+    asked = settings(SMALL, **{"data.eval_questions": 10, "sft.epochs": 1})
+    job = workload.work(asked)
+    assert job.decoded["collect"] == 2000 * (3 * 300 + 9 * 200 + 27 * 300)
+    # Two teams of three passes and a greedy one, and for each as many more votes of its first role
+    # as the last two roles' tokens pay for.
+    assert job.decoded["evaluate"] == 10 * 2 * ((3 + 1) * 800 + 3 * 500)
     # A question for each role, then 3 solutions for critics, 3 and 9 critiques for refiners.
-    assert found.prefilled["collect"] == 2000 * (3 * 128 + 3 * 300 + 3 * 300 + 9 * 200)
+    assert job.prefilled["collect"] == 2000 * (3 * 128 + 3 * 300 + 3 * 300 + 9 * 200)
     positives = [3 * 1000, 9 * 1000, 27 * 1000]
-    assert found.steps["sft"] == sum(-(-int(0.9 * n) // 8) for n in positives)
+    assert job.steps["sft"] == sum(-(-int(0.9 * n) // 8) for n in positives)
 
 
 @pytest.mark.parametrize("kind", ["decode", "train"])
 def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     """On the platform here."""
-    deep, one = replace(CONFIG, num_layers=7), mesh.make()
+    deep, device = replace(CONFIG, num_layers=7), mesh.make()
     build = {
-        "decode": programs.decode(jnp.float32, LORA, one, PASS),
-        "train": programs.train(jnp.float32, LORA, one, *phase("sft"), Packed(128, 128, 1, 1)),
+        "decode": programs.decode(jnp.float32, LORA, device, PASS),
+        "train": programs.train(jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1)),
     }[kind]
     line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
     assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)
@@ -156,15 +209,15 @@ def test_a_small_job_is_planned_with_the_compiler_of_tpus(settings):
         SMALL, **short, **mesh_, **{"chain": ("generator",), "sft.batch": 2, "data.max_chars": 500}
     )
     table = plan.run(asked, "v5e:2x2")
-    found = plan_of(asked)["asked"]["programs"]
-    assert set(found) == {"decode", "prefill", "train sft"}
-    for name in found:
+    planned = plan_of(asked)["asked"]["programs"]
+    assert set(planned) == {"decode", "prefill", "train sft"}
+    for name in planned:
         assert name in table
-        assert found[name]["fits"]
-        assert found[name]["seconds"]["step"] == max(found[name]["seconds"].values())
+        assert planned[name]["fits"]
+        assert planned[name]["seconds"]["step"] == max(planned[name]["seconds"].values())
     weights = programs.bytes_on_a_chip(
         programs.weights(SMALL, jnp.bfloat16, mesh.make(devices=jax.devices()))
     )
-    sent = sum(found["train sft"]["traffic"].values())
+    sent = sum(planned["train sft"]["traffic"].values())
     assert weights / 8 < sent < 3 * weights
-    assert 0 < found["train sft"]["memory"]["temporaries"] < GIB
+    assert 0 < planned["train sft"]["memory"]["temporaries"] < GIB

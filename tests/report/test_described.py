@@ -5,7 +5,7 @@ from planted_comparison import comparison, row
 
 from malt_jax.report import described
 from malt_jax.report.contract import parse_comparison
-from malt_jax.types import System
+from malt_jax.types import System, parse_system
 
 MALT = {
     "name": "malt_mv",
@@ -50,7 +50,7 @@ def test_names_of_earlier_versions(name: str, team: str, kind: str, votes: int) 
 )
 def test_a_description_amiss_is_refused(fault: dict) -> None:
     with pytest.raises(ValueError, match="describes no system"):
-        described.parse(MALT | fault)
+        parse_system(MALT | fault)
     planted = comparison() | {"rows": [row("sa") | {"system": MALT | fault}]}
     with pytest.raises(ValueError, match=r"rows\[0\]: .*describes no system"):
         parse_comparison(planted)
@@ -70,5 +70,5 @@ def test_rows_stand_by_what_they_are_and_not_by_their_names() -> None:
         "width": [(2, "row 3"), (4, "row 1")]
     }
     assert [r.name for r in found.differences] == ["row 1", "row 3"]
-    assert [r.name for r in found.baselines] == ["no team"]
+    assert [r.name for r in found.rivals] == ["no team"]
     assert found.last_role == "refiner"

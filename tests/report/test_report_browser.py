@@ -6,11 +6,15 @@ from pathlib import Path
 
 import chromium
 import pytest
-from planted import ATTACK, write_json, write_run
+from planted import ATTACK, CHAIN, SYSTEMS, tree, write_json, write_run, write_trees
 from planted_comparison import comparison
 
 from malt_jax import report
 
+LISTED = """new Promise((done) => {
+  const wait = () => document.querySelector(".tree") ? done(true) : setTimeout(wait, 20);
+  wait();
+})"""
 OPEN = """(async () => {
   for (const query of [".tree", ".node", ".node .node", ".node .node .node"]) {
     const details = document.querySelector(query);
@@ -22,7 +26,10 @@ OPEN = """(async () => {
   return [...document.querySelectorAll(".node[open] > .completion")].map((e) => e.textContent);
 })()"""
 SHOWN = "[...document.querySelectorAll('.tree')].filter((e) => !e.hidden).length"
-RELEASE = "document.getElementById('filters').dispatchEvent(new Event('input'))"
+RELEASE = (
+    "document.getElementById('filters').dispatchEvent(new Event('input')); "
+    "new Promise((done) => setTimeout(done, 400))"
+)
 COUNT = "document.getElementById('shown').textContent"
 REMEMBERED = "new Promise((done) => setTimeout(() => done(location.hash), 300))"
 
@@ -34,6 +41,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.
         pytest.skip("needs chromium on PATH (apt-get install chromium)")
     folder = tmp_path_factory.mktemp("run")
     write_run(folder)
+    write_trees(folder / "eval" / "malt", tree("held-out", n=1))
     planted = comparison()
     for row in (planted["rows"][0], planted["rows"][12]):  # a system and an ablation
         row["title"] = ATTACK
@@ -49,6 +57,7 @@ def page(opened: tuple[chromium.Page, Path]) -> chromium.Page:
     page.errors.clear()
     page.screen(1200)
     page.open(index)
+    page.run(LISTED)
     return page
 
 
@@ -94,15 +103,36 @@ def press(page: chromium.Page, *keys: str) -> None:
 def test_the_search_looks_into_questions_answers_and_texts(page: chromium.Page) -> None:
     assert page.run(SHOWN) == 60
     choose(page, q="NAÏVE 数学")
-    assert page.run(COUNT) == "1 of 60 shown"
+    assert page.run(COUNT) == "1 of 90 shown"
     choose(page, q="ann has 12 apples")
     assert page.run(SHOWN) == 1
     choose(page, q="step one of refiner [2, 2, 2]")
     assert page.run(SHOWN) > 50
     choose(page, q="no such words")
-    assert page.run(COUNT) == "0 of 60 shown"
+    assert page.run(COUNT) == "0 of 90 shown"
     page.run("document.getElementById('reset').click()")
-    assert page.run(f"new Promise((done) => setTimeout(() => done({SHOWN}), 50))") == 60
+    assert page.run(f"new Promise((done) => setTimeout(() => done({SHOWN}), 400))") == 60
+
+
+def test_all_trees_can_be_reached(page: chromium.Page) -> None:
+    assert page.run(COUNT) == "90 of 90 shown, the first 60 are listed"
+    page.run("document.getElementById('more').click(); new Promise((d) => setTimeout(d, 300))")
+    assert page.run(SHOWN) == 90
+    assert page.run("document.getElementById('more').hidden")
+    assert page.run(COUNT) == "90 of 90 shown"
+
+
+def test_the_trained_teams_answers_are_a_forest_of_their_own(page: chromium.Page) -> None:
+    page.run(f"document.querySelector('[name=of][value=trained]').checked = true; {RELEASE}")
+    assert page.run(COUNT) == "1 of 1 shown"
+    assert page.run("document.querySelector('[data-kind=unsolved]').textContent") == "0"
+    texts = page.run(OPEN)
+    assert texts[0].startswith("Step one of generator")
+    assert page.run(REMEMBERED) == "#trees?of=trained&tree=held-out"
+    page.run("location.hash = '#trees?q=apples'")
+    page.run("new Promise((done) => setTimeout(done, 300))")
+    assert page.run("document.querySelector('[name=of][value=training]').checked")
+    assert page.errors == []
 
 
 def test_kinds_narrow_each_other_down(page: chromium.Page) -> None:
@@ -138,7 +168,7 @@ def test_what_is_chosen_stands_in_the_address_and_is_read_from_it(
     assert page.run("document.getElementById('search').value") == "18 & 1%"
     page.run("location.hash = '#trees?q=apples&kind=unsolved&tree=q001'")
     wait = "new Promise((done) => setTimeout(() => done("
-    assert page.run(f"{wait} document.getElementById('search').value), 100))") == "apples"
+    assert page.run(f"{wait} document.getElementById('search').value), 400))") == "apples"
     assert page.run("document.querySelector('[value=rescued]').checked") is False
     assert page.run("document.querySelector('.tree[open] .text').textContent").startswith("Ann has")
     assert page.run(REMEMBERED) == "#trees?q=apples&kind=unsolved&tree=q001"
@@ -159,7 +189,7 @@ def test_the_trees_are_walked_by_keyboard(page: chromium.Page) -> None:
     press(page, "ArrowLeft")
     assert page.run(focus).startswith("Question q-attack")
     press(page, "ArrowLeft", "ArrowDown")
-    assert page.run(focus).startswith("Ann has")
+    assert page.run(focus).startswith("Question q-long")
     press(page, "End")
     assert page.run("document.activeElement.parentElement.matches('.tree:last-child')")
 
@@ -192,6 +222,29 @@ def test_the_page_never_scrolls_sideways(page: chromium.Page, width: int) -> Non
     page.screen(width)
     page.run(OPEN)
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_name_of_a_role_or_system_is_broken(page: chromium.Page, width: int) -> None:
+    """On a phone "generator" stood in nine lines of one letter each."""
+    page.screen(width)
+    names = "|".join([*CHAIN, *SYSTEMS])
+    broken = page.run(f"""[...document.querySelectorAll("th, td, b, .name, .role")].filter((e) => {{
+      if (!/^({names})$/.test(e.textContent.trim()) || !e.checkVisibility()) return false;
+      const range = document.createRange();
+      range.selectNodeContents(e);
+      return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+    }}).map((e) => e.textContent)""")
+    assert broken == []
+
+
+def test_long_lists_are_folded(page: chromium.Page) -> None:
+    summary = "[...document.querySelectorAll('details.more > summary')].map((e) => e.textContent)"
+    assert "3 more differences, between the other systems" in page.run(summary)
+    shown = "[...document.querySelectorAll('.paired th')].filter((e) => e.checkVisibility())"
+    assert not page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
+    page.run("document.querySelectorAll('details.more').forEach((e) => e.open = true)")
+    assert page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

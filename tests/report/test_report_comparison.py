@@ -12,7 +12,7 @@ from planted_comparison import COMMAND, comparison, row
 
 from malt_jax import report
 from malt_jax.evaluate import scoring
-from malt_jax.report import freshness, plots, sentences
+from malt_jax.report import freshness, headline, plots, sentences
 from malt_jax.report.contract import parse_comparison
 from malt_jax.report.load import load
 from malt_jax.workdir import shards
@@ -31,7 +31,7 @@ def equal(difference: float, low: float, high: float) -> str:
     """What is said of MALT at this distance from plain voting."""
     found = comparison()
     found["equal_compute"] |= {"difference": difference, "ci95": [low, high]}
-    return minus(sentences.equal_compute(parse_comparison(found)))
+    return minus(headline.equal_compute(parse_comparison(found).equal_compute))
 
 
 def test_the_table_holds_what_was_planted(workdir: Path) -> None:
@@ -71,12 +71,36 @@ def test_the_headline_says_how_it_stands_at_equal_compute() -> None:
     )
 
 
+def test_of_each_price_the_strongest_vote_is_said() -> None:
+    """The trained generator's vote is stronger than the single agent's at the one price, and the
+    single agent's at the other."""
+    planted = comparison()["equal_compute"]
+    rows = [
+        planted | {"voter": voter, "price": price, "difference": 0.7 - accuracy}
+        | {"ci95": [0.69 - accuracy, 0.71 - accuracy]}
+        | {"voting": planted["voting"] | {"accuracy": accuracy}}
+        for voter, price, accuracy in (
+            ("sa", "read_and_written", 0.75),
+            ("generator", "read_and_written", 0.8),
+            ("sa", "written", 0.65),
+            ("generator", "written", 0.6),
+        )
+    ]  # fmt: skip
+    found = parse_comparison(comparison() | {"equal_compute": rows})
+    assert minus(headline.equal_compute(found.equal_compute)) == (
+        "At equal compute, counting tokens read and written alike, plain voting of the trained "
+        "generator wins: malt_mv is 10.0 points below (95% interval -11.0 to -9.0). "
+        "At equal compute, counting tokens written only, malt_mv wins: it is 5.0 points above "
+        "(95% interval 4.0 to 6.0)."
+    )
+
+
 def test_a_win_of_plain_voting_stands_in_the_headline(workdir: Path) -> None:
     found = comparison()
     found["equal_compute"] |= {"difference": -0.05, "ci95": [-0.08, -0.02]}
     page = written(workdir, found)
     head = page.split('<p class="result">')[1].split("</p>")[0]
-    assert "malt_mv 70.6% [66.7, 74.3], +10.5 points over sa" in head
+    assert "malt_mv 70.6% [66.7, 74.3], +4.6 points over star_ma_mv" in head
     assert "At equal compute plain voting wins: malt_mv is 5.0 points below" in head
     text = minus((workdir / "report" / "report.md").read_text())
     assert "At equal compute plain voting wins: malt_mv is 5.0 points below" in text
@@ -174,7 +198,7 @@ def test_markdown_has_the_same_tables(workdir: Path) -> None:
     text = minus((workdir / "report" / "report.md").read_text())
     line = (
         "| MALT, vote of 3 (best) | malt_mv | 397 | 562 | 70.6% | [66.7, 74.3] | 90.50% | "
-        "70.8 ± 3.1 |  |  |  | 2,482 | 7 | 4 | 2 |"
+        "70.8 ± 3.1 |  |  |  |  | 1,760 |  | 722 | 7 | 4 | 2 |"
     )
     assert line in text
     assert "| 45 | 68.9% | [64.9, 72.6] | 4,056 |" in text

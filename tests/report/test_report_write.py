@@ -1,5 +1,6 @@
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, writ
 
 from malt_jax import report
 from malt_jax.config.settings import CreditSettings
-from malt_jax.report.forest import load_forest, spread
+from malt_jax.report import headline
+from malt_jax.report.forest import load_forest, spread, unpack
 from malt_jax.report.load import load
 
 
 def forest_json(page: str) -> Any:
-    match = re.search(r'<script type="application/json" id="forest">(.*?)</script>', page, re.S)
+    """The training trees of a page."""
+    match = re.search(r'<script type="application/json" id="forests">(.*?)</script>', page, re.S)
     assert match
-    return json.loads(match[1])
+    chunks = json.loads(match[1])[0]["chunks"]
+    return [tree for chunk in chunks for tree in unpack(chunk)]
 
 
 def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
@@ -27,7 +31,7 @@ def test_figures_on_the_page_are_those_planted(workdir: Path) -> None:
     assert ["sa", "", "61.2", "69", ""] in rows  # 20,500 + 14,000 tokens over 500 questions
     assert ["ma minus sa", "", "\u22123.2", "[\u22126.1, \u22120.3]", "0.0003"] in rows
     assert ["ma", "141", "", "93", "\u22123.2", "777", "489"] in rows
-    yields = ["1,800", "1,080", "1,039", "600", "200", "257"]
+    yields = ["1,800", "1,080", "600", "200", "1,039", "257"]
     assert ["generator", *yields, "identical text 37, over cap 4"] in rows
     assert ["SFT rows", "1,039", "57.7%", ""] in rows
     assert ["pairs", "257", "14.3%", ""] in rows
@@ -41,8 +45,8 @@ def test_markdown_carries_the_same_figures(workdir: Path) -> None:
     report.write(workdir)
     text = (workdir / "report" / "report.md").read_text()
     assert (
-        "**malt_mv 78.2% [74.3, 81.6], +17.0 points over sa (paired 95% interval 13.1 to 20.9).** "
-        "At 95% malt_mv beats sa, sa_mv and ma_mv. "
+        "**malt_mv 78.2% [74.3, 81.6], +11.0 points over ma_mv "
+        "(paired 95% interval 7.8 to 14.2).** At 95% malt_mv beats ma_mv, sa_mv and sa. "
         "Tokens a question: 13.7 times sa and 4.6 times sa_mv." in text
     )
     assert "| malt_mv | 391 | 500 | 78.2% | [74.3, 81.6] | 1 | 0 | 648 | 294 |" in text
@@ -52,6 +56,20 @@ def test_markdown_carries_the_same_figures(workdir: Path) -> None:
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
     assert len(tables) == 4
     for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("columns", [{"novel_tokens": 2000}, {"novel_tokens": 2000, "unknown": 8}])
+def test_a_row_of_a_table_has_a_cell_for_every_heading(workdir: Path, columns: Any) -> None:
+    path = workdir / "eval" / "results.json"
+    stored = json.loads(path.read_text())
+    for row in stored["systems"].values():
+        row.update(columns)
+    write_json(path, stored)
+    report.write(workdir)
+    text = (workdir / "report" / "report.md").read_text()
+    assert "| with shared prefixes once |" in text
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
@@ -65,9 +83,16 @@ def test_a_loss_is_said_as_plainly_as_a_gain(workdir: Path) -> None:
     write_json(workdir / "eval" / "results.json", results(systems, losing))
     page = html.unescape(report.write(workdir).read_text())
     # The pair was stored the other way round, so its sign turns.
-    said = "malt_mv 57.2% [52.8, 61.5], 4.0 points below sa (paired 95% interval -8.1 to -0.2)."
+    said = (
+        "malt_mv 57.2% [52.8, 61.5], 10.0 points below ma_mv (paired 95% interval -14.0 to -6.0)."
+    )
     assert said in page.replace("\N{MINUS SIGN}", "-")
-    assert "At 95% malt_mv loses to sa and ma_mv and cannot be told from ma." in page
+    assert "At 95% malt_mv loses to ma_mv and sa and cannot be told from ma." in page
+    evaluation = load(workdir).evaluation
+    assert evaluation is not None
+    assert [(pair.b, pair.difference) for pair in headline.against(evaluation, "malt_mv")] == [
+        ("ma_mv", -0.100), ("sa", -0.040), ("ma", -0.008)
+    ]  # fmt: skip
     assert "beats" not in page
 
 
@@ -91,7 +116,7 @@ def test_model_text_cannot_leave_its_script_element(workdir: Path) -> None:
 def test_the_page_names_no_other_file_and_its_policy_admits_only_itself(workdir: Path) -> None:
     page = report.write(workdir).read_text()
     assert "default-src 'none'" in page
-    assert not re.search(r'(src|href)="(?!#)', page.split('id="forest"')[0])
+    assert not re.search(r'(src|href)="(?!#)', page.split('id="forests"')[0])
     assert "@import" not in page
     assert "url(" not in page
 
@@ -137,16 +162,63 @@ def test_a_chain_of_two_roles_with_other_names(tmp_path: Path) -> None:
     assert entry["prompts"] == ["as {role}"]
 
 
-def test_trees_are_counted_in_full_and_shown_in_an_even_spread(workdir: Path) -> None:
-    forest = load_forest(workdir / "trees", CreditSettings(0.5, False, 3, 2), 0)
+CREDIT = CreditSettings(0.5, False, 3, 2)
+
+
+def test_every_tree_is_there(workdir: Path) -> None:
+    """60 of them were."""
+    forest = load_forest(workdir / "trees", CREDIT, 0)
     assert forest is not None
-    assert (forest.total, forest.nodes, len(forest.trees)) == (90, 90 * 39, 60)
+    assert (forest.total, forest.nodes, len(forest.entries)) == (90, 90 * 39, 90)
     # 88 trees in turn all right, all wrong, even, only leaves right; and two even ones.
     assert forest.kinds == {"rescued": 46, "broken": 24, "disagreement": 24, "unsolved": 22}
-    assert "30 are left\n  out" in report.write(workdir).read_text()
+    assert "90 of 90\n  trees. 3,510 nodes" in report.write(workdir).read_text()
     assert tuple(forest.prompts) == CHAIN
-    assert [forest.trees[0]["id"], forest.trees[-1]["id"]] == ["q-attack", "q087"]
+    assert [len(unpack(chunk)) for chunk in forest.chunks] == [50, 40]
+    assert [forest.entries[0][0], forest.entries[-1][0]] == ["q-attack", "q087"]
+    # Of the last three one is all wrong, one even (14 of 27 leaves), one right in its leaves.
+    assert [value for _, value, _ in forest.entries[-3:]] == pytest.approx([0, 14 / 27, 1])
+    assert [tree["id"] for tree in unpack(forest.chunks[1])] == [e[0] for e in forest.entries[50:]]
+    assert math.isinf(forest.cut)
+
+
+def test_trees_that_are_too_large_are_cut_and_then_thinned_out(workdir: Path) -> None:
+    """A long text keeps both ends and says how much is left out; of a budget that even short texts
+    exceed, an even spread of the trees is there."""
+    long = "begin " + " ".join(map(str, range(5000))) + " end"
+    write_trees(workdir / "trees", *(tree(f"q{i}", completion=long) for i in range(4)), shard=0)
+    (workdir / "trees" / "shard-00001.parquet").unlink()
+    whole = load_forest(workdir / "trees", CREDIT, 0)
+    assert whole is not None
+    size = sum(map(len, whole.chunks))
+    shorter = load_forest(workdir / "trees", CREDIT, 0, budget=size // 2)
+    assert shorter is not None
+    assert (shorter.cut, shorter.left_out) == (4000, 0)
+    text = unpack(shorter.chunks[0])[0]["nodes"][0]["completion"]
+    assert text.startswith("begin 0 1 2")
+    assert text.endswith("4999 end")
+    assert f"[… {len(long) - 4000:,} characters …]" in text
+    few = load_forest(workdir / "trees", CREDIT, 0, budget=1000)
+    assert few is not None
+    assert (few.cut, [entry[0] for entry in few.entries]) == (250, ["q0", "q3"])
     assert spread([str(i) for i in range(9)], 3) == ["0", "4", "8"]
+
+
+def test_the_trained_teams_answers_are_there(workdir: Path) -> None:
+    """Of the training trees alone there were transcripts."""
+    passes = [row for i in range(3) for row in tree("held-out", n=1)]
+    for i, row in enumerate(passes):
+        row["path"] = [i // 3, *row["path"][1:]]
+    write_trees(workdir / "eval" / "malt", sorted(passes, key=lambda row: len(row["path"])))
+    page = report.write(workdir).read_text()
+    assert "And 1 of 1\n  questions as the trained team answered them" in page
+    match = re.search(r'id="forests">(.*?)</script>', page, re.S)
+    assert match
+    training, trained = json.loads(match[1])
+    assert (training["name"], trained["name"]) == ("training", "trained")
+    (transcript,) = unpack(trained["chunks"][0])
+    assert [node["role"] for node in transcript["nodes"]] == ["generator"] * 3
+    assert [len(node["children"]) for node in transcript["nodes"]] == [1] * 3
 
 
 def test_answers_without_a_verdict_are_counted_where_there_are_any(workdir: Path) -> None:

@@ -63,11 +63,12 @@ def passes(team: Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return stored
 
 
-def again(team, passes, shown, questions=QUESTIONS, per_batch=2) -> list[dict]:
+def again(team, passes, shown, questions=QUESTIONS) -> list[dict]:
     evaluating = replace(team, stream="evaluate")
     strategy = critiques(evaluating, passes, shown)
-    batches = driver.grow(strategy, questions, per_batch, lambda nodes: None, Work())
-    return [row for rows in batches for row in rows]
+    grown = driver.grow(strategy, questions, lambda nodes: None, Work())
+    trees = {rows[0]["question_id"]: rows for rows in grown}
+    return [row for question in questions for row in trees[question.id]]
 
 
 def test_the_own_critique_gives_the_stored_answer_bit_for_bit(team, passes):
@@ -135,8 +136,8 @@ def test_no_critique_is_an_empty_one(team, passes):
 def test_a_part_of_the_questions_gets_the_same_critiques(team, passes):
     """A resumed run has fewer questions to go, and the others' critiques come from all of them."""
     whole = again(team, passes, "other")
-    assert again(team, passes, "other", QUESTIONS[3:], per_batch=1) == whole[6:]
-    shuffled = again(team, passes, "other", QUESTIONS[::-1], per_batch=5)
+    assert again(team, passes, "other", QUESTIONS[3:]) == whole[6:]
+    shuffled = again(team, passes, "other", QUESTIONS[::-1])
     assert sorted(shuffled, key=lambda row: (row["question_id"], row["path"])) == whole
 
 
@@ -146,7 +147,7 @@ def test_a_killed_run_continues(team, passes, tmp_path):
     def grow(stop):
         def grow_rows(pending, progress):
             strategy = critiques(evaluating, passes, "other")
-            for i, rows in enumerate(driver.grow(strategy, pending, 2, progress, Work())):
+            for i, rows in enumerate(driver.grow(strategy, pending, progress, Work())):
                 if i == stop:
                     raise KeyboardInterrupt
                 yield rows
@@ -155,7 +156,7 @@ def test_a_killed_run_continues(team, passes, tmp_path):
         shards.grow(tmp_path, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
-        grow(1)
+        grow(2)
     grow(9)
     stored = list(shards.read(tmp_path))
     assert len(shards.paths(tmp_path)) == 3

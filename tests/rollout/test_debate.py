@@ -7,7 +7,7 @@ import pytest
 import small
 
 from malt_jax import tasks
-from malt_jax.config.settings import DebateSettings
+from malt_jax.config.evaluation import DebateSettings
 from malt_jax.evaluate import scoring
 from malt_jax.evaluate.scoring import Outcome
 from malt_jax.rollout import driver, records
@@ -70,10 +70,10 @@ def test_the_first_round_is_one_request_and_every_later_answer_one_more(whole):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "run", watched)
         strategy = debate.debate(team(), how())
-        batches = list(driver.grow(strategy, QUESTIONS, 2, lambda nodes: None, work))
+        trees = list(driver.grow(strategy, QUESTIONS, lambda nodes: None, work))
     assert sorted(asked) == [(1, 1)] * 5 * 6 + [(3, 3)] * 5
-    assert [len(rows) for rows in batches] == [18, 18, 9]
-    rows = [row for batch in batches for row in batch]
+    assert [len(rows) for rows in trees] == [9] * 5
+    rows = [row for tree in trees for row in tree]
     paths = [[agent, turn] for turn in range(3) for agent in range(3)]
     assert [(r["question_id"], r["path"]) for r in rows] == [
         (q.id, path) for q in QUESTIONS for path in paths
@@ -164,13 +164,13 @@ def test_agents_use_the_first_roles_adapter(monkeypatch):
 def test_a_killed_debate_continues(tmp_path):
     calls = []
 
-    def grow(directory, before_the_kill=9):
+    def grow(directory, trees_before_the_kill=9):
         def grow_rows(pending, progress):
             calls.append([question.id for question in pending])
             strategy = debate.debate(team(), how(2, 2))
-            batches = driver.grow(strategy, pending, 2, progress, Work())
-            for i, rows in enumerate(batches):
-                if i == before_the_kill:
+            trees = driver.grow(strategy, pending, progress, Work())
+            for i, rows in enumerate(trees):
+                if i == trees_before_the_kill:
                     raise KeyboardInterrupt
                 yield rows
 
@@ -178,7 +178,7 @@ def test_a_killed_debate_continues(tmp_path):
         shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken", 1)
+        grow(tmp_path / "broken", 2)
     grow(tmp_path / "broken")
     grow(tmp_path / "whole")
     assert calls == [[q.id for q in QUESTIONS], ["q2", "q3", "q4"], [q.id for q in QUESTIONS]]
@@ -190,7 +190,7 @@ def test_a_killed_debate_continues(tmp_path):
 
 def rows(*rounds: list[str]) -> list[dict]:
     """A debate's rows by their answers; "2" is correct. Prompts of 10, 31, 32, ... tokens, answers
-    of 5."""
+    of 5. Of a prompt the 10 of the question are novel once."""
     status = {"2": "correct", "": "unparseable"}
     return [
         {
@@ -199,6 +199,7 @@ def rows(*rounds: list[str]) -> list[dict]:
             "status": status.get(answer, "wrong"),
             "prompt_tokens": 10 if turn == 0 else 30 + agent,
             "completion_tokens": 5,
+            "novel": 20 + agent if turn else (0 if agent else 10),
         }
         for turn, answers in enumerate(rounds)
         for agent, answer in enumerate(answers)
@@ -206,14 +207,18 @@ def rows(*rounds: list[str]) -> list[dict]:
 
 
 def test_outcome():
-    # 10 once, 30 + 31 + 32 for the second round; six answers of 5.
-    assert scoring.debated(rows(["2", "2", "2"], ["3", "2", "3"])) == Outcome("wrong", 103, 30)
-    assert scoring.debated(rows(["3", "3", "3"], ["2", "3", "2"])) == Outcome("correct", 103, 30)
-    assert scoring.debated(rows(["2", "3", "3"])) == Outcome("wrong", 10, 15)
+    def outcome(*rounds: list[str]) -> tuple[Outcome, ...]:
+        return scoring.debated(rows(*rounds))
+
+    # 10 once, 30 + 31 + 32 for the second round, 20 + 21 + 22 of them novel; six answers of 5.
+    assert outcome(["2", "2", "2"], ["3", "2", "3"]) == (Outcome("wrong", 103, 30, 73),)
+    assert outcome(["3", "3", "3"], ["2", "3", "2"]) == (Outcome("correct", 103, 30, 73),)
+    assert outcome(["2", "3", "3"]) == (Outcome("wrong", 10, 15, 10),)
     # A tie goes to the first agent that answers, whatever the order of the rows.
     tied = rows(["3", "3", "3"], ["", "2", "3"])
-    assert scoring.debated(tied) == scoring.debated(tied[::-1]) == Outcome("correct", 103, 30)
-    assert scoring.debated(rows(["2", "2"], ["", ""])) == Outcome("unparseable", 71, 20)
+    first = (Outcome("correct", 103, 30, 73),)
+    assert scoring.debated(tied) == scoring.debated(tied[::-1]) == first
+    assert outcome(["2", "2"], ["", ""]) == (Outcome("unparseable", 71, 20, 51),)
 
 
 def test_the_longest_prompt_is_known_before(monkeypatch):

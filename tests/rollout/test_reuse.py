@@ -1,6 +1,7 @@
 """Trees of another run put to other uses equal the trees that would have been grown."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,14 @@ from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import inputs, run_record, shards
 
+BASE = {
+    "base": "m",
+    "base_hash": "sha256:x",
+    "tokenizer_hash": "sha256:t",
+    "base_facts": {"stop_ids": [2]},
+}
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(4)]
 
 
@@ -40,8 +47,8 @@ def grown(given: dict) -> list[dict]:
     task = tasks.get("arithmetic")
     chain = roles.chain(parsed)
     team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
-    (rows,) = driver.grow(full_tree(team), QUESTIONS, 4, lambda nodes: None, Work())
-    return rows
+    trees = driver.grow(full_tree(team), QUESTIONS, lambda nodes: None, Work())
+    return [row for rows in trees for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def source(tmp_path_factory) -> Path:
             row["status"] = "correct" if i % 3 else "wrong"
             row["score"] = float(i % 3 > 0)
     shards.write(path / "trees" / "shard-00000.parquet", rows, records.SCHEMA)
-    record = {"config": json.loads(json.dumps(given)), "base_hash": "sha256:x"}
+    record = {"config": json.loads(json.dumps(given)), **BASE}
     (path / "config.json").write_text(json.dumps(record))
     (path / "data.json").write_text(json.dumps({"train": {"kept": len(QUESTIONS)}}))
     return path
@@ -65,7 +72,7 @@ def reused(source: Path, workdir: Path, **changes) -> list[dict]:
     """The rows with what they are worth under the settings of the run that reuses them."""
     given = config(workdir, trees=str(source), **changes)
     parsed = parse(given)
-    reuse.run(workdir, parsed, given, "sha256:x")
+    reuse.run(workdir, parsed, given, BASE)
     return credit.assign(list(shards.read(workdir / "trees")), parsed.credit, parsed.seed)
 
 
@@ -136,11 +143,31 @@ def test_what_needs_other_samples_is_refused_by_name(source, tmp_path, changes, 
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_inputs_that_moved_are_the_same_and_a_base_that_stops_elsewhere_is_not(source, tmp_path):
+    """Paths were compared as they were spelt, and of the base its weights alone."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    moved, other = tmp_path / "moved.jsonl", tmp_path / "source"
+    shutil.copytree(source, other)
+    record = json.loads((other / "config.json").read_text())
+    record["config"]["data"]["train"] = str(rows)
+    record["inputs"] = inputs.digests(run_record.flat(record["config"]))
+    (other / "config.json").write_text(json.dumps(record))
+    rows.rename(moved)
+    assert reused(other, tmp_path / "run", data__train=str(moved), model__path="n")
+    moved.write_text("[]")
+    with pytest.raises(ValueError, match=r"config.data.train: .*rows.jsonl' there, .*moved"):
+        reused(other, tmp_path / "changed", data__train=str(moved))
+    given = config(tmp_path, trees=str(source))
+    with pytest.raises(ValueError, match=r"the base: stop_ids \[2\] there and \[2, 3\] now"):
+        reuse.run(tmp_path, parse(given), given, BASE | {"base_facts": {"stop_ids": [2, 3]}})
+
+
 def test_trees_that_are_not_whole_are_refused(source, tmp_path):
     given = config(tmp_path, trees=str(source))
     parsed = parse(given)
-    with pytest.raises(ValueError, match=r"the base model: sha256:x there, sha256:y now"):
-        reuse.run(tmp_path, parsed, given, "sha256:y")
+    with pytest.raises(ValueError, match=r"the base model: m \(sha256:x.* there, n \(sha256:y"):
+        reuse.run(tmp_path, parsed, given, BASE | {"base": "n", "base_hash": "sha256:y"})
     with pytest.raises(ValueError, match=r"nowhere holds no run; run its --stage=collect first"):
         reused(tmp_path / "nowhere", tmp_path)
     other = tmp_path / "other"

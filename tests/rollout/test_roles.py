@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from recipes import good
 
 from malt_jax import recipe
-from malt_jax.config.settings import DebateSettings, Settings
+from malt_jax.config.evaluation import DebateSettings
+from malt_jax.config.settings import Settings
 from malt_jax.rollout import roles
 from malt_jax.rollout.strategies import debate
 from malt_jax.text import placeholders

@@ -110,8 +110,8 @@ def test_answers_are_graded_beside_the_sampler(monkeypatch):
     strategy = full_tree(telling(team(), lambda name, path: "Final Answer: 2"))
     with ThreadPoolExecutor(1) as beside:
         monkeypatch.setattr(grading, "submit", lambda *asked: beside.submit(late, *asked))
-        (rows,) = driver.grow(strategy, QUESTIONS, 5, progress, Work())
-    right = [row for row in rows if row["status"] == "correct"]
+        trees = list(driver.grow(strategy, QUESTIONS, progress, Work()))
+    right = [row for rows in trees for row in rows if row["status"] == "correct"]
     assert {row["question_id"] for row in right} == {"q1"}
     assert len(right) == 3 + 18
 
@@ -125,7 +125,7 @@ def test_a_bad_reference_ends_the_run_with_its_message(monkeypatch):
     monkeypatch.setattr(grading, "submit", refused)
     strategy = full_tree(telling(team(), lambda name, path: "x"))
     with pytest.raises(ValueError, match="is no number"):
-        list(driver.grow(strategy, QUESTIONS, 2, lambda nodes: None, Work()))
+        list(driver.grow(strategy, QUESTIONS, lambda nodes: None, Work()))
 
 
 def test_policies_tell_adapters_and_bases_apart():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from telling import telling
-from trees import QUESTIONS, ROLES, grow_nothing, team, trees
+from trees import QUESTIONS, ROLES, team, trees
 
 from malt_jax import credit
 from malt_jax.config.settings import CreditSettings
@@ -14,7 +14,7 @@ from malt_jax.models import lora
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.keys import node_keys
 from malt_jax.rollout.strategies.full_tree import full_tree, nodes_per_question
-from malt_jax.runtime import hosts
+from malt_jax.runtime import process
 from malt_jax.sampler import Sampler, Work
 from malt_jax.types import Question
 from malt_jax.workdir import shards
@@ -164,7 +164,7 @@ def planted(leaves: list[str], branching=(2, 2, 2)) -> list[dict]:
 
     playing = telling(replace(team(), roles=roles), say)
     questions, nothing = [Question("q", "1+1", "2")], lambda nodes: None
-    (rows,) = driver.grow(full_tree(playing), questions, 1, nothing, Work())
+    (rows,) = driver.grow(full_tree(playing), questions, nothing, Work())
     return rows
 
 
@@ -206,12 +206,12 @@ def test_a_killed_collection_continues(tmp_path):
     run's."""
     calls = []
 
-    def grow(directory, shards_before_the_kill=9):
+    def grow(directory, trees_before_the_kill=9):
         def grow_rows(pending, progress):
             calls.append([question.id for question in pending])
-            batches = driver.grow(full_tree(team()), pending, 2, progress, Work())
-            for i, rows in enumerate(batches):
-                if i == shards_before_the_kill:
+            trees = driver.grow(full_tree(team()), pending, progress, Work())
+            for i, rows in enumerate(trees):
+                if i == trees_before_the_kill:
                     raise KeyboardInterrupt
                 yield rows
 
@@ -226,7 +226,7 @@ def test_a_killed_collection_continues(tmp_path):
         )
 
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken", 1)
+        grow(tmp_path / "broken", 2)
     (tmp_path / "broken" / "shard-00007.parquet.tmp").write_bytes(b"half a shard")
     grow(tmp_path / "broken")
     assert calls == [["q0", "q1", "q2", "q3", "q4"], ["q2", "q3", "q4"]]
@@ -242,45 +242,38 @@ def test_a_killed_collection_continues(tmp_path):
     assert len(calls) == before
 
 
-def test_a_damaged_shard_is_named(tmp_path):
-    (tmp_path / "shard-00000.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(ValueError, match=r"shard-00000.parquet: not readable .* delete"):
-        shards.finished(tmp_path)
-    with pytest.raises(ValueError, match=r"shard-00000.parquet: not readable .* delete"):
-        grow_nothing(tmp_path, [])
+def test_a_stop_keeps_the_trees_that_are_whole(tmp_path, monkeypatch):
+    """A stop before the first shard lost all of it. What is whole by then is not sampled again, and
+    the shard becomes the one of a run that was never stopped."""
+    asked, drawn = [], []
 
+    def heed():
+        if sum(drawn) > 3 * 27:
+            drawn.clear()
+            raise process.Stopped("SIGINT")
 
-def test_hosts_write_the_shards_that_one_would(tmp_path):
-    """Each its own, a resumed one only what is missing; and none goes on without the others'."""
-    calls = []
-    with pytest.raises(ValueError, match=r"shard-00001.parquet: .* all hosts share"):
-        grow_nothing(tmp_path / "two", calls, hosts.Part(0, 2))
-    grow_nothing(tmp_path / "two", calls, hosts.Part(1, 2))
-    grow_nothing(tmp_path / "one", calls)
-    assert calls == [["q0", "q1", "q4"], ["q2", "q3"], ["q0", "q1", "q2", "q3", "q4"]]
-    alone, together = (
-        {path.name: path.read_bytes() for path in shards.paths(tmp_path / name)}
-        for name in ("one", "two")
-    )
-    assert list(alone) == [f"shard-0000{i}.parquet" for i in range(3)]
-    assert alone == together
-    (tmp_path / "two" / "shard-00000.parquet").unlink()
-    grow_nothing(tmp_path / "two", calls, hosts.Part(0, 3))
-    assert calls[-1] == ["q0", "q1"]
+    def grow(directory):
+        def grow_rows(pending, progress):
+            asked.append([question.id for question in pending])
+            return driver.grow(full_tree(team()), pending, drawn.append, Work())
 
+        sizes = {"per_shard": 16, "nodes_per_question": 27}
+        shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
-def test_a_host_in_step_that_does_not_write_writes_nothing(tmp_path):
-    with pytest.raises(ValueError, match="all hosts share"):
-        grow_nothing(tmp_path, [], hosts.Part(writes=False))
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_shard_of_other_questions_is_named(tmp_path):
-    grow_nothing(tmp_path, [])
-    (tmp_path / "shard-00000.parquet").rename(tmp_path / "shard-00001.parquet")
-    (tmp_path / ".shard-00001.parquet.sha256").unlink()
-    with pytest.raises(ValueError, match=r"shard-00001.parquet: holds other questions .* delete"):
-        grow_nothing(tmp_path, [])
+    grow(tmp_path / "whole")
+    drawn.clear()
+    monkeypatch.setattr(process, "heed", heed)
+    with pytest.raises(process.Stopped):
+        grow(tmp_path / "stopped")
+    (kept,) = (tmp_path / "stopped").glob("partial-*.parquet")
+    trees = {row["question_id"] for row in shards.read_one(kept)}
+    assert 0 < len(trees) < 5
+    monkeypatch.undo()
+    grow(tmp_path / "stopped")
+    assert asked[-1] == [question.id for question in QUESTIONS if question.id not in trees]
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+             for name in ("whole", "stopped")]  # fmt: skip
+    assert files[0] == files[1]
 
 
 def test_nodes_per_question():

@@ -36,7 +36,7 @@ def rows(answers: list[str]) -> list[dict]:
         return answers[np.ravel_multi_index(path, BRANCHING)] if leaf else f"text {path}"
 
     strategy = full_tree(telling(team, say))
-    (batch,) = driver.grow(strategy, [Question("q", "1+1", "2")], 1, lambda nodes: None, Work())
+    (batch,) = driver.grow(strategy, [Question("q", "1+1", "2")], lambda nodes: None, Work())
     return batch
 
 

@@ -28,7 +28,7 @@ import training, trees as grown
 
 workdir = Path(sys.argv[1])
 
-def found(sizes):
+def measured(sizes):
     devices = mesh.make(*sizes, devices=jax.devices()[: math.prod(sizes)])
     model = small.model(scale=4.0)
     params = jax.device_put(model.params, mesh.tree_shardings(devices, model.params))
@@ -53,7 +53,7 @@ def found(sizes):
     losses = [row["loss"] for row in rows] + [row["kl"] for row in rows if "kl" in row]
     return {"tokens": tokens, "losses": losses, "specs": len(spread)}
 
-print(json.dumps([found(s) for s in
+print(json.dumps([measured(s) for s in
                   [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)]]))
 """
 
@@ -74,15 +74,15 @@ def losses(sizes):
     state = t.start()
     step = steps.training(t.MODEL.config, t.TX, t.sft, state, remat="keep_products")
     order = plan(t.DATA, batch=4, accumulate=2, epochs=3, seed=[0], rows=steps.rows(t.MESH))
-    found = []
+    figures = []
     for i in range(len(order)):
         extra = {"denominator": t.DATA.completions.sum(), "factor": 1.0}
         extra = {name: np.full(2, value, np.float32) for name, value in extra.items()}
         batches, extra = steps.place(t.MESH, take(t.DATA, order, i, pad_id=3), extra)
         assert len(batches.tokens.sharding.device_set) == count
         state, metrics = step(params, state, batches, extra)
-        found += [float(metrics["loss"]), float(metrics["grad_norm"])]
-    return found
+        figures += [float(metrics["loss"]), float(metrics["grad_norm"])]
+    return figures
 
 print(json.dumps([losses(s) for s in
                   [(1, 1, 1), (2, 1, 1), (4, 1, 1), (1, 2, 2), (8, 1, 1), (2, 2, 2)]]))
@@ -113,27 +113,27 @@ def test_eight_devices_agree_with_one(tmp_path):
     """Trees under adapters equal to the token; training and held-out losses and the KL within 1e-5:
     rows over eight devices, weights split two, four and eight ways, and more ways than there are
     key/value heads."""
-    one, *others = run(PROGRAM, str(tmp_path))
-    assert len(one["losses"]) >= 6
+    first, *others = run(PROGRAM, str(tmp_path))
+    assert len(first["losses"]) >= 6
     for other in others:
-        assert other["tokens"] == one["tokens"]
-        np.testing.assert_allclose(other["losses"], one["losses"], atol=1e-5)
+        assert other["tokens"] == first["tokens"]
+        np.testing.assert_allclose(other["losses"], first["losses"], atol=1e-5)
     assert others[2]["specs"] > 2, "the parameters are not spread over the mesh"
 
 
 def test_one_two_four_and_eight_devices_take_the_same_steps():
     """Losses and gradient norms of three steps of two micro-batches, rows spread over the devices,
     weights whole or split."""
-    one, *others = run(STEPS)
-    assert len(one) == 6
+    first, *others = run(STEPS)
+    assert len(first) == 6
     for other in others:
-        np.testing.assert_allclose(other, one, rtol=1e-5)
+        np.testing.assert_allclose(other, first, rtol=1e-5)
 
 
 def test_every_parameter_and_adapter_leaf_has_logical_axes():
-    one = small.model()
-    adapter = lora.init(one.config, jax.random.key(0), rank=2, alpha=4.0)
-    for tree in (one.params, adapter):
+    model = small.model()
+    adapter = lora.init(model.config, jax.random.key(0), rank=2, alpha=4.0)
+    for tree in (model.params, adapter):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             parts = [getattr(entry, "key", getattr(entry, "name", "")) for entry in path]
             axes = mesh.logical_axes(parts, leaf.ndim)
@@ -143,8 +143,8 @@ def test_every_parameter_and_adapter_leaf_has_logical_axes():
 
 
 def test_an_axis_that_does_not_divide_is_left_whole():
-    one = mesh.make()
-    assert mesh.sharding(one, (7, 3), ("batch", None)).is_fully_replicated
+    device = mesh.make()
+    assert mesh.sharding(device, (7, 3), ("batch", None)).is_fully_replicated
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -154,7 +154,7 @@ def test_sizes_that_do_not_fit_are_refused():
 
 def test_hidden_states_stay_with_their_rows():
     """Inside a compiled function, on the mesh of its arguments; a plain array is left alone."""
-    one = mesh.make()
+    device = mesh.make()
     assert jax.jit(lambda x: mesh.constrain(x, ("batch", None)))(np.ones((2, 3))).shape == (2, 3)
-    placed = mesh.put_batch(one, np.ones((2, 3)))
+    placed = mesh.put_batch(device, np.ones((2, 3)))
     assert jax.jit(lambda x: jax.numpy.full((), mesh.platform(x) == "cpu"))(placed)

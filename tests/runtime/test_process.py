@@ -1,8 +1,11 @@
 """Signals, the lock and the watchdog, each in a process of its own."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 def started(body: str) -> subprocess.Popen:
     """A process that runs `body` after it has written "ready"."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom malt_jax.runtime import process\n"
-    code += "from malt_jax.workdir import lock\n"
+    code = "import signal, sys, time\nfrom pathlib import Path\n"
+    code += "from malt_jax.runtime import process\nfrom malt_jax.workdir import lock\n"
+    code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
     code += textwrap.dedent(body)
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -45,7 +49,7 @@ STOPPABLE = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_process_with_a_code_of_its_own(number: signal.Signals):
     """SIGTERM killed the process where it stood; Ctrl-C left a traceback."""
     child = started(STOPPABLE.format(work='print("ready", flush=True); time.sleep(60)'))
@@ -91,6 +95,47 @@ def test_work_that_does_not_listen_is_ended_anyway(again: bool):
     assert time.monotonic() - begun < process.GRACE_SECONDS
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_has_a_rescue_is_never_lost(hangs: bool):
+    """Not to a second Ctrl-C, and not to devices that no signal gets through to."""
+    child = started(f"""
+    process.GRACE_SECONDS = 2.0
+    with process.stoppable(), process.deferred(lambda: print("rescued", flush=True)):
+        print("ready", flush=True)
+        while {hangs} or not process.asked():
+            time.sleep(0.01)
+        time.sleep(1)
+        print("committed", flush=True)
+        process.heed()
+        print("not heeded", flush=True)
+    """)
+    ready(child)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert out == ("rescued\n" if hangs else "committed\n")
+    assert hangs or "process.Stopped: SIGINT" in err
+
+
+def test_a_lost_terminal_is_a_stop_but_not_under_nohup():
+    body = """
+    import signal
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with process.stoppable():
+        print("ready", flush=True)
+        while not process.asked():
+            time.sleep(0.2)
+            print("alive", flush=True)
+    """
+    child = started(body)
+    ready(child)
+    child.send_signal(signal.SIGHUP)
+    assert [child.stdout.readline() for _ in range(3)] == ["alive\n"] * 3
+    child.kill()
+    child.communicate()
+
+
 HOLD = """
     with lock.sole(Path({path!r})):
         print("ready", flush=True)
@@ -117,6 +162,34 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path
         pass
 
 
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_held_by_a_file(tmp_path: Path, monkeypatch, caplog, error):
+    """Lustre's ENOSYS ended the run with a traceback."""
+
+    def no_locks(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    held = tmp_path / "lock.held"
+    with lock.sole(tmp_path):
+        assert "lock.held: no locks on this file system" in caplog.text
+        with (
+            pytest.raises(ValueError, match=rf"another run .*{os.getpid()}.* delete .*lock.held"),
+            lock.sole(tmp_path),
+        ):
+            pass
+        assert json.loads(held.read_text())["pid"] == os.getpid()
+    assert not held.exists()
+    child = subprocess.Popen(["true"])
+    child.wait()
+    held.write_text(json.dumps({"host": socket.gethostname(), "pid": child.pid}))
+    with lock.sole(tmp_path):  # of a dead run on this host
+        pass
+    held.write_text(json.dumps({"host": "elsewhere", "pid": child.pid}))
+    with pytest.raises(ValueError, match="elsewhere"), lock.sole(tmp_path):
+        pass
+
+
 def test_a_hang_ends_with_the_stacks():
     child = started("""
     process.PATIENCE_SECONDS = 0.5
@@ -129,6 +202,17 @@ def test_a_hang_ends_with_the_stacks():
     assert child.returncode == process.HUNG
     assert "in stuck" in err
     assert "decoding: no answer from the devices in 0 s" in err or "in 1 s" in err
+
+
+def test_the_patience_is_for_one_program():
+    child = started("""
+    process.PATIENCE_SECONDS = 0.5
+    with process.watched("a step of eight", 8):
+        time.sleep(1)
+    print("alive")
+    """)
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, out) == (0, "alive\n")
 
 
 def test_an_answer_in_time_calls_the_watchdog_off():

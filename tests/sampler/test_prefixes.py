@@ -90,3 +90,40 @@ def test_a_page_always_holds_what_its_readers_take_it_for(seed):
         assert place.start == known
         asked.append((prompt, place))
     compute()
+
+
+def test_a_prompt_shares_as_much_as_any_before_it_and_of_equals_with_the_first():
+    """Whatever the pages: a pool that never fills, against all earlier prompts one by one."""
+    rng, size = np.random.default_rng(0), 4
+    cache, earlier = Prefixes(4000, size), list[list[int]]()
+    for _ in range(300):
+        prompt = rng.integers(0, 3, rng.integers(1, 20)).tolist()
+        most = max((common(prompt, other) for other in earlier), default=0)
+        assert cache.shared(0, prompt) == most
+        place = cache.place(0, np.array(prompt, np.int32))
+        assert place is not None
+        assert place.start == most
+        cache.settle()
+        earlier.append(prompt)
+    cache = Prefixes(10, size)
+    for prompt in ([1, 2, 3], [1, 2, 4], [1, 5]):
+        cache.place(0, prompt)
+        cache.settle()
+    assert cache.place(0, [1, 2, 9]) == Place([3], 2, (0, 3))
+
+
+def common(a: list[int], b: list[int]) -> int:
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(min(a, b, key=len))
+    )
+
+
+def test_pages_that_went_leave_no_trace():
+    """A page's row is taken again, and its tokens are not met any more."""
+    cache = Prefixes(2, 2)
+    for first in range(50):
+        place = cache.place(0, [first, 1])
+        assert place is not None
+        assert place.start == 0
+        cache.settle()
+    assert [cache.shared(0, [first, 1]) for first in range(50)] == [0] * 48 + [2, 2]

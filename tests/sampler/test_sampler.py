@@ -9,7 +9,7 @@ import pytest
 import small
 from sampling import STOP, adapter, requests, run, sampler
 
-from malt_jax.models import paged
+from malt_jax.models import kv_cache
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout.keys import node_keys
 from malt_jax.sampler import (
@@ -268,7 +268,7 @@ def test_a_budget_too_small_is_refused_and_a_tight_one_is_enough():
     """One group at a time still runs to its end, with the same tokens; its pages never exceed the
     budget."""
     model, asked = sampler(), requests(6, new=40)
-    page = paged.page_bytes(model.config, model.mesh, 64, np.dtype(np.float32)) / 2**30
+    page = kv_cache.page_bytes(model.config, model.mesh, 64, np.dtype(np.float32)) / 2**30
     with pytest.raises(ValueError, match=r"config.sample.kv_gib: .* raise it"):
         run(sampler(kv_gib=4 * page), asked)
     work = Work()

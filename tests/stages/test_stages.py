@@ -40,7 +40,7 @@ def test_what_is_no_stage_is_told(name, message):
 
 def test_the_job_goes_through_its_stages_in_order():
     assert stages.in_order() == ("collect", "datasets", "train", "evaluate", "report")
-    assert set(stages.STAGES) == {*stages.in_order(), "solutions", "merge", "plan"}
+    assert set(stages.STAGES) == {*stages.in_order(), "solutions", "merge", "plan", "audit"}
 
 
 @pytest.mark.parametrize(

@@ -46,16 +46,15 @@ def by_depth(nodes: list[Node]) -> list[list[Node]]:
     return [[node for node in nodes if node.depth == depth] for depth in depths]
 
 
-def grow_nothing(directory, calls, part=hosts.ALL):
+def grow_nothing(directory, calls, part=hosts.ALL, fails_at=""):
     """Shards of two questions, a node each, which `calls` hears of."""
 
     def grow_rows(pending, progress):
         calls.append([question.id for question in pending])
-        for i in range(0, len(pending), 2):
-            yield [
-                dict.fromkeys(records.SCHEMA.names) | {"question_id": question.id}
-                for question in pending[i : i + 2]
-            ]
+        for question in pending:
+            if question.id == fails_at:
+                raise OSError("planted")
+            yield [dict.fromkeys(records.SCHEMA.names) | {"question_id": question.id}]
 
     shards.grow(
         directory,

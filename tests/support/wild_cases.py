@@ -5,6 +5,13 @@ question, thousands and scales, signs and powers; letters alone or beside ruled 
 chains and sentences before a value of MATH, degrees, boxes, letters that look like units.
 """
 
+CHOICES = (
+    ("A", "bank"),
+    ("B", "library"),
+    ("C", "department store"),
+    ("D", "mall"),
+    ("E", "new york"),
+)
 # (completion, reference), each right.
 GSM8K = [
     ("Final Answer: He can skip 4 classes because 10 - 4 = 6", "4"),

@@ -11,13 +11,6 @@ from malt_jax import grading, tasks
 from malt_jax.grading import Sample
 
 CASES = Path(os.environ.get("MALT_SHARED_CASES") or Path(__file__).parents[3] / "shared" / "cases")
-CHOICES = (
-    ("A", "bank"),
-    ("B", "library"),
-    ("C", "department store"),
-    ("D", "mall"),
-    ("E", "new york"),
-)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "csqa", "math"])
@@ -56,12 +49,14 @@ def test_numbers() -> None:
 
 
 def test_letters() -> None:
-    samples = [Sample(*case, choices=CHOICES) for case in wild_cases.CSQA]
+    samples = [Sample(*case, choices=wild_cases.CHOICES) for case in wild_cases.CSQA]
     assert not failures("csqa", samples, "correct")
     # A list of the choices names none; of two that are named the first counts.
-    listed = "\n".join(f"{letter}) {text}" for letter, text in CHOICES)
-    assert statuses("csqa", [Sample(listed, "E", choices=CHOICES)]) == ["unparseable"]
-    assert statuses("csqa", [Sample("Final Answer: (A) or (B)", "B", choices=CHOICES)]) == ["wrong"]
+    listed = "\n".join(f"{letter}) {text}" for letter, text in wild_cases.CHOICES)
+    assert statuses("csqa", [Sample(listed, "E", choices=wild_cases.CHOICES)]) == ["unparseable"]
+    assert statuses(
+        "csqa", [Sample("Final Answer: (A) or (B)", "B", choices=wild_cases.CHOICES)]
+    ) == ["wrong"]
 
 
 def test_formulas() -> None:

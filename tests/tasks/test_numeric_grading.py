@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from malt_jax import tasks
 from malt_jax.grading import verdict
-from malt_jax.tasks import numeric
+from malt_jax.tasks import numeric, quantities
 from malt_jax.types import Grade
 
 grade = partial(verdict, tasks.get("gsm8k"))
@@ -139,7 +139,7 @@ words = st.text(st.sampled_from("abc xyz\n"), max_size=30)
 def test_a_canonical_number_reads_as_itself(value: Fraction) -> None:
     text = numeric.canonical(value)
     assert numeric.whole(text) == value
-    assert numeric.read(text) == numeric.reference(text) == numeric.last(text) == text
+    assert quantities.read(text) == quantities.reference(text) == quantities.last(text) == text
     assert Fraction(text) == value
 
 

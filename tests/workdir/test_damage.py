@@ -5,6 +5,8 @@ import random
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from malt_jax.learn.phases import PHASES
@@ -86,3 +88,22 @@ def test_a_kill_between_the_two_files_leaves_no_file(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt), storage.written_whole(path, checked=True) as stream:
         stream.write(b"x")
     assert not path.exists()
+
+
+def test_numbers_come_as_views_of_what_was_read(tmp_path):
+    """As lists, the ids of 10^5 rows took 10 GiB."""
+    path, lists = tmp_path / "a.parquet", [[1, 2, 3], [], [7]]
+    schema = pa.schema([("a_ids", pa.list_(pa.int32())), ("path", pa.list_(pa.int32()))])
+    shards.write(path, [{"a_ids": ids, "path": ids} for ids in lists], schema)
+    rows = shards.read_one(path, arrays="_ids")
+    assert [row["path"] for row in rows] == lists
+    assert [row["a_ids"].tolist() for row in rows] == lists
+    assert all(row["a_ids"].dtype == np.int32 for row in rows)
+    assert rows[0]["a_ids"].base is not None
+    shards.write(tmp_path / "b.parquet", rows, schema)
+    assert (tmp_path / "b.parquet").read_bytes() == path.read_bytes()
+    (only,) = shards.read_one(path, ["a_ids"], arrays="_ids")[2:]
+    assert only["a_ids"].tolist() == [7]
+    shards.write(path, [{"a_ids": [1, None], "path": []}], schema)
+    with pytest.raises(ValueError, match=r"a.parquet: not readable \(.*null"):
+        shards.read_one(path, arrays="_ids")

@@ -92,6 +92,23 @@ def test_a_key_is_bound_by_what_depends_on_it_and_by_nothing_else(tmp_path, key,
             assert record(workdir)["config"] == json.loads(json.dumps(changed))
 
 
+def test_more_systems_only_add(tmp_path):
+    """A run of a version that decoded nothing greedily was refused by the next one's default. Where
+    the team comes to passes of its first role alone, these would be in its place."""
+    before, more = ("sa", "ma", "malt_mv"), ("sa", "sa_greedy", "ma", "malt_greedy", "malt_mv")
+    stages.claim(tmp_path, change(good(), "eval.systems", before))
+    put(tmp_path, "eval/base", "eval/malt")
+    stages.claim(tmp_path, change(good(), "eval.systems", more))
+    assert record(tmp_path)["changes"][0]["config"] == {
+        "eval.systems": {"old": list(before), "new": list(more)}
+    }
+    alone = tmp_path / "alone"
+    stages.claim(alone, change(good(), "eval.systems", ("sa",)))
+    put(alone, "eval/base")
+    with pytest.raises(ValueError, match=r"config\.eval\.systems: \['sa'\] there"):
+        stages.claim(alone, change(good(), "eval.systems", ("sa", "ma")))
+
+
 def test_a_refusal_names_keys_values_directories_and_the_way_out(tmp_path):
     stages.claim(tmp_path, good())
     put(tmp_path, "trees", "checkpoints/verifier")

@@ -31,7 +31,7 @@ from jax import Array
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import another_default, positive, setting
 from malt_jax.config.settings import CreditSettings
-from malt_jax.learn import losses
+from malt_jax.learn import unpaired
 from malt_jax.learn.logprobs import per_sequence
 from malt_jax.learn.packing import Batch
 from malt_jax.learn.phases.phase import (
@@ -39,6 +39,7 @@ from malt_jax.learn.phases.phase import (
     Family,
     Forecast,
     Harvest,
+    Ids,
     Phase,
     Row,
     StepData,
@@ -130,7 +131,7 @@ def _by_turn(rows: Sequence[Row]) -> list[list[Row]]:
     return turns
 
 
-def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list[list[list[int]]]:
+def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list[list[Ids]]:
     """Every row's completion, and the one that its distance to the reference is measured on: the
     next of another question, on the same side (`held_out: bool[N]`), that fits the context; its
     own if there is none."""
@@ -188,10 +189,10 @@ def _loss(settings: KtoSettings, logps: Array, batch: Batch, extra: Extra) -> tu
     sampled, mismatched = sums.reshape(-1, 2).T
     ref_sampled, ref_mismatched = extra["reference"].reshape(-1, 2).T
     counted = tokens[::2] > 0
-    kl = losses.kl_reference(mismatched, ref_mismatched, counted)
-    unpaired = losses.Unpaired(sampled, ref_sampled, extra["labels"])
-    value, means = losses.kto_loss(
-        unpaired,
+    kl = unpaired.kl_reference(mismatched, ref_mismatched, counted)
+    samples = unpaired.Unpaired(sampled, ref_sampled, extra["labels"])
+    value, means = unpaired.kto_loss(
+        samples,
         kl,
         settings.beta,
         desirable_weight=settings.desirable,
@@ -207,18 +208,18 @@ def _loss(settings: KtoSettings, logps: Array, batch: Batch, extra: Extra) -> tu
         "chosen_logp": means["chosen_logp"] * good,
         "rejected_logp": means["rejected_logp"] * bad,
         "reference_point": kl * jnp.sum(counted) / extra["rows"],
-        "accuracy": _right_side(unpaired, kl, counted) / extra["rows"],
+        "accuracy": _right_side(samples, kl, counted) / extra["rows"],
     }
     metrics["margin"] = metrics["chosen_reward"] - metrics["rejected_reward"]
     metrics["nll"] = -metrics["chosen_logp"] * extra["desirable"] / extra["nll_tokens"]
     return value, metrics
 
 
-def _right_side(unpaired: losses.Unpaired, kl: Array, counted: Array) -> Array:
+def _right_side(samples: unpaired.Unpaired, kl: Array, counted: Array) -> Array:
     """How many desirable rows have a reward above that of the reference point and undesirable ones
     below it; a tie is neither."""
-    beyond = unpaired.completion - unpaired.ref_completion - kl
-    return jnp.sum(jnp.where(unpaired.label, beyond > 0, beyond < 0) & counted)
+    beyond = samples.completion - samples.ref_completion - kl
+    return jnp.sum(jnp.where(samples.label, beyond > 0, beyond < 0) & counted)
 
 
 def expected(forecast: Forecast, credit: CreditSettings) -> float:

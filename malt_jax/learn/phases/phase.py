@@ -23,6 +23,8 @@ from malt_jax.workdir import shards
 
 Row = dict[str, Any]
 IDS = pa.list_(pa.int32())
+Ids = np.ndarray | Sequence[int]
+"""Token ids."""
 SettingsT = TypeVar("SettingsT", bound=PhaseSettings)
 
 
@@ -112,9 +114,10 @@ class Phase(Generic[SettingsT]):
     lacks: Callable[[Mapping[str, Any]], str]
     """Why a role whose counts in `yield.json` these are has no rows, and the way out; empty if it
     has some."""
-    completions: Callable[[Sequence[Row], np.ndarray, int], list[list[list[int]]]]
+    completions: Callable[[Sequence[Row], np.ndarray, int], list[list[Ids]]]
     """(rows, held out: bool[N], tokens of the context) -> the token ids of every row's completions,
-    `branches` each: an example is its prompt with these."""
+    `branches` each: an example is its prompt with these. Columns `*_token_ids` of rows are arrays,
+    int32[tokens]."""
     branches: int
     """Completions of an example."""
     extra: Callable[[StepData], Extra]
@@ -131,7 +134,7 @@ class Phase(Generic[SettingsT]):
     """Whether the loss compares with the policy that the phase starts from: its log-probabilities
     are then computed once, and `StepData.arrays` has them."""
     evaluates_start: bool = True
-    """Whether the start takes part when the best step is chosen."""
+    """Whether the start, which is always evaluated, takes part when the best step is chosen."""
     judged: str = "loss"
     """The held-out metric that is lowest at the best step."""
     kl_of_first: bool = False
@@ -157,7 +160,7 @@ def columns(row: Row, schema: pa.Schema) -> Row:
 
 def completions_of(
     *names: str,
-) -> Callable[[Sequence[Row], np.ndarray, int], list[list[list[int]]]]:
+) -> Callable[[Sequence[Row], np.ndarray, int], list[list[Ids]]]:
     """`Phase.completions` of a row's own columns `NAME_token_ids`."""
 
     def completions(rows: Sequence[Row], held_out: np.ndarray, context: int) -> Any:

@@ -1,5 +1,14 @@
 // Search, filters and the keyboard. What is chosen stands in the address, so that it can be sent on:
-// #trees?q=WORDS&kind=KIND&from=0.2&to=0.8&tree=QUESTION
+// #trees?of=FOREST&q=WORDS&kind=KIND&from=0.2&to=0.8&tree=QUESTION
+
+const PAGE = 60; // trees that are listed at a time
+const CHUNK = 50; // trees that are unpacked together
+
+async function unpack(chunk) {
+  const bytes = Uint8Array.from(atob(chunk), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
 
 function haystack(tree) {
   const texts = [tree.id, tree.question, tree.reference];
@@ -13,28 +22,39 @@ function haystack(tree) {
   return texts.join("\n").toLowerCase();
 }
 
-// The value of the tree itself: the mean of its first nodes, null where they have none.
-function valueOf(tree) {
-  const values = tree.nodes.map((node) => node.value).filter((value) => value !== null);
-  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+// A forest's trees as entries whose `tree()` is unpacked when it is first asked for.
+function grow(forest) {
+  const chunks = forest.chunks.map(() => null);
+  const entries = forest.entries.map(([id, value, kinds], i) => {
+    const place = Math.floor(i / CHUNK);
+    const tree = async () => (await (chunks[place] ??= unpack(forest.chunks[place])))[i % CHUNK];
+    let text = null;
+    const holds = async (words) => (text ??= haystack(await tree())).includes(words);
+    return { id, value, kinds, tree, holds, view: null };
+  });
+  return { ...forest, entries };
 }
 
-function fits(entry, wanted) {
-  const { from, to, kinds, words } = wanted;
-  const within = entry.value === null ? from <= 0 && to >= 1 : from <= entry.value && entry.value <= to;
-  return within && kinds.every((kind) => entry.tree.kinds.includes(kind)) && entry.text.includes(words);
+function within(entry, { from, to, kinds }) {
+  const fits = entry.value === null ? from <= 0 && to >= 1 : from <= entry.value && entry.value <= to;
+  return fits && kinds.every((kind) => entry.kinds.includes(kind));
 }
 
-function browse(trees) {
+function browse(forests) {
   const filters = document.getElementById("filters");
   const browser = document.getElementById("browser");
+  const more = document.getElementById("more");
   const { q, from, to } = filters.elements;
   const boxes = [...filters.querySelectorAll("[name=kind]")];
-  const entries = trees.map((tree) => {
-    return { tree, view: treeView(tree), text: haystack(tree), value: valueOf(tree) };
-  });
+  const sources = [...filters.querySelectorAll("[name=of]")];
   let opened = "";
   let pending = 0;
+  let shows = 0; // the latest call of show, which outlives those before it
+  let limit = PAGE;
+
+  function forest() {
+    return forests[Math.max(0, sources.findIndex((source) => source.checked))];
+  }
 
   function chosen() {
     return {
@@ -45,19 +65,50 @@ function browse(trees) {
     };
   }
 
-  function show() {
-    const wanted = chosen();
-    let count = 0;
-    for (const entry of entries) {
-      entry.view.hidden = !fits(entry, wanted);
-      count += !entry.view.hidden;
+  async function viewOf(entry) {
+    if (!entry.view) {
+      entry.view = treeView(await entry.tree());
+      entry.view.addEventListener("toggle", () => {
+        if (entry.view.open) opened = entry.id;
+        else if (opened === entry.id) opened = "";
+        else return;
+        later();
+      });
     }
-    document.getElementById("shown").textContent = `${count} of ${trees.length} shown`;
+    return entry.view;
+  }
+
+  async function show() {
+    const turn = ++shows;
+    const { entries, kinds } = forest();
+    const wanted = chosen();
+    const fitting = [];
+    for (const entry of entries) {
+      if (within(entry, wanted) && (!wanted.words || (await entry.holds(wanted.words)))) {
+        fitting.push(entry);
+      }
+      if (turn !== shows) return;
+    }
+    const place = fitting.findIndex(({ id }) => id === opened);
+    limit = Math.max(limit, Math.ceil((place + 1) / PAGE) * PAGE);
+    const views = await Promise.all(fitting.slice(0, limit).map(viewOf));
+    if (turn !== shows) return;
+    browser.replaceChildren(...views);
+    more.hidden = fitting.length <= limit;
+    more.textContent = `Show ${Math.min(PAGE, fitting.length - limit)} more`;
+    for (const count of filters.querySelectorAll("[data-kind]")) {
+      count.textContent = kinds[count.dataset.kind].toLocaleString("en");
+    }
+    const listed = views.length < fitting.length ? `, the first ${views.length} are listed` : "";
+    document.getElementById("shown").textContent =
+      `${fitting.length} of ${entries.length} shown${listed}`;
   }
 
   function remember() {
     const said = new URLSearchParams();
-    for (const [name, value] of [["q", q.value.trim()], ["from", from.value], ["to", to.value]]) {
+    const of = forest() === forests[0] ? "" : forest().name;
+    const values = [["of", of], ["q", q.value.trim()], ["from", from.value], ["to", to.value]];
+    for (const [name, value] of values) {
       if (value !== "") said.append(name, value);
     }
     for (const kind of chosen().kinds) said.append("kind", kind);
@@ -71,31 +122,32 @@ function browse(trees) {
     pending = setTimeout(remember, 150);
   }
 
-  function recall() {
+  async function recall() {
     const [section, query] = location.hash.split(/\?(.*)/s);
     if (section !== "#trees" || query === undefined) return;
     const said = new URLSearchParams(query);
     for (const input of [q, from, to]) input.value = said.get(input.name) ?? "";
     for (const box of boxes) box.checked = said.getAll("kind").includes(box.value);
+    const of = said.get("of") ?? forests[0].name;
+    for (const source of sources) source.checked = source.value === of;
     opened = said.get("tree") ?? "";
-    show();
-    const entry = entries.find(({ tree }) => tree.id === opened);
-    if (entry) entry.view.open = true;
-    (entry ? entry.view : document.getElementById("trees")).scrollIntoView();
+    await show();
+    const view = forest().entries.find(({ id }) => id === opened)?.view;
+    if (view?.isConnected) view.open = true;
+    (view?.isConnected ? view : document.getElementById("trees")).scrollIntoView();
   }
 
-  for (const { tree, view } of entries) {
-    view.addEventListener("toggle", () => {
-      if (view.open) opened = tree.id;
-      else if (opened === tree.id) opened = "";
-      else return;
-      later();
-    });
+  function anew() {
+    limit = PAGE;
+    show();
+    later();
   }
+
   filters.hidden = false;
-  filters.addEventListener("input", () => { show(); later(); });
-  filters.addEventListener("reset", () => setTimeout(() => { show(); later(); }));
+  filters.addEventListener("input", anew);
+  filters.addEventListener("reset", () => setTimeout(anew));
   filters.addEventListener("submit", (event) => event.preventDefault());
+  more.addEventListener("click", () => { limit += PAGE; show(); });
   window.addEventListener("hashchange", recall);
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, select");
@@ -104,9 +156,7 @@ function browse(trees) {
     q.focus();
   });
   browser.addEventListener("keydown", (event) => walk(browser, event));
-  browser.append(...entries.map((entry) => entry.view));
-  show();
-  recall();
+  show().then(recall);
 }
 
 // A summary can be reached if its tree is shown and every node above it is open.
@@ -139,5 +189,9 @@ function walk(browser, event) {
 for (const sample of document.querySelectorAll(".chip.sample")) {
   paint(sample, Number(sample.dataset.value));
 }
-const forest = document.getElementById("forest");
-if (forest) browse(JSON.parse(forest.textContent));
+const forests = document.getElementById("forests");
+if (forests && "DecompressionStream" in window) browse(JSON.parse(forests.textContent).map(grow));
+else if (forests) {
+  document.getElementById("browser").textContent =
+    "This browser cannot unpack the trees; one of 2023 or later can.";
+}

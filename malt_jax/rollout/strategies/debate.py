@@ -9,7 +9,7 @@ answers before it; here a prompt is one message, and an agent sees the others' l
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from malt_jax.config.settings import DebateSettings
+from malt_jax.config.evaluation import DebateSettings
 from malt_jax.rollout.roles import ALWAYS_SHOWN, Role
 from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Ask, Node, Strategy, Tree

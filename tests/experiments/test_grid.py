@@ -1,37 +1,33 @@
 """Sweeps: their points, the commands on every target, and the table of what came out."""
 
-import importlib.util
 import json
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from planted_outcomes import evaluated
 from recipes import good
 
+from malt_jax.experiments import grid
 from malt_jax.report import sweep_page
-
-ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
-sweep = importlib.util.module_from_spec(SPEC)
-sys.modules["sweep"] = sweep
-SPEC.loader.exec_module(sweep)
 
 GRID = ["--set", "sft.learning_rate=1e-3,3e-3", "--set", "seed=0,1"]
 BASIC = ["--config=configs/quickstart.py", "--name=rates", *GRID]
 
 
 def test_a_grid_is_every_combination():
-    points = sweep.sample(["a.b=1,2", "c=x,y,z"], 0, 0)
+    points = grid.sample(["a.b=1,2", "c=x,y,z"], 0, 0)
     assert len(points) == len({json.dumps(point) for point in points}) == 6
     assert points[0] == {"a.b": "1", "c": "x"}
 
 
 def test_random_points_lie_in_their_ranges_and_come_again():
     sets = ["rate=log:1e-5:1e-3", "share=linear:0:0.5", "kind=a,b"]
-    points = sweep.sample(sets, 200, 3)
-    assert points == sweep.sample(sets, 200, 3) != sweep.sample(sets, 200, 4)
+    points = grid.sample(sets, 200, 3)
+    assert points == grid.sample(sets, 200, 3) != grid.sample(sets, 200, 4)
     rates = [float(point["rate"]) for point in points]
     assert 1e-5 <= min(rates) <= max(rates) <= 1e-3
     # Half of a logarithmic range lies below its geometric mean.
@@ -52,23 +48,23 @@ def test_random_points_lie_in_their_ranges_and_come_again():
 )
 def test_a_wrong_call_is_told(flags, message, capsys):
     with pytest.raises(SystemExit):
-        sweep.parse(["--config=c.py", "--name=rates", *flags])
+        grid.parse(["--config=c.py", "--name=rates", *flags])
     assert message in capsys.readouterr().err
 
 
 def test_a_comma_inside_of_a_value_ends_none():
     sets = ["roles.verifier.train=('sft',),('sft','dpo'),()", 'kind="a,b",c', "seed=1,1"]
-    points = sweep.sample(sets, 0, 0)
+    points = grid.sample(sets, 0, 0)
     trains = {point["roles.verifier.train"] for point in points}
     assert trains == {"('sft',)", "('sft','dpo')", "()"}
     assert {point["kind"] for point in points} == {'"a,b"', "c"}
     assert len(points) == 6, "a point given twice is one"
-    drawn = sweep.sample(sets, 50, 0)
+    drawn = grid.sample(sets, 50, 0)
     assert {point["roles.verifier.train"] for point in drawn} == trains
 
 
-def a_sweep(*points: dict[str, str], target: str = "here") -> sweep.Sweep:
-    return sweep.Sweep("rates", "configs/quickstart.py", target, (), points)
+def a_sweep(*points: dict[str, str], target: str = "here") -> grid.Sweep:
+    return grid.Sweep("rates", "configs/quickstart.py", target, (), points)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +80,21 @@ def a_sweep(*points: dict[str, str], target: str = "here") -> sweep.Sweep:
 def test_no_two_points_share_a_directory_and_no_name_is_too_long(points):
     labels = [a_sweep(*points).label(point) for point in points]
     assert len(set(labels)) == len(points), labels
-    assert all(sweep.re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", label) for label in labels)
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", label) for label in labels)
     assert all(len(f"rates-{label}") <= 63 for label in labels)
 
 
 def test_results_of_another_point_are_not_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     workdir = tmp_path / "runs" / "rates" / "seed-1"
     (workdir / "eval").mkdir(parents=True)
     (workdir / "eval" / "results.json").write_text("{}")
     config = good()
     (workdir / "config.json").write_text(json.dumps({"config": config | {"seed": 1}}))
-    assert sweep.results(a_sweep({"seed": "1"}), {"seed": "1"}) == {}
+    assert grid.results(a_sweep({"seed": "1"}), {"seed": "1"}) == {}
     (workdir / "config.json").write_text(json.dumps({"config": config | {"seed": 2}}))
     with pytest.raises(ValueError, match=r"seed-1: holds the results of config.seed=2, not 1"):
-        sweep.results(a_sweep({"seed": "1"}), {"seed": "1"})
+        grid.results(a_sweep({"seed": "1"}), {"seed": "1"})
 
 
 def test_jobs_that_need_no_samples_of_their_own_learn_from_the_first_ones():
@@ -106,9 +102,7 @@ def test_jobs_that_need_no_samples_of_their_own_learn_from_the_first_ones():
     seeds = [{"seed": seed} for seed in ("0", "1")]
     assert a_sweep(*rates).trees(rates[0]) == ""
     assert a_sweep(*rates).trees(rates[1]) == "runs/rates/learning-rate-1e-3"
-    assert "--config.trees=runs/rates/learning-rate-1e-3" in sweep.command(
-        a_sweep(*rates), rates[1]
-    )
+    assert "--config.trees=runs/rates/learning-rate-1e-3" in grid.command(a_sweep(*rates), rates[1])
     assert a_sweep(*rates, target="slurm").trees(rates[1]) == ""
     assert a_sweep(*seeds).trees(seeds[1]) == ""
 
@@ -123,7 +117,7 @@ def test_jobs_that_need_no_samples_of_their_own_learn_from_the_first_ones():
     ],
 )
 def test_a_dry_run_prints_a_command_a_point_for_every_target(target, begins, ends, capsys):
-    assert sweep.main([*BASIC, f"--on={target}", "--dry_run", "--", "--config.wandb=w"]) == 0
+    assert grid.main([*BASIC, f"--on={target}", "--dry_run", "--", "--config.wandb=w"]) == 0
     printed = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
     assert len(printed) == 4
     assert printed[0][: len(begins)] == begins
@@ -142,18 +136,53 @@ def score(accuracy: float) -> dict:
     }
 
 
+def a_row(point: dict, accuracy: float, over_first: float | None = None) -> sweep_page.Row:
+    """A job whose results hold the difference to the single agent's vote, and not to its sample."""
+    systems = {
+        "sa": score(0.1),
+        "sa_mv": score(0.2),
+        "malt": score(0.9),
+        "malt_mv": score(accuracy),
+    }
+    gap = {"difference": 0.2 - accuracy, "ci95": [0.1 - accuracy, 0.3 - accuracy]}
+    results = {"systems": systems, "paired": [{"a": "sa_mv", "b": "malt_mv", **gap}], "k": 3}
+    first = over_first and {"difference": over_first, "ci95": [over_first - 0.1, over_first + 0.1]}
+    return sweep_page.row(point, results, first or None)
+
+
 ROWS = [
-    ({"rate": "1e-5", "kind": "<b>"}, "malt_mv", score(0.25)),
-    ({"rate": "1e-3", "kind": "c"}, "malt_mv", score(0.75)),
-    ({"rate": "1e-3", "kind": "d"}, "malt_mv", score(0.5)),
+    a_row({"rate": "1e-5", "kind": "<b>"}, 0.25),
+    a_row({"rate": "1e-3", "kind": "c"}, 0.75, 0.5),
+    a_row({"rate": "1e-3", "kind": "d"}, 0.5, 0.25),
 ]
 
 
 def test_the_table_has_the_best_first():
     lines = sweep_page.table(ROWS).splitlines()
     assert lines[0].startswith("| rate | kind | system | accuracy |")
-    assert lines[2] == "| 1e-3 | c | malt_mv | 75.0% | 65.0 to 85.0 | 20 | 30 |"
+    assert lines[2].replace("\u2212", "-") == (
+        "| 1e-3 | c | malt_mv | 75.0% | 65.0 to 85.0 | sa_mv 20.0% | +55.0 (45.0 to 65.0) | "
+        "+50.0 (40.0 to 60.0) | 20 | 30 |"
+    )
     assert lines[-1].startswith("| 1e-5 |")
+
+
+def test_jobs_are_compared_with_the_first_one_on_the_same_questions(tmp_path, monkeypatch, capsys):
+    """The table had neither a baseline nor a difference."""
+    monkeypatch.chdir(tmp_path)
+    made = a_sweep({"rate": "1"}, {"rate": "2"})
+    for point, right in zip(made.points, (40, 60), strict=True):
+        place = tmp_path / made.workdir(point)
+        evaluated(place, sa_mv=30, malt_mv=right)
+        (place / "config.json").unlink()
+        systems = {"sa_mv": score(30 / 120), "malt_mv": score(right / 120)}
+        results = json.loads((place / "eval" / "results.json").read_text())
+        (place / "eval" / "results.json").write_text(json.dumps(results | {"systems": systems}))
+    grid.write(made)
+    table = (tmp_path / "runs" / "rates" / "sweep.md").read_text().splitlines()
+    assert "| sa_mv 25.0% |" in table[2]
+    assert "| +16.7 (10.0 to 23.3) |" in table[2], "20 more of 120, on the same questions"
+    assert table[3].count("–") == 2, "the first job has none to itself, and this file no pairs"
 
 
 def test_the_page_plots_the_numbers_and_escapes_the_rest():
@@ -168,7 +197,6 @@ def test_the_page_plots_the_numbers_and_escapes_the_rest():
 
 def test_a_sweep_runs_what_is_missing_and_tabulates(tmp_path, monkeypatch, capsys):
     """With a job that writes what an evaluation would."""
-    monkeypatch.setattr(sweep, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     ran = []
 
@@ -180,11 +208,35 @@ def test_a_sweep_runs_what_is_missing_and_tabulates(tmp_path, monkeypatch, capsy
         (workdir / "eval" / "results.json").write_text(json.dumps(results))
         return subprocess.CompletedProcess(line, len(ran) == 1)
 
-    monkeypatch.setattr(sweep.subprocess, "run", fake)
-    assert sweep.main(BASIC) == 1, "one of four ended badly"
+    monkeypatch.setattr(grid.subprocess, "run", fake)
+    assert grid.main(BASIC) == 1, "one of four ended badly"
     assert len(ran) == 4
-    assert sweep.main(BASIC) == 0
+    assert grid.main(BASIC) == 0
     assert len(ran) == 4
     assert "4 of 4 points evaluated" in capsys.readouterr().out
     assert (tmp_path / "runs" / "rates" / "sweep.md").read_text().count("malt |") == 4
     assert "<svg" in (tmp_path / "runs" / "rates" / "sweep.html").read_text()
+
+
+def test_a_sweep_goes_from_any_directory_without_a_checkout(tmp_path, monkeypatch, capsys):
+    """Recipes have names there; the scripts of other targets are not there, and that is told."""
+    monkeypatch.chdir(tmp_path)
+    named = ["--config=quickstart", "--name=rates", *GRID]
+    assert grid.main([*named, "--dry_run"]) == 0
+    assert capsys.readouterr().out.count("-m malt_jax.main --config=quickstart") == 4
+    for target in ("slurm", "tpu_vm", "gke"):
+        with pytest.raises(SystemExit):
+            grid.main([*named, f"--on={target}", "--dry_run"])
+        assert "which a checkout has" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="did you mean quickstart"):
+        grid.main(["--config=quickstrat", "--name=rates", *GRID])
+
+
+def test_the_script_of_a_checkout_is_the_same_command(tmp_path):
+    root = Path(__file__).parents[2]
+    line = [sys.executable, root / "launch" / "sweep.py", *BASIC, "--on=slurm", "--dry_run"]
+    done = subprocess.run(
+        line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("launch/slurm.sbatch --config=configs/quickstart.py") == 4
