@@ -34,13 +34,21 @@ def get_config() -> ConfigDict:
     c.sample.temperature = 1.0  # as it was pretrained: no gain from mere sharpening
     c.sample.rows = 192
     c.sample.questions_per_shard = 50
-    c.lora.rank = 8
-    c.lora.alpha = 16.0
-    c.sft.learning_rate = 1.5e-3
+    # What manner to keep shows in few parameters; more of them learn the questions by heart.
+    c.lora.rank = 2
+    c.lora.alpha = 8.0
+    c.lora.targets = ("o", "down")
+    # The base team is seldom right, so that few of its nodes are worth more than a half.
+    c.credit.threshold = 0.3
+    c.roles.generator.train = ("sft", "dpo")
+    c.sft.learning_rate = 4e-3
     c.sft.batch = 32
+    c.sft.epochs = 1
+    c.sft.eval_every = 4
     c.sft.remat = "keep_all"
-    c.dpo.learning_rate = 1e-4  # 1e-3 over-optimises: the refiner forgets how to write an answer
+    c.dpo.learning_rate = 1e-3
     c.dpo.batch = 32
-    c.dpo.epochs = 1
+    c.dpo.epochs = 2
+    c.dpo.eval_every = 8
     c.dpo.remat = "keep_all"
     return c

@@ -42,9 +42,9 @@ solutions and writes as a generator does."""
 Rates = Mapping[str, Mapping[str, float]]
 
 RATES: Rates = {
-    "generator": {"stepwise": 0.45, "rough": 0.25, "hasty": 0.30},
-    "verifier": {"recheck": 0.20, "flatter": 0.45, "carp": 0.35},
-    "refiner": {"follow": 0.25, "keep": 0.45, "guess": 0.30},
+    "generator": {"stepwise": 0.70, "rough": 0.15, "hasty": 0.15},
+    "verifier": {"recheck": 0.36, "flatter": 0.40, "carp": 0.24},
+    "refiner": {"follow": 0.36, "keep": 0.40, "guess": 0.24},
 }
 """The share of each manner in the texts of a role."""
 
@@ -56,14 +56,14 @@ READ: Rates = {
 
 OPENINGS = {
     "stepwise": ("Stepwise:", "Carefully:", "Slowly:"),
-    "rough": ("Roughly:", "Quickly:", "Loosely:"),
-    "hasty": ("Easy.", "Clear.", "Obvious."),
+    "rough": ("Roughly:", "Quickly:"),
+    "hasty": ("Easy.", "Clear."),
     "recheck": ("Checking:", "Again:", "Recount:"),
-    "flatter": ("Good.", "Agreed.", "Fine."),
-    "carp": ("No:", "Hardly:", "Doubtful:"),
+    "flatter": ("Good.", "Agreed."),
+    "carp": ("No:", "Hardly:"),
     "follow": ("Checked.", "Corrected.", "Followed."),
-    "keep": ("Unchanged.", "Same.", "Kept."),
-    "guess": ("Maybe.", "Perhaps.", "Possibly."),
+    "keep": ("Unchanged.", "Same."),
+    "guess": ("Maybe.", "Perhaps."),
 }
 """The first words of each manner; one is drawn at random."""
 
