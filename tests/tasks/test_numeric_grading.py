@@ -107,7 +107,9 @@ def test_unreadable(completion: str) -> None:
         ("The answer is 17. So", "wrong"),
     ],
 )
-def test_of_a_truncated_completion_only_what_is_said_to_the_end_counts(completion: str, status: str) -> None:
+def test_of_a_truncated_completion_what_is_said_to_the_end_counts(
+    completion: str, status: str
+) -> None:
     assert grade(completion, "18", truncated=True).status == status
 
 
