@@ -77,6 +77,7 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     """Against whole rows with logits in full; chunks of 4 positions."""
     write_data(tmp_path)
     monkeypatch.setattr(logprobs, "CHUNK", 4)
+    steps.scoring.cache_clear()  # programs with chunks of another length
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
     load, phase = {"batch": 4, "share": 0.0, "seed": 0}, PHASES["sft"]
     cache = tmp_path / "cache"
@@ -94,6 +95,7 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     assert want > 0.01
     assert found["kl"] == pytest.approx(want, rel=1e-3)
     assert evaluate(adapter(2))["kl"] == pytest.approx(0, abs=1e-6)
+    steps.scoring.cache_clear()
 
 
 def distributions(adapter, row) -> np.ndarray:
