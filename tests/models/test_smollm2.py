@@ -110,16 +110,18 @@ def test_prompts_equal_transformers_chat_template(model, reference):
     assert model.tokenizer.end_id == model.tokenizer.stop_ids[0]
 
 
-def test_greedy_continuations_equal_transformers_to_the_token(model, smollm2_gguf, questions):
+@pytest.mark.parametrize(("many", "length"), [(4, 32), pytest.param(8, 64, marks=pytest.mark.slow)])
+def test_greedy_continuations_equal_transformers_to_the_token(
+    model, smollm2_gguf, questions, many, length
+):
     template = "{question}\nThink step by step and end with Final Answer: X"
     tokenizer = model.tokenizer
-    prompts = [tokenizer.prompt(template, {"question": text}) for text in questions[:40]]
-    prompts = prompts[:8]
+    prompts = [tokenizer.prompt(template, {"question": text}) for text in questions[:many]]
     sampler = Sampler(
-        model.config, model.params, mesh.make(), 8, tokenizer.stop_ids, tokenizer.pad_id
+        model.config, model.params, mesh.make(), many, tokenizer.stop_ids, tokenizer.pad_id
     )
     key = np.zeros((1, 2), np.uint32)
-    left = iter([Request(prompt, key, 64, tag=i) for i, prompt in enumerate(prompts)])
+    left = iter([Request(prompt, key, length, tag=i) for i, prompt in enumerate(prompts)])
     rows = sampler.run(lambda: next(left, None), sampling=Sampling(temperature=0.0))
     ours = {request.tag: children[0].tokens for request, children in rows}
 
@@ -133,7 +135,7 @@ def test_greedy_continuations_equal_transformers_to_the_token(model, smollm2_ggu
         theirs = reference.generate(
             torch.tensor(padded),
             attention_mask=torch.tensor(real),
-            max_new_tokens=64,
+            max_new_tokens=length,
             do_sample=False,
             eos_token_id=list(tokenizer.stop_ids),
             pad_token_id=tokenizer.pad_id,
