@@ -1,4 +1,4 @@
-"""Grading in a process of its own: bombs, faults, kills; the verdicts of the others stay."""
+"""Grading in a process of its own: faults, kills; the verdicts of the others stay."""
 
 import math
 import os
@@ -16,7 +16,7 @@ import planted_graders
 import pytest
 
 from malt_jax import grading, tasks
-from malt_jax.grading import Sample, isolation, pool, verdict
+from malt_jax.grading import Sample, isolation, pool
 from malt_jax.tasks.extract import Rules
 from malt_jax.tasks.task import Choices
 from malt_jax.types import Grade
@@ -42,60 +42,6 @@ def statuses(task: tasks.Task, completions: list[str], answer: str = "18") -> li
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "CPU_SECONDS", 0.5)
     monkeypatch.setattr(isolation, "WALL_SECONDS", 3.0)
-
-
-BOMBS = {
-    "power tower": "9^{9^{9^9}}",
-    "tower of groups": "(((9^9)^9)^9)^9",
-    "factorial": "100000000!",
-    "factorial of factorials": "((20!)!)!",
-    "binomial": "\\binom{10^8}{5 \\cdot 10^7}",
-    "sum": "\\sum_{i=1}^{10^9} \\frac{1}{i^2+i+1}",
-    "product": "\\prod_{i=1}^{10^7} (x+i)",
-    "integral": "\\int_0^1 \\frac{\\sin(x^x)}{\\ln(x^2+3)} dx",
-    "expansion": "(a+b+c+d+e+f)^{60}-(a+b+c)^{200}",
-    "degree": "(1+x)^{999999999}",
-    "digits": "9" * 90_000,
-    "parentheses": "(" * 3000 + "1" + ")" * 3000,
-    "roots": "\\sqrt{" * 300 + "2" + "}" * 300,
-    "fractions": "\\frac{1}{1+" * 200 + "x" + "}" * 200,
-    "logarithms": "\\log_{\\log_{2}(3^{3^{3^{3^3}}})}(7^{7^{7^7}})",
-    "matrix": "\\begin{pmatrix}" + "x & y \\\\ " * 500 + "\\end{pmatrix}^{100}",
-}
-TEXTS = {
-    "megabytes": "a" * 5_000_000,
-    "megabytes of digits": "7" * 5_000_000,
-    "open boxes": "\\boxed{" * 200_000,
-    "dollars": "$" * 300_001,
-    "hashes": "#### " * 200_000,
-    "marks": "Final Answer: " * 100_000,
-    "commas": "1," * 500_000,
-    "blanks": "answer is" + " " * 300_000 + "x",
-    "fraction heads": "\\frac{" * 100_000,
-    "capital letters": "(A) or (B), " * 100_000,
-    "lone surrogates and zeros": "\ud800\0" * 1000,
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> None:
-    """The bomb's verdict is right or "unknown", and its neighbours' are their own."""
-    bomb = f"Final Answer: $\\boxed{{{BOMBS[name]}}}$"
-    statuses(MATH, ["a process that is warm"], "2x")
-    started = time.monotonic()
-    found = statuses(MATH, ["Final Answer: 2x", bomb, "Final Answer: $x+x$"], "2x")
-    assert found[::2] == ["correct", "correct"]
-    assert found[1] in ("wrong", "unknown", "unparseable")
-    assert time.monotonic() - started < 10 * isolation.WALL_SECONDS
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_a_text_bomb_costs_at_most_its_time(name: str, short: None) -> None:
-    for kind, answer in (("math", "2x"), ("gsm8k", "18"), ("csqa", "A"), ("jsonl", "red")):
-        task = tasks.get(kind)
-        found = grading.grade(task, [Sample(TEXTS[name], answer), Sample("B", answer)])
-        assert found[0].status != "correct"
-        assert found[1] == verdict(task, "B", answer)
 
 
 def test_what_a_text_says_at_its_end_counts_however_long_it_is() -> None:

@@ -31,7 +31,9 @@ FIRST = {
 @pytest.mark.parametrize("kind", FIRST)
 def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
     write_data(tmp_path)
-    settings = with_phase(recipe(("dpo",)), "dpo", dpo(kind, batch=10, epochs=6))
+    settings = with_phase(
+        recipe(("dpo",)), "dpo", dpo(kind, batch=10, epochs=6, checkpoint_every=100)
+    )
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = metrics(tmp_path, "dpo")
     assert rows[0]["loss"] == pytest.approx(FIRST[kind], rel=1e-4)
@@ -42,7 +44,7 @@ def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
 def test_kto_trains_from_its_literal(tmp_path):
     """4 of 10 rows are desirable: (4 x 2.0 + 6 x 0.5) / 10 times sigmoid(0)."""
     write_data(tmp_path)
-    settings = recipe(("kto",), batch=10, epochs=12)
+    settings = recipe(("kto",), batch=10, epochs=12, checkpoint_every=100)
     weights = replace(settings.phases["kto"], desirable=2.0, undesirable=0.5)
     settings = with_phase(settings, "kto", weights)
     train.run(tmp_path, settings, MODEL, mesh.make())

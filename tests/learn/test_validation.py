@@ -77,6 +77,7 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     """Against whole rows with logits in full; chunks of 4 positions."""
     write_data(tmp_path)
     monkeypatch.setattr(logprobs, "CHUNK", 4)
+    steps.scoring.cache_clear()  # programs with chunks of another length
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
     load, phase = {"batch": 4, "share": 0.0, "seed": 0}, PHASES["sft"]
     cache = tmp_path / "cache"
@@ -94,13 +95,13 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     assert want > 0.01
     assert found["kl"] == pytest.approx(want, rel=1e-3)
     assert evaluate(adapter(2))["kl"] == pytest.approx(0, abs=1e-6)
+    steps.scoring.cache_clear()
 
 
 def distributions(adapter, row) -> np.ndarray:
-    padded = jnp.array([[*row, *[0] * (32 - len(row))]])
-    hidden, _ = small.llama.forward(MODEL.config, MODEL.params, padded, padded >= 0, adapter)
-    logits = small.llama.unembed(MODEL.config, MODEL.params, hidden)[0, : len(row)]
-    return np.asarray(jax.nn.log_softmax(logits), np.float64)
+    padded = jnp.array([*row, *[0] * (32 - len(row))])
+    logps = small.full_pass(MODEL.config, MODEL.params, padded, adapter)
+    return np.asarray(logps, np.float64)[: len(row)]
 
 
 def test_the_watchdog_waits_for_one_micro_batch_at_a_time(tmp_path, monkeypatch):
@@ -198,7 +199,7 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
 ):
     """In one compilation of the step and one of the evaluation."""
     write_data(tmp_path)
-    chosen = dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4)
+    chosen = dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4, checkpoint_every=100)
     settings = with_phase(recipe(("dpo",)), "dpo", chosen)
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.run(tmp_path, settings, MODEL, mesh.make())
