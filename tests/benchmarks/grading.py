@@ -108,8 +108,8 @@ def waiting(submit: Submit, questions: Sequence[Question], pause: float) -> floa
         seed=0,
         stream="collect",
     )
-    with mock.patch.object(driver.grading, "submit", submit):
-        for _ in driver.grow(full_tree(team), questions, 16, lambda nodes: None, Work()):
+    with mock.patch.object(grading, "submit", submit):
+        for _ in driver.grow(full_tree(team), questions, lambda nodes: None, Work()):
             pass
     return 1e3 * replay.waited / replay.samples
 
