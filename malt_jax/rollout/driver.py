@@ -22,7 +22,7 @@ from malt_jax.rollout.tree import Ask, Node, Strategy, Tree
 from malt_jax.runtime import hosts, process
 from malt_jax.sampler import Completion, Request, Work
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth
 
 Hear = Callable[[Question, Sequence[Node]], Any]
 
@@ -31,7 +31,7 @@ def store(
     directory: Path, strategy: Strategy, questions: Sequence[Question], per_shard: int, title: str
 ) -> None:
     """Grows what `directory` does not hold yet of the questions' trees, in shards of `per_shard`
-    questions. See `shards.grow`."""
+    questions. See `growth.grow`."""
     work = Work()
 
     def grow_rows(
@@ -39,7 +39,7 @@ def store(
     ) -> Iterator[list[Row]]:
         return grow(strategy, pending, progress, work)
 
-    shards.grow(
+    growth.grow(
         directory,
         questions,
         grow_rows,
@@ -132,10 +132,10 @@ def expand(
         role.name: next(i for i, b in enumerate(distinct) if b is a)
         for role, a in zip(team.roles, adapters, strict=True)
     }
-    growth = _Growth(strategy, enumerate(questions), grades)
+    frontier = _Frontier(strategy, enumerate(questions), grades)
 
     def take() -> Request | None:
-        if (asked := growth.next()) is None:
+        if (asked := frontier.next()) is None:
             return None
         open_tree, ask = asked
         return _request(team, open_tree, ask, slots[ask.adapter])
@@ -147,13 +147,13 @@ def expand(
             open_tree, ask = request.tag
             fresh = _nodes(team, ask, request, completions)
             hear(open_tree.tree.question, fresh)
-            growth.add(open_tree, fresh)
-            while growth.whole:
-                yield growth.whole.popleft()
+            frontier.add(open_tree, fresh)
+            while frontier.whole:
+                yield frontier.whole.popleft()
     except (Exception, KeyboardInterrupt, process.Stopped):
-        yield from growth.whole
+        yield from frontier.whole
         raise
-    yield from growth.whole
+    yield from frontier.whole
 
 
 @dataclass
@@ -167,7 +167,7 @@ class _Open:
 
 
 @dataclass
-class _Growth:
+class _Frontier:
     """All trees that grow.
 
     `pending` is a heap of what is asked for and not begun, and `running` counts what is begun and

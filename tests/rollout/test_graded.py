@@ -17,7 +17,7 @@ from malt_jax.rollout.roles import Role
 from malt_jax.runtime import process
 from malt_jax.sampler import Work
 from malt_jax.types import Grade
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth
 
 CORRECTOR = Role("corrector", "{question} is not {generator}", ("question", "generator"), 2, 9)
 DEPTH = 2
@@ -92,7 +92,7 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
                 yield rows
 
         sizes = {"per_shard": 2, "nodes_per_question": 14}
-        shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
+        growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
         store(tmp_path / "broken", 3)
