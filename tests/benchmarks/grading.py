@@ -136,9 +136,9 @@ def main() -> None:
         {name: waiting(way, questions, asked.device_ms / 1e3) for name, way in ways.items()}
         for _ in range(asked.rounds)
     ]
-    found = {name: min(times[name] for times in rounds) for name in ways}
+    best = {name: min(times[name] for times in rounds) for name in ways}
     grading.close()
-    ms = {name: round(found[name] - found["none"], 4) for name in ("thread", "processes")}
+    ms = {name: round(best[name] - best["none"], 4) for name in ("thread", "processes")}
     print(json.dumps({"waiting_ms": ms, "ratio": round(ms["processes"] / ms["thread"], 3)}))
 
 

@@ -83,9 +83,9 @@ def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> No
     bomb = f"Final Answer: $\\boxed{{{BOMBS[name]}}}$"
     statuses(MATH, ["a process that is warm"], "2x")
     started = time.monotonic()
-    found = statuses(MATH, ["Final Answer: 2x", bomb, "Final Answer: $x+x$"], "2x")
-    assert found[::2] == ["correct", "correct"]
-    assert found[1] in ("wrong", "unknown", "unparseable")
+    graded = statuses(MATH, ["Final Answer: 2x", bomb, "Final Answer: $x+x$"], "2x")
+    assert graded[::2] == ["correct", "correct"]
+    assert graded[1] in ("wrong", "unknown", "unparseable")
     assert time.monotonic() - started < 10 * isolation.WALL_SECONDS
 
 
@@ -93,9 +93,9 @@ def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> No
 def test_a_text_bomb_costs_at_most_its_time(name: str, short: None) -> None:
     for kind, answer in (("math", "2x"), ("gsm8k", "18"), ("csqa", "A"), ("jsonl", "red")):
         task = tasks.get(kind)
-        found = grading.grade(task, [Sample(TEXTS[name], answer), Sample("B", answer)])
-        assert found[0].status != "correct"
-        assert found[1] == verdict(task, "B", answer)
+        graded = grading.grade(task, [Sample(TEXTS[name], answer), Sample("B", answer)])
+        assert graded[0].status != "correct"
+        assert graded[1] == verdict(task, "B", answer)
 
 
 def test_what_a_text_says_at_its_end_counts_however_long_it_is() -> None:
@@ -104,17 +104,17 @@ def test_what_a_text_says_at_its_end_counts_however_long_it_is() -> None:
 
 
 def test_a_grader_that_waits_or_spins_is_ended(short: None) -> None:
-    found = statuses(planted(planted_graders.hangs), ["a", "hang", "b", "spin", "c"])
-    assert found == ["correct", "unknown", "correct", "unknown", "correct"]
+    graded = statuses(planted(planted_graders.hangs), ["a", "hang", "b", "spin", "c"])
+    assert graded == ["correct", "unknown", "correct", "unknown", "correct"]
 
 
 def test_a_grader_that_dies_is_the_same_as_one_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     order = ["a", "exit", "crash", "memory", "fault", "b"]
-    found = grading.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
-    assert [v.status for v in found] == ["correct", *["unknown"] * 4, "correct"]
-    assert all(v == Grade("unknown") and math.isnan(v.score) for v in found[1:5])
+    graded = grading.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
+    assert [v.status for v in graded] == ["correct", *["unknown"] * 4, "correct"]
+    assert all(v == Grade("unknown") and math.isnan(v.score) for v in graded[1:5])
 
 
 def test_a_worker_killed_from_outside_in_mid_grading() -> None:
@@ -146,8 +146,8 @@ def test_a_worker_killed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_output_of_a_library_is_no_verdict() -> None:
-    found = grading.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
-    assert found == [Grade("wrong", "1", "fallback")] * 3
+    graded = grading.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
+    assert graded == [Grade("wrong", "1", "fallback")] * 3
 
 
 def test_a_reference_that_cannot_be_read_is_an_error_here_too() -> None:
@@ -192,17 +192,17 @@ def test_no_text_is_run_as_code(name: str, tmp_path: Path) -> None:
 
 
 def test_threads_share_the_process() -> None:
-    found: dict[int, list[str]] = {}
+    graded: dict[int, list[str]] = {}
 
     def work(i: int) -> None:
-        found[i] = statuses(GSM8K, [f"Final Answer: {i}"] * 100, "3")
+        graded[i] = statuses(GSM8K, [f"Final Answer: {i}"] * 100, "3")
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {i: ["correct" if i == 3 else "wrong"] * 100 for i in range(5)}
+    assert graded == {i: ["correct" if i == 3 else "wrong"] * 100 for i in range(5)}
 
 
 def test_an_interrupted_exchange_leaves_no_replies_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ def ours(answer: str, reference: str) -> bool:
 def math_verify(answer: str, reference: str) -> bool:
     from math_verify import parse, verify
 
-    gold, found = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
-    return bool(verify(gold, found, timeout_seconds=None))
+    gold, given = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, given, timeout_seconds=None))
 
 
 def test_the_table_is_large_and_has_both_verdicts() -> None:
@@ -57,8 +57,8 @@ def test_agreement_of_the_three_with_the_truth(capsys: pytest.CaptureFixture[str
     for name, judge in graders.items():
         verdicts = [(judge(a, b), truth) for a, b, truth in hard_cases.ALL]
         counts[name] = (
-            sum(found == truth for found, truth in verdicts),
-            sum(found and not truth for found, truth in verdicts),
+            sum(verdict == truth for verdict, truth in verdicts),
+            sum(verdict and not truth for verdict, truth in verdicts),
         )
     logging.disable(logging.NOTSET)
     with capsys.disabled():
@@ -93,8 +93,8 @@ def test_real_references_in_other_spellings(file: str, how: str, shared_data: Pa
     rows = map(json.loads, (shared_data / "math" / file).read_text().splitlines())
     references = [math.reference(math.read_row(row).answer) for row in rows]
     samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in references if t]
-    found = grade(MATH, samples)
-    wrong = [s for s, v in zip(samples, found, strict=True) if v.status != "correct"]
+    graded = grade(MATH, samples)
+    wrong = [s for s, v in zip(samples, graded, strict=True) if v.status != "correct"]
     assert not wrong
 
 
@@ -164,9 +164,9 @@ def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> 
     faulty = {t: FAULTS[how](t) for t in sorted(references)}
     samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
     assert len(samples) > 2
-    found = grade(MATH, samples)
-    assert {v.status for v in found} <= {"wrong", "unparseable"}, [
-        s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
+    graded = grade(MATH, samples)
+    assert {v.status for v in graded} <= {"wrong", "unparseable"}, [
+        s for s, v in zip(samples, graded, strict=True) if v.status not in ("wrong", "unparseable")
     ]
 
 
@@ -177,7 +177,7 @@ def test_different_references_are_not_equal(shared_data: Path) -> None:
     references = sorted({math.reference(math.read_row(row).answer) or "" for row in rows})
     samples = [Sample(f"\\boxed{{{a}}}", b) for a in references for b in references if a < b]
     samples = samples[:: max(1, len(samples) // 4000)]
-    found = grade(MATH, samples)
-    assert not any(v.status == "unknown" for v in found)
-    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.score]
+    graded = grade(MATH, samples)
+    assert not any(v.status == "unknown" for v in graded)
+    equal = [(s.completion, s.answer) for s, v in zip(samples, graded, strict=True) if v.score]
     assert equal == []
