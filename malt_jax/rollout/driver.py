@@ -228,14 +228,15 @@ class _Frontier:
     def _settle(self) -> None:
         """Has the strategy read the grades that are there. A tree of which it asks no more is
         whole."""
+        graded, grades = self.strategy.graded, self.grades
         for open_tree in tuple(self.complete):
+            question = open_tree.tree.question
+            if graded and grades and not grades.done(question, 0):
+                continue
             nodes = sorted(open_tree.tree.nodes, key=lambda node: (node.depth, node.path))
-            tree = Tree(open_tree.tree.question, nodes)
-            if self.strategy.graded is not None and self.grades is not None:
-                if not self.grades.done(tree.question, 0):
-                    continue
-                grades = self.grades.of(tree.question)
-                self._follow(open_tree, self.strategy.graded(tree, grades))
+            tree = Tree(question, nodes)
+            if graded and grades:
+                self._follow(open_tree, graded(tree, grades.of(question)))
             self.complete.remove(open_tree)
             if not open_tree.unfinished:
                 self.whole.append(tree)
