@@ -50,17 +50,17 @@ def test_what_a_text_says_at_its_end_counts_however_long_it_is() -> None:
 
 
 def test_a_grader_that_waits_or_spins_is_ended(short: None) -> None:
-    found = statuses(planted(planted_graders.hangs), ["a", "hang", "b", "spin", "c"])
-    assert found == ["correct", "unknown", "correct", "unknown", "correct"]
+    graded = statuses(planted(planted_graders.hangs), ["a", "hang", "b", "spin", "c"])
+    assert graded == ["correct", "unknown", "correct", "unknown", "correct"]
 
 
 def test_a_grader_that_dies_is_the_same_as_one_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     order = ["a", "exit", "crash", "memory", "fault", "b"]
-    found = grading.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
-    assert [v.status for v in found] == ["correct", *["unknown"] * 4, "correct"]
-    assert all(v == Grade("unknown") and math.isnan(v.score) for v in found[1:5])
+    graded = grading.grade(planted(planted_graders.dies), [Sample(c, "18") for c in order])
+    assert [v.status for v in graded] == ["correct", *["unknown"] * 4, "correct"]
+    assert all(v == Grade("unknown") and math.isnan(v.score) for v in graded[1:5])
 
 
 def test_a_worker_killed_from_outside_in_mid_grading() -> None:
@@ -92,8 +92,8 @@ def test_a_worker_killed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_output_of_a_library_is_no_verdict() -> None:
-    found = grading.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
-    assert found == [Grade("wrong", "1", "fallback")] * 3
+    graded = grading.grade(planted(planted_graders.prints), [Sample("x", "18")] * 3)
+    assert graded == [Grade("wrong", "1", "fallback")] * 3
 
 
 def test_a_reference_that_cannot_be_read_is_an_error_here_too() -> None:
@@ -138,17 +138,17 @@ def test_no_text_is_run_as_code(name: str, tmp_path: Path) -> None:
 
 
 def test_threads_share_the_process() -> None:
-    found: dict[int, list[str]] = {}
+    graded: dict[int, list[str]] = {}
 
     def work(i: int) -> None:
-        found[i] = statuses(GSM8K, [f"Final Answer: {i}"] * 100, "3")
+        graded[i] = statuses(GSM8K, [f"Final Answer: {i}"] * 100, "3")
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {i: ["correct" if i == 3 else "wrong"] * 100 for i in range(5)}
+    assert graded == {i: ["correct" if i == 3 else "wrong"] * 100 for i in range(5)}
 
 
 def test_an_interrupted_exchange_leaves_no_replies_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,13 +151,13 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         results.append(directory)
     from safetensors.numpy import load_file
 
-    one, other = (
+    first, second = (
         load_file(d / "export" / "refiner" / "adapter_model.safetensors") for d in results
     )
-    for name, tensor in one.items():
+    for name, tensor in first.items():
         # A tenth of one update at a rate of 1e-2: where a gradient is all but 0, Adam makes as much
         # of its last bit. `test_steps` holds the gradients themselves to 1e-6.
-        np.testing.assert_allclose(tensor, other[name], atol=1e-3)
+        np.testing.assert_allclose(tensor, second[name], atol=1e-3)
 
 
 def test_checkpoints_hold_no_base_weights(whole):

@@ -27,8 +27,8 @@ def ours(answer: str, reference: str) -> bool:
 def math_verify(answer: str, reference: str) -> bool:
     from math_verify import parse, verify
 
-    gold, found = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
-    return bool(verify(gold, found, timeout_seconds=None))
+    gold, given = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, given, timeout_seconds=None))
 
 
 def test_the_table_is_large_and_has_both_verdicts() -> None:
@@ -60,8 +60,8 @@ def test_agreement_of_the_three_with_the_truth(capsys: pytest.CaptureFixture[str
     for name, judge in graders.items():
         verdicts = [(judge(a, b), truth) for a, b, truth in hard_cases.ALL]
         counts[name] = (
-            sum(found == truth for found, truth in verdicts),
-            sum(found and not truth for found, truth in verdicts),
+            sum(verdict == truth for verdict, truth in verdicts),
+            sum(verdict and not truth for verdict, truth in verdicts),
         )
     logging.disable(logging.NOTSET)
     with capsys.disabled():
@@ -106,8 +106,8 @@ def test_real_references_in_other_spellings(how: str, every: int, shared_data: P
     known = references(shared_data, TEST, TRAIN)[::every]
     assert len(known) > 200
     samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in known]
-    found = grade(MATH, samples)
-    wrong = [s for s, v in zip(samples, found, strict=True) if v.status != "correct"]
+    graded = grade(MATH, samples)
+    wrong = [s for s, v in zip(samples, graded, strict=True) if v.status != "correct"]
     assert not wrong
 
 
@@ -178,9 +178,9 @@ def test_real_references_with_a_fault_are_wrong(how: str, every: int, shared_dat
     assert len(samples) > 2
     if len(samples) > 100:
         samples = samples[::every]
-    found = grade(MATH, samples)
-    assert {v.status for v in found} <= {"wrong", "unparseable"}, [
-        s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
+    graded = grade(MATH, samples)
+    assert {v.status for v in graded} <= {"wrong", "unparseable"}, [
+        s for s, v in zip(samples, graded, strict=True) if v.status not in ("wrong", "unparseable")
     ]
 
 
@@ -190,7 +190,7 @@ def test_different_references_are_not_equal(every: int, shared_data: Path) -> No
     known = references(shared_data, TEST)
     samples = [Sample(f"\\boxed{{{a}}}", b) for a in known for b in known if a < b]
     samples = samples[:: every * max(1, len(samples) // 4000)]
-    found = grade(MATH, samples)
-    assert not any(v.status == "unknown" for v in found)
-    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.score]
+    graded = grade(MATH, samples)
+    assert not any(v.status == "unknown" for v in graded)
+    equal = [(s.completion, s.answer) for s, v in zip(samples, graded, strict=True) if v.score]
     assert equal == []

@@ -56,11 +56,11 @@ def test_every_reference_graded_against_itself_is_correct(file: str, every: int)
 
 def test_how_many_rows_have_a_worked_solution() -> None:
     """The 19 others of MAWPS have equations that are not solved for X."""
-    found = {}
+    counts = {}
     for file in ("gsm8k/train.jsonl", "math/test500.jsonl", "mawps/train.json", "csqa/dev.jsonl"):
         task = tasks.get(FILES[file][0])
-        found[file] = sum(bool(task.read_row(row).solution) for row in published(file))
-    assert list(found.values()) == [7473, 500, 1879, 0]
+        counts[file] = sum(bool(task.read_row(row).solution) for row in published(file))
+    assert list(counts.values()) == [7473, 500, 1879, 0]
 
 
 # The largest is loaded below, against the test questions.
