@@ -67,9 +67,9 @@ def test_an_expression_bomb_costs_at_most_its_time(name: str, short: None) -> No
     bomb = f"Final Answer: $\\boxed{{{BOMBS[name]}}}$"
     statuses([f"a process that is warm for {name}"], "2x")
     started = time.monotonic()
-    found = statuses([f"{name}: Final Answer: 2x", bomb, f"{name}: Final Answer: $x+x$"], "2x")
-    assert found[::2] == ["correct", "correct"]
-    assert found[1] in ("wrong", "unknown", "unparseable")
+    graded = statuses([f"{name}: Final Answer: 2x", bomb, f"{name}: Final Answer: $x+x$"], "2x")
+    assert graded[::2] == ["correct", "correct"]
+    assert graded[1] in ("wrong", "unknown", "unparseable")
     assert time.monotonic() - started < 10 * isolation.WALL_SECONDS
 
 
@@ -78,6 +78,6 @@ def test_a_text_bomb_costs_at_most_its_time(name: str, short: None) -> None:
     for kind, answer in (("math", "2x"), ("gsm8k", "18"), ("csqa", "A"), ("jsonl", "red")):
         task = tasks.get(kind)
         plain = f"{name}\nB"
-        found = grading.grade(task, [Sample(TEXTS[name], answer), Sample(plain, answer)])
-        assert found[0].status != "correct"
-        assert found[1] == verdict(task, plain, answer)
+        graded = grading.grade(task, [Sample(TEXTS[name], answer), Sample(plain, answer)])
+        assert graded[0].status != "correct"
+        assert graded[1] == verdict(task, plain, answer)
