@@ -44,16 +44,16 @@ def imports(source: str, modules: set[str]) -> set[str]:
 
     `from a import b` is `a.b` where that is a module of the package, and `a` otherwise.
     """
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write relative imports as absolute ones"
             base = node.module or ""
             names = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if name in modules else base for name in names}
-    return found
+            imported |= {name if name in modules else base for name in names}
+    return imported
 
 
 def room(module: str) -> str:
@@ -75,16 +75,16 @@ def faults(module: str, imported: set[str]) -> Iterator[str]:
             yield f"{module}: only models/ imports flax; elsewhere parameters are plain pytrees"
         if top in {"configs", "tests"}:
             yield f"{module}: the package does not import {top}/"
-        there = room(name)
-        if top != PACKAGE or not there or there == here or there not in DEPTH:
+        target = room(name)
+        if top != PACKAGE or not target or target == here or target not in DEPTH:
             continue
         if not here:
-            if there != "api":
+            if target != "api":
                 yield f"{module}: the package's own __init__ imports nothing of it but the api"
-        elif DEPTH[there] < DEPTH[here]:
-            yield f"{module}: imports go down, but `{there}` lies above `{here}`"
-        elif DEPTH[there] == DEPTH[here] and DEPTH[here] in STRANGERS:
-            yield f"{module}: `{here}` and `{there}` are of a layer whose rooms are strangers"
+        elif DEPTH[target] < DEPTH[here]:
+            yield f"{module}: imports go down, but `{target}` lies above `{here}`"
+        elif DEPTH[target] == DEPTH[here] and DEPTH[here] in STRANGERS:
+            yield f"{module}: `{here}` and `{target}` are of a layer whose rooms are strangers"
 
 
 def graph() -> dict[str, set[str]]:
@@ -94,8 +94,8 @@ def graph() -> dict[str, set[str]]:
 
 def test_every_import_respects_the_layers():
     assert MODULES
-    found = [fault for module, imported in graph().items() for fault in faults(module, imported)]
-    assert not found, "\n" + "\n".join(found)
+    broken = [fault for module, imported in graph().items() for fault in faults(module, imported)]
+    assert not broken, "\n" + "\n".join(broken)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_every_import_respects_the_layers():
     ],
 )
 def test_a_planted_fault_is_found(module: str, source: str, fault: str):
-    found = list(faults(module, imports(source, {"malt_jax.rollout", "malt_jax.sampler"})))
-    assert len(found) == 1
-    assert fault in found[0]
+    broken = list(faults(module, imports(source, {"malt_jax.rollout", "malt_jax.sampler"})))
+    assert len(broken) == 1
+    assert fault in broken[0]
 
 
 def test_what_the_layers_allow_is_not_a_fault():
@@ -125,9 +125,9 @@ def test_what_the_layers_allow_is_not_a_fault():
 
 
 def test_no_import_goes_in_a_circle():
-    own = {name: {other for other in used if other in MODULES} for name, used in graph().items()}
+    inside = {name: {other for other in used if other in MODULES} for name, used in graph().items()}
     try:
-        TopologicalSorter(own).prepare()
+        TopologicalSorter(inside).prepare()
     except CycleError as error:
         pytest.fail("these modules import each other in a circle: " + " -> ".join(error.args[1]))
 

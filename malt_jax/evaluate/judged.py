@@ -83,8 +83,9 @@ def read(file: Path) -> list[Row]:
 
 def rates(rows: Sequence[Row], task: Task) -> Row:
     """What the judgements say of the verdicts `as_graded`, and of today's (`now`): of the answers
-    called right the share that is wrong (`false_right`), and of those called wrong the share that
-    is right (`false_wrong`), each with Wilson's interval at 95%; by rule as well."""
+    called right the share that is wrong (`false_right`), of those called wrong the share that is
+    right (`false_wrong`), and the same share of those cut short before they said an answer
+    (`truncated_right`), each with Wilson's interval at 95%; by rule as well."""
     judged = [row for row in rows if row["judged"] is not None]
     samples = [
         Sample(
@@ -115,10 +116,12 @@ def rates(rows: Sequence[Row], task: Task) -> Row:
 def _false(judged: Sequence[Row]) -> Row:
     """Of an answer without a verdict ("unknown") nothing is said."""
     right = [row for row in judged if row["verdict"] == "correct"]
-    wrong = [row for row in judged if row["verdict"] not in ("correct", "unknown")]
+    wrong = [row for row in judged if row["verdict"] in ("wrong", "unparseable")]
+    cut = [row for row in judged if row["verdict"] == "truncated"]
     return {
         "false_right": _share(sum(not row["judged"] for row in right), len(right)),
         "false_wrong": _share(sum(row["judged"] for row in wrong), len(wrong)),
+        "truncated_right": _share(sum(row["judged"] for row in cut), len(cut)),
     }
 
 

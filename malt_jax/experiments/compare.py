@@ -121,8 +121,8 @@ def _primary(table: Sequence[Row], main: str) -> Row | None:
 def _rival(row: Row, main: str) -> bool:
     """Whether a row is another method than the main system's: what is untrained, or of a variant
     among the systems."""
-    own = row["system"]["team"] == "trained" and not row["variant"]
-    return bool(row["group"] == "systems" and row["against_main"] and not own)
+    trained = row["system"]["team"] == "trained" and not row["variant"]
+    return bool(row["group"] == "systems" and row["against_main"] and not trained)
 
 
 def _adjusted(table: Sequence[Row], primary: Row | None) -> list[Row]:

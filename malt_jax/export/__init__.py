@@ -107,10 +107,10 @@ def starting_adapter(settings: Settings, model: Model, role: str) -> Adapter | N
     adapter, wanted = load(storage.at(path), model, role), settings.lora
     rank = lora.rank(adapter)
     every = {target for layer in adapter.layers.values() for target in layer}
-    there = _shape(rank, adapter.scale * rank, every)
-    if there != (here := _shape(wanted.rank, wanted.alpha, {*wanted.targets})):
+    stored = _shape(rank, adapter.scale * rank, every)
+    if stored != (asked := _shape(wanted.rank, wanted.alpha, {*wanted.targets})):
         raise ValueError(
-            f"config.roles.{role}.adapter: {path} has {there}; config.lora has {here}; training "
+            f"config.roles.{role}.adapter: {path} has {stored}; config.lora has {asked}; training "
             "keeps an adapter's shape, so give config.lora the values of the file"
         )
     whole = dict.fromkeys(range(model.config.num_layers), every)

@@ -20,7 +20,7 @@ _PAPER = "https://arxiv.org/abs/2412.01928"
 
 def text(record: Record) -> str:
     """The README.md of an export. `record` is what `export` writes as malt.json."""
-    parts = [_front_matter(record), _what(record), _prompt(record), _data(record)]
+    parts = [_front_matter(record), _introduction(record), _prompt(record), _data(record)]
     return "\n\n".join([*parts, _training(record), _results(record)]) + "\n"
 
 
@@ -48,7 +48,7 @@ def _front_matter(record: Record) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _what(record: Record) -> str:
+def _introduction(record: Record) -> str:
     role, chain = record["role"], record["chain"]
     kind, loading = _MERGED if record["merged"] else _ADAPTER
     from_gguf = not record["merged"] and str(record["base"]).endswith(".gguf")

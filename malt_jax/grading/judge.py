@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from malt_jax.tasks.extract import Rules, Undecided, first_question, marked
+from malt_jax.tasks.extract import Rules, Undecided, concluded, first_question, marked
 from malt_jax.tasks.task import Choices, Task
 from malt_jax.types import Grade, Question
 
@@ -47,7 +47,8 @@ def by_rules(rules: Rules, sample: Sample, *, leniently: bool = False) -> Grade:
     """The verdict on a completion by its task's rules.
 
     The first mark that can be read counts. The fallback counts only where there is no mark at all
-    and the completion came to its own end. `leniently`, for audits, whatever the completion holds
+    and the completion came to its own end; of one that was cut short, only an "answer is" whose
+    sentence is over. `leniently`, for audits, whatever the completion holds
     anywhere counts where no mark can be read, cut short or not. Another question that a completion
     asks and answers after its own is none of it; the sample's own, asked again, is.
     """
@@ -58,7 +59,9 @@ def by_rules(rules: Rules, sample: Sample, *, leniently: bool = False) -> Grade:
     if not answer and leniently:
         answer, via = rules.anywhere(completion) or "", "fallback"
     elif not answer and sample.truncated:
-        return Grade("truncated")
+        answer, via = _concluded(rules, completion) if not marks else "", "fallback"
+        if not answer:
+            return Grade("truncated")
     elif not answer and not marks:
         answer, via = rules.fallback(completion) or "", "fallback"
     if not answer:
@@ -67,6 +70,11 @@ def by_rules(rules: Rules, sample: Sample, *, leniently: bool = False) -> Grade:
         return Grade("correct" if rules.agree(answer, rules.truth) else "wrong", answer, via)
     except Undecided:
         return Grade("unknown", via=via)
+
+
+def _concluded(rules: Rules, completion: str) -> str:
+    statement = concluded(completion)
+    return rules.read(statement) or "" if statement else ""
 
 
 def by_grader(task: Task, samples: Sequence[Sample]) -> list[Grade]:

@@ -1,5 +1,7 @@
 """The optimiser of every stage: AdamW with warm-up, cosine decay and clipping."""
 
+from functools import lru_cache
+
 import optax
 
 
@@ -31,6 +33,7 @@ def schedule(peak_lr: float, steps: int, warmup: float) -> optax.Schedule:
     return optax.join_schedules([start, falling], [rising])
 
 
+@lru_cache  # equal optimisers are one, and what is compiled with one serves the other
 def adamw(
     peak_lr: float,
     steps: int,

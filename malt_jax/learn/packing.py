@@ -189,9 +189,9 @@ def _rows(steps: np.ndarray, sizes: np.ndarray, rows: int) -> np.ndarray:
     return placed[:, :, : counts.max()]
 
 
-def _total(order: np.ndarray, each: np.ndarray) -> np.ndarray:
-    """The sum of `each` over the places of every row: int64[T, K, R]."""
-    return np.append(each, 0)[order].sum(-1)
+def _total(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of the examples' `values` over the places of every row: int64[T, K, R]."""
+    return np.append(values, 0)[order].sum(-1)
 
 
 def _aligned(size: int) -> int:

@@ -8,7 +8,7 @@ micro-batches give what one batch of all their examples gives.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -42,6 +42,9 @@ Evaluate = Callable[[Params, Adapter, Adapter, Batch, Extra], Metrics]
 # XLA's CPU compiler takes the barriers of `jax.checkpoint` out and then finds that what is to be
 # recomputed is there already: it would keep everything, whatever `remat` says.
 _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+# Programs are remembered by what they are made of, so that a role trained like the one before it
+# traces nothing anew.
+_REMEMBERED = 4
 
 
 def optimiser(phase: PhaseSettings, updates: int) -> optax.GradientTransformation:
@@ -97,14 +100,28 @@ def training(
     (tokens) and `finite`. Where the loss or the gradient's norm is not finite, `finite` is 0 and
     the new state is the old one, bit for bit.
     """
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, like))
+    return _training(config, tx, loss, tree, tuple(leaves), remat)
+
+
+@lru_cache(_REMEMBERED)
+def _training(
+    config: LlamaConfig,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    tree: jax.tree_util.PyTreeDef,
+    placed: tuple[Any, ...],
+    remat: Remat,
+) -> Step:
+    """`training`, with the shardings of its state as leaves of `tree`."""
 
     def share(adapter: Adapter, params: Params, batch: Batch, extra: Extra) -> Any:
         logps = completion_logprobs(config, params, adapter, batch, remat=remat)
         return _with_counts(loss, logps, batch, extra)
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    shardings = jax.tree.unflatten(tree, placed)
     # The devices that the state lies on: a program for others may be compiled where there are none.
-    [platform] = {d.platform for s in jax.tree.leaves(shardings) for d in s.device_set}
+    [platform] = {d.platform for s in placed for d in s.device_set}
     options = _CPU_OPTIONS if platform == "cpu" else {}
 
     @partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None), compiler_options=options)
@@ -151,6 +168,7 @@ def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
     return evaluate
 
 
+@lru_cache(_REMEMBERED)
 def scoring(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Any:
     """The compiled program of an evaluation: (sums, k, base, adapter, reference, batches, extra) ->
     `sums`, None at first, with those of micro-batch k: ((loss, metrics), (`token_kl`, tokens)).

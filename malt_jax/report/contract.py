@@ -40,15 +40,15 @@ def parse_comparison(data: Mapping[str, Any]) -> Comparison:
         main=str(data["main"]),
         primary=_maybe("primary", data, _primary),
         source=", ".join(str(paper[key]) for key in ("model", "protocol", "arxiv") if key in paper),
-        rows=tuple(_each("rows", data["rows"], partial(_row, k=data.get("k")))),
-        voting=tuple(_each("voting", data.get("voting") or (), _vote)),
+        rows=tuple(_items("rows", data["rows"], partial(_row, k=data.get("k")))),
+        voting=tuple(_items("voting", data.get("voting") or (), _vote)),
         equal_compute=equal_compute(data),
         at_k={
-            name: tuple(_each(f"at_k.{name}", points, _at_k))
+            name: tuple(_items(f"at_k.{name}", points, _at_k))
             for name, points in (data.get("at_k") or {}).items()
         },
         flows=tuple(_flow(name, row) for name, row in (data.get("flows") or {}).items()),
-        splits=tuple(_each("format", data.get("format") or (), _split)),
+        splits=tuple(_items("format", data.get("format") or (), _split)),
         critiques=tuple(
             _critique(kind, row) for kind, row in (data.get("critiques") or {}).items() if row
         ),
@@ -149,7 +149,7 @@ def equal_compute(data: Mapping[str, Any]) -> tuple[EqualCompute, ...]:
     if isinstance(rows, Mapping):
         with _inside("equal_compute"):
             return (_equal_compute(rows),)
-    return tuple(_each("equal_compute", rows, _equal_compute))
+    return tuple(_items("equal_compute", rows, _equal_compute))
 
 
 def _equal_compute(data: Mapping[str, Any]) -> EqualCompute:
@@ -199,7 +199,7 @@ def _power(data: Mapping[str, Any]) -> Power:
     )
 
 
-def _each(place: str, items: Any, parse: Callable[[Any], T]) -> Iterator[T]:
+def _items(place: str, items: Any, parse: Callable[[Any], T]) -> Iterator[T]:
     if not isinstance(items, list | tuple):
         raise ValueError(f"{place}: {items!r} is no list")
     for i, item in enumerate(items):

@@ -5,8 +5,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax import grading
-from malt_jax.grading import Sample
 from malt_jax.rollout import records
+from malt_jax.rollout.grades import Grades
 from malt_jax.rollout.keys import node_keys
 from malt_jax.rollout.records import Row
 from malt_jax.rollout.roles import prompt_ids
@@ -24,9 +21,8 @@ from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Ask, Node, Strategy, Tree
 from malt_jax.runtime import hosts, process
 from malt_jax.sampler import Completion, Request, Work
-from malt_jax.tasks import Task
-from malt_jax.types import Grade, Question
-from malt_jax.workdir import shards
+from malt_jax.types import Question
+from malt_jax.workdir import growth
 
 Hear = Callable[[Question, Sequence[Node]], Any]
 
@@ -35,7 +31,7 @@ def store(
     directory: Path, strategy: Strategy, questions: Sequence[Question], per_shard: int, title: str
 ) -> None:
     """Grows what `directory` does not hold yet of the questions' trees, in shards of `per_shard`
-    questions. See `shards.grow`."""
+    questions. See `growth.grow`."""
     work = Work()
 
     def grow_rows(
@@ -43,7 +39,7 @@ def store(
     ) -> Iterator[list[Row]]:
         return grow(strategy, pending, progress, work)
 
-    shards.grow(
+    growth.grow(
         directory,
         questions,
         grow_rows,
@@ -72,30 +68,28 @@ def grow(
     Answers are graded as they come, beside the sampler. Where sampling ends early (a signal, a
     fault), the trees that are whole by then are still given before the error is raised.
     """
-    graded = _Grading(strategy.team.task)
+    grades = Grades(strategy.team.task)
     whole: deque[Tree] = deque()
-
-    def hear(question: Question, nodes: Sequence[Node]) -> None:
-        progress(len(nodes))
-        graded.submit(question, nodes)
 
     def rows() -> list[Row]:
         tree = whole.popleft()
-        return records.rows(strategy.team, tree, graded.take(tree.question))
+        return records.rows(strategy.team, tree, grades.take(tree.question))
 
     try:
-        for tree in expand(strategy, questions, hear, work):
+        for tree in expand(
+            strategy, questions, lambda _, fresh: progress(len(fresh)), work, grades
+        ):
             whole.append(tree)
-            while whole and (len(whole) > _WAITING or graded.done(whole[0].question, 0)):
-                graded.wait(whole[0].question)
+            while whole and (len(whole) > _WAITING or grades.done(whole[0].question, 0)):
+                grades.wait([whole[0].question])
                 yield rows()
         while whole:
-            graded.wait(whole[0].question)
+            grades.wait([whole[0].question])
             yield rows()
     except (Exception, KeyboardInterrupt, process.Stopped):
         deadline = time.monotonic() + _LAST_SECONDS
         while whole:
-            if not graded.done(whole[0].question, deadline - time.monotonic()):
+            if not grades.done(whole[0].question, deadline - time.monotonic()):
                 whole.popleft()
                 continue
             try:
@@ -106,108 +100,60 @@ def grow(
         raise
 
 
-@dataclass(frozen=True)
-class _Grading:
-    """The grades of trees that grow, those to come as well."""
-
-    task: Task
-    of_question: dict[str, list[tuple[list[Node], Future[list[Grade]]]]] = field(
-        default_factory=dict
-    )
-
-    def submit(self, question: Question, nodes: Sequence[Node]) -> None:
-        """Sends those of a question's nodes that answer."""
-        answering = [node for node in nodes if node.answers]
-        samples = [
-            Sample(
-                node.text,
-                question.answer,
-                not node.completion.stopped,
-                question.choices,
-                question.text,
-            )
-            for node in answering
-        ]
-        grades = self.of_question.setdefault(question.id, [])
-        if samples:
-            grades.append((answering, grading.submit(self.task, samples)))
-
-    def done(self, question: Question, seconds: float) -> bool:
-        """Whether a question's grades are there, at the latest in so many seconds."""
-        under_way = [grades for _, grades in self.of_question[question.id]]
-        return all(grades.done() for grades in under_way) or (
-            seconds > 0 and not futures.wait(under_way, seconds).not_done
-        )
-
-    def wait(self, question: Question) -> None:
-        """Until they are there, or a signal is."""
-        while not self.done(question, 0.2):
-            process.heed()
-
-    def take(self, question: Question) -> dict[Node, Grade]:
-        """The grades of a question's nodes, which are then forgotten. Raises what the grader
-        did."""
-        return {
-            node: grade
-            for nodes, grades in self.of_question.pop(question.id)
-            for node, grade in zip(nodes, grades.result(), strict=True)
-        }
-
-
 def expand(
     strategy: Strategy,
     questions: Iterable[Question],
     hear: Hear = lambda question, nodes: None,
     work: Work | None = None,
+    grades: Grades | None = None,
 ) -> Iterator[Tree]:
     """Each question's tree as soon as it is whole, its nodes by depth and path. `hear` is told of
-    every request's nodes as they come.
+    every request's nodes as they come, and `grades` is sent them.
 
     The roles of all open trees decode side by side, each under its own adapter. What was begun is
     finished before more is begun, and in that order, so that little is open at a time and a shard
     is whole early: of what is asked for, the earliest question's goes first, and of that the
-    deepest.
+    deepest. While a tree waits for the grades that its strategy reads, others are sampled.
 
-    Raises ValueError for a question of which the strategy asks nothing.
+    Raises ValueError for a question of which the strategy asks nothing, and for a strategy that
+    reads grades on hosts that work in step.
     """
     team = strategy.team
+    if strategy.graded is not None:
+        grades = grades or Grades(team.task)
+        if team.sampler.mesh.is_multi_process:
+            raise ValueError(
+                "config.mesh: a strategy that reads grades cannot sample on hosts that work in "
+                "step, whose grades come at different times; let fsdp x tensor fit into one host"
+            )
     adapters = [team.adapters.get(role.name) for role in team.roles]
     distinct = [a for i, a in enumerate(adapters) if all(a is not b for b in adapters[:i])]
     slots = {
         role.name: next(i for i, b in enumerate(distinct) if b is a)
         for role, a in zip(team.roles, adapters, strict=True)
     }
-    begun, order = enumerate(questions), itertools.count()
-    pending: list[tuple[int, int, int, _Open, Ask]] = []
-
-    def follow(open_tree: _Open, fresh: Sequence[Node]) -> None:
-        for ask in strategy.asks(open_tree.tree, fresh):
-            depth = 0 if ask.parent is None else ask.parent.depth + 1
-            heappush(pending, (open_tree.place, -depth, next(order), open_tree, ask))
-            open_tree.unfinished += 1
+    frontier = _Frontier(strategy, enumerate(questions), grades)
 
     def take() -> Request | None:
-        if not pending:
-            place, question = next(begun, (0, None))
-            if question is None:
-                return None
-            follow(_Open(place, Tree(question)), ())
-            if not pending:
-                raise ValueError(f"question {question.id!r}: the strategy asks nothing of it")
-        *_, open_tree, ask = heappop(pending)
+        if (asked := frontier.next()) is None:
+            return None
+        open_tree, ask = asked
         return _request(team, open_tree, ask, slots[ask.adapter])
 
-    sampled = team.sampler.run(take, distinct, sampling=team.sampling, work=work)
-    for request, completions in sampled:
-        open_tree, ask = request.tag
-        tree = open_tree.tree
-        fresh = _nodes(team, ask, request, completions)
-        tree.nodes += fresh
-        open_tree.unfinished -= 1
-        hear(tree.question, fresh)
-        follow(open_tree, fresh)
-        if not open_tree.unfinished:
-            yield Tree(tree.question, sorted(tree.nodes, key=lambda node: (node.depth, node.path)))
+    try:
+        for request, completions in team.sampler.run(
+            take, distinct, sampling=team.sampling, work=work
+        ):
+            open_tree, ask = request.tag
+            fresh = _nodes(team, ask, request, completions)
+            hear(open_tree.tree.question, fresh)
+            frontier.add(open_tree, fresh)
+            while frontier.whole:
+                yield frontier.whole.popleft()
+    except (Exception, KeyboardInterrupt, process.Stopped):
+        yield from frontier.whole
+        raise
+    yield from frontier.whole
 
 
 @dataclass
@@ -218,6 +164,82 @@ class _Open:
     place: int
     tree: Tree
     unfinished: int = 0
+
+
+@dataclass
+class _Frontier:
+    """All trees that grow.
+
+    `pending` is a heap of what is asked for and not begun, and `running` counts what is begun and
+    not finished. `complete` are trees without either, which wait for the strategy to read their
+    grades; `whole` those that it asks no more for.
+    """
+
+    strategy: Strategy
+    questions: Iterator[tuple[int, Question]]
+    grades: Grades | None
+    pending: list[tuple[int, int, int, _Open, Ask]] = field(default_factory=list)
+    running: int = 0
+    complete: list[_Open] = field(default_factory=list)
+    whole: deque[Tree] = field(default_factory=deque)
+    order: Iterator[int] = field(default_factory=itertools.count)
+
+    def next(self) -> tuple[_Open, Ask] | None:
+        """What to begin next, or None if there is nothing at present: what is running, or the end,
+        comes before it."""
+        while True:
+            self._settle()
+            if not self.pending and len(self.complete) < _WAITING:
+                self._begin()
+            if self.pending:
+                self.running += 1
+                *_, open_tree, ask = heappop(self.pending)
+                return open_tree, ask
+            if self.running or not self.complete or self.grades is None:
+                return None
+            self.grades.wait([open_tree.tree.question for open_tree in self.complete])
+
+    def add(self, open_tree: _Open, fresh: Sequence[Node]) -> None:
+        """Adds a finished request's nodes to its tree."""
+        self.running -= 1
+        open_tree.unfinished -= 1
+        open_tree.tree.nodes += fresh
+        if self.grades is not None:
+            self.grades.submit(open_tree.tree.question, fresh)
+        self._follow(open_tree, self.strategy.asks(open_tree.tree, fresh))
+        if not open_tree.unfinished:
+            self.complete.append(open_tree)
+            self._settle()
+
+    def _begin(self) -> None:
+        place, question = next(self.questions, (0, None))
+        if question is not None:
+            tree = Tree(question)
+            self._follow(_Open(place, tree), self.strategy.asks(tree, ()))
+            if not self.pending:
+                raise ValueError(f"question {question.id!r}: the strategy asks nothing of it")
+
+    def _follow(self, open_tree: _Open, asks: Iterable[Ask]) -> None:
+        for ask in asks:
+            depth = 0 if ask.parent is None else ask.parent.depth + 1
+            heappush(self.pending, (open_tree.place, -depth, next(self.order), open_tree, ask))
+            open_tree.unfinished += 1
+
+    def _settle(self) -> None:
+        """Has the strategy read the grades that are there. A tree of which it asks no more is
+        whole."""
+        graded, grades = self.strategy.graded, self.grades
+        for open_tree in tuple(self.complete):
+            question = open_tree.tree.question
+            if graded and grades and not grades.done(question, 0):
+                continue
+            nodes = sorted(open_tree.tree.nodes, key=lambda node: (node.depth, node.path))
+            tree = Tree(question, nodes)
+            if graded and grades:
+                self._follow(open_tree, graded(tree, grades.of(question)))
+            self.complete.remove(open_tree)
+            if not open_tree.unfinished:
+                self.whole.append(tree)
 
 
 def _request(team: Team, open_tree: _Open, ask: Ask, slot: int) -> Request:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from malt_jax.rollout.roles import Role
 from malt_jax.rollout.team import Team
 from malt_jax.sampler import Completion
-from malt_jax.types import Question
+from malt_jax.types import Grade, Question
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,15 @@ class Strategy:
     everything else that is under way. A tree is whole once all that was asked for it is there.
     `nodes` is how many a question may have, for those who wait. `team` is whom to ask; only the
     adapters of its roles are loaded.
+
+    `graded(tree, grades)` is for a strategy that samples by grades: adaptive trees, searches. It is
+    called whenever all that was asked for a tree is there and graded, with the nodes by depth and
+    path and the grades of those that answer, and what it gives is sampled as well; the tree is
+    whole once it gives nothing. So a tree depends on its samples and their grades, not on when
+    they came. Without it nothing waits for a grade.
     """
 
     team: Team
     asks: Callable[[Tree, Sequence[Node]], Iterable[Ask]]
     nodes: int
+    graded: Callable[[Tree, Mapping[Node, Grade]], Iterable[Ask]] | None = None

@@ -118,7 +118,7 @@ def _leave() -> None:
 
 
 @contextmanager
-def watched(what: str, programs: int = 1) -> Iterator[None]:
+def watched(work: str, programs: int = 1) -> Iterator[None]:
     """Ends the process, with the stacks of all threads, if what is inside takes longer than
     PATIENCE_SECONDS for each of the `programs` that it waits for: passes of the model, say.
 
@@ -126,7 +126,7 @@ def watched(what: str, programs: int = 1) -> Iterator[None]:
     long and ends by itself.
     """
     seconds = PATIENCE_SECONDS * programs
-    timer = threading.Timer(seconds, _end, [seconds, what])
+    timer = threading.Timer(seconds, _end, [seconds, work])
     timer.daemon = True
     timer.start()
     try:
@@ -135,10 +135,10 @@ def watched(what: str, programs: int = 1) -> Iterator[None]:
         timer.cancel()
 
 
-def _end(seconds: float, what: str) -> None:
+def _end(seconds: float, work: str) -> None:
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     print(
-        f"malt_jax: {what}: no answer from the devices in {seconds:.0f} s; the stacks are above. "
+        f"malt_jax: {work}: no answer from the devices in {seconds:.0f} s; the stacks are above. "
         "What is committed is whole: start the same command again.",
         file=sys.stderr,
         flush=True,

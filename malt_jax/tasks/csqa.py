@@ -150,7 +150,8 @@ def listed(question: str) -> Choices:
 
 def _without_ruled_out(text: str, choices: Choices) -> str:
     """A text without the letters that it names to rule them out, or because it lists them all."""
-    if all(choice for _, choice in choices):
+    shortest = sum(len(label) + len(choice) for label, choice in choices)
+    if all(choice for _, choice in choices) and len(text) >= shortest:  # compiling takes long
         listing = (rf"\(?{label}[).:]*\s*{re.escape(choice)}" for label, choice in choices)
         text = re.sub(r"[\s,;.]+(?:(?:and|or)\s+)?".join(listing), " ", text, flags=re.IGNORECASE)
     return _RULED_OUT.sub(" ", text).strip(_EDGES)

@@ -203,8 +203,8 @@ def _flat(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _equal_relations(a: str, b: str) -> bool:
-    if (one := _interval(a)) and (other := _interval(b)):
-        return one[0] == other[0] and _equal(one[1], other[1])
+    if (interval := _interval(a)) and (other := _interval(b)):
+        return interval[0] == other[0] and _equal(interval[1], other[1])
     if (verdict := _equal_shapes(_shape(a), _shape(b))) is not None:
         return verdict
     sides = _sides(a), _sides(b)

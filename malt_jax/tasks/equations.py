@@ -31,13 +31,12 @@ def read(text: str) -> str | None:
     four operations and parentheses: of "x = 3 + 4 = 8" that is 7, for a sum that the text works out
     is not read."""
     sides = text.translate(_SIGNS).strip().removesuffix(".").split("=")
-    return next((found for side in sides if (found := _value(side))), None)
+    return next(filter(None, map(_value, sides)), None)
 
 
 def last(text: str) -> str | None:
     """Of the last line that has one: the fallback for an unmarked answer."""
-    lines = reversed(text.splitlines())
-    return next((found for line in lines if (found := read(line))), None)
+    return next(filter(None, map(read, reversed(text.splitlines()))), None)
 
 
 def rules(answer: str, choices: Choices = ()) -> Rules:

@@ -13,6 +13,8 @@ _BETWEEN_BOXES = re.compile(
     r"(?:\\[()]|[ \t$,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{ ?(?:and|or) ?\})*"
 )
 _STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
+# A sentence or line that is over: something stands behind it.
+_OVER = re.compile(r"(?:(?<=\S)[.!][*_]*\s+|\s*\n\s*)(?=\S)")
 _RESTATED = 60  # letters and digits that a question has in common with itself alone
 _HEADING = r"(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
 # What is asked for under a heading right behind it is no answer.
@@ -74,6 +76,15 @@ def stated(text: str) -> list[str]:
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     statements = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
     return [s.strip(_MARKDOWN).partition("\n")[0].strip(_MARKDOWN) for s in statements]
+
+
+def concluded(text: str) -> str | None:
+    """What the last "answer is" or "Answer:" says, if its sentence is over: where the text is cut
+    short, nothing of that is lost."""
+    marks = list(_STATED.finditer(text))
+    tail = text[marks[-1].end() :].lstrip(_MARKDOWN) if marks else ""
+    over = _OVER.search(tail)
+    return tail[: over.start()].strip(_MARKDOWN) if over else None
 
 
 def first_question(text: str, question: str = "") -> str:

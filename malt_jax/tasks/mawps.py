@@ -29,10 +29,10 @@ def read_row(row: Row, solution: str = _SOLUTION) -> Question:
 def _worked(equation: str, result: str, solution: str) -> str:
     """An equation such as "X=((22.0-14.0)/4.0)" in the form of `solution`, where `expression` is
     "(22 - 14) / 4" and `value` "2"; "" if it does not stand solved for X."""
-    found, value = _SOLVED.fullmatch(equation.replace(" ", "")), quantities.reference(result)
-    if not found or value is None:
+    solved, value = _SOLVED.fullmatch(equation.replace(" ", "")), quantities.reference(result)
+    if not solved or value is None:
         return ""
-    spaced = re.sub(r"(?<=[\d)])([-+*/])", r" \1 ", _without_outer(found[1]))
+    spaced = re.sub(r"(?<=[\d)])([-+*/])", r" \1 ", _without_outer(solved[1]))
     plain = _LITERAL.sub(lambda number: numeric.canonical(Fraction(number[0])), spaced)
     return solution.format(expression=plain, value=value)
 

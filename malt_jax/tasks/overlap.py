@@ -28,8 +28,8 @@ Overlap = Literal["overlap_exact", "overlap_ngram"]
 
 def tokens(text: str) -> list[str]:
     """Words, numbers, punctuation marks and LaTeX formulas, without case, spacing, quote style."""
-    found = _TOKEN.findall(text.translate(_QUOTES).casefold())
-    return [_DELIMITERS.sub("", _THOUSANDS.sub("", t)).rstrip(".,;") or t for t in found]
+    matches = _TOKEN.findall(text.translate(_QUOTES).casefold())
+    return [_DELIMITERS.sub("", _THOUSANDS.sub("", t)).rstrip(".,;") or t for t in matches]
 
 
 def key(text: str) -> str:
@@ -51,17 +51,17 @@ class OverlapIndex:
         self._keys: set[str] = set()
         self._numbers_by_gram: dict[tuple[str, ...], list[list[str]]] = {}
         for question in questions:
-            found = tokens(question.text)
-            self._keys.add(" ".join(found))
-            words = _words(found)
+            of_question = tokens(question.text)
+            self._keys.add(" ".join(of_question))
+            words = _words(of_question)
             for gram in set(_grams(words)):
                 self._numbers_by_gram.setdefault(gram, []).append(_numbers(words))
 
     def find(self, text: str) -> Overlap | None:
-        found = tokens(text)
-        if " ".join(found) in self._keys:
+        of_text = tokens(text)
+        if " ".join(of_text) in self._keys:
             return "overlap_exact"
-        words = _words(found)
+        words = _words(of_text)
         numbers = _numbers(words)
         for gram in _grams(words):
             for others in self._numbers_by_gram.get(gram, ()):
@@ -71,8 +71,8 @@ class OverlapIndex:
         return None
 
 
-def _words(found: Sequence[str]) -> list[str]:
-    return [token for token in found if _IS_WORD.match(token)]
+def _words(tokens: Sequence[str]) -> list[str]:
+    return [token for token in tokens if _IS_WORD.match(token)]
 
 
 def _grams(words: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -153,11 +153,11 @@ def answer(text: str) -> str | None:
         return latex(text)
     if _NOTHING.match(words) and not pieces[0].is_formula:
         return words
-    found = _found(pieces)
-    before, after = _words(pieces[: found.start][-1:]), _words(pieces[found.end :][:1])
-    if not found.formulas or (_is_changed(pieces, found) and not _ROUNDED.search(words)):
+    conclusion = _conclusion(pieces)
+    before, after = _words(pieces[: conclusion.start][-1:]), _words(pieces[conclusion.end :][:1])
+    if not conclusion.formulas or (_is_changed(pieces, conclusion) and not _ROUNDED.search(words)):
         return None
-    value = ", ".join(found.formulas)
+    value = ", ".join(conclusion.formulas)
     if _NEGATES.search(before):
         return latex(f"-{value}" if numeric.whole(value) is not None else f"-({value})")
     if scale := _SCALE.match(after):
@@ -167,7 +167,7 @@ def answer(text: str) -> str | None:
     named = _PREDICATE.fullmatch(after)
     if named and (value.endswith("=") or (named[1] and not re.search(r"\d", value))):
         return named[2]  # "ABC is isosceles"
-    counted = len(found.formulas) == 1 and not SPANS.search(text) and not _DENIES.search(words)
+    counted = len(conclusion.formulas) == 1 and not SPANS.search(text) and not _DENIES.search(words)
     if counted and all(numeric.whole(formula) is not None for formula in formulas):
         number = quantities.stated(text)
         return value if number is None else numeric.canonical(number)
@@ -196,7 +196,7 @@ def _trimmed(formula: str) -> str:
     return _EDGES.sub("", formula)
 
 
-def _found(pieces: Sequence[Piece]) -> _Answer:
+def _conclusion(pieces: Sequence[Piece]) -> _Answer:
     """The formula after the last verb or conclusion, and before a reason; others that follow it
     after a comma, "and" or "or". A formula that is denied is none, and one in a phrase of time,
     place or condition gives way to the next."""

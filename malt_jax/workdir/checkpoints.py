@@ -112,8 +112,8 @@ def load(path: Path, like: Any) -> Any:
 
 def steps(store: Store) -> list[int]:
     """The steps in a store, whole or not."""
-    found = store.directory.iterdir() if store.directory.is_dir() else ()
-    names = [path.name for path in found if path.is_dir()]
+    entries = store.directory.iterdir() if store.directory.is_dir() else ()
+    names = [path.name for path in entries if path.is_dir()]
     return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -132,8 +132,8 @@ def damage(path: Path) -> str:
         file = path / name
         if not file.is_file():
             return f"{file}: missing"
-        if (found := storage.size(file)) != size:
-            return f"{file}: {found} bytes, not the {size} that were written"
+        if (stored := storage.size(file)) != size:
+            return f"{file}: {stored} bytes, not the {size} that were written"
         if file_hash(file) != f"sha256:{digest}":
             return f"{file}: damaged, its bytes are not those that were written"
     # A manifest whose damage took names out of it would leave those files unread.
@@ -181,8 +181,8 @@ def _commit(path: Path, keep: Callable[[], Collection[Any]]) -> None:
 
 
 def _files(path: Path) -> dict[str, Path]:
-    found = {file.relative_to(path).as_posix(): file for file in storage.files(path)}
-    return {name: file for name, file in found.items() if name != MANIFEST}
+    files = {file.relative_to(path).as_posix(): file for file in storage.files(path)}
+    return {name: file for name, file in files.items() if name != MANIFEST}
 
 
 def _settle(store: Store, most: int) -> None:

@@ -139,7 +139,7 @@ def same_input(
         return True
     if key == "model.path":
         hashes = base() if record.get("base_hash") else {}
-        return bool(hashes) and all(record.get(name) == there for name, there in hashes.items())
+        return bool(hashes) and all(record.get(name) == digest for name, digest in hashes.items())
     before = record.get("inputs", {}).get(key) or inputs.digest(key, recorded)
     return bool(before) and inputs.digest(key, value) == before
 

@@ -215,8 +215,8 @@ def files(directory: Path) -> Iterator[Path]:
 
 def size(file: Path) -> int:
     """A file's bytes."""
-    found: Any = file.stat()
-    return int(found.length if in_bucket(file) else found.st_size)
+    status: Any = file.stat()
+    return int(status.length if in_bucket(file) else status.st_size)
 
 
 def remove(directory: Path) -> None:

@@ -117,18 +117,20 @@ def main() -> None:
     chosen = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
     packed = Packed(asked.length, asked.length // 2, len(devices), 1)
     ours = programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
-    found = {
+    steps = {
         "malt_jax": programs.compiled(ours, packed.predictions // 128),
         "plain": programs.compiled(plain(config, mesh, asked.length, optax.adamw(1e-4))),
     }
     if asked.json:
         print(
-            json.dumps(vars(asked) | {name: asdict(one) for name, one in found.items()}, indent=2)
+            json.dumps(
+                vars(asked) | {name: asdict(figures) for name, figures in steps.items()}, indent=2
+            )
         )
         return
-    for name, one in found.items():
-        sent = {kind: f"{size / 2**30:.2f}" for kind, size in one.traffic.items()}
-        print(f"{name}: temporaries {one.temporaries / 2**30:.2f} GiB, sent {sent} GiB")
+    for name, figures in steps.items():
+        sent = {kind: f"{size / 2**30:.2f}" for kind, size in figures.traffic.items()}
+        print(f"{name}: temporaries {figures.temporaries / 2**30:.2f} GiB, sent {sent} GiB")
 
 
 if __name__ == "__main__":

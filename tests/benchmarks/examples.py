@@ -27,13 +27,15 @@ def load(tokenizer: Tokenizer, data: Path, rows: int) -> dict[str, list[Example]
     shows the solution of another question and a critique of it; chosen is the right solution,
     rejected the one shown. Raises ValueError if the file has too few.
     """
-    found: dict[str, list[Example]] = {}
+    by_question: dict[str, list[Example]] = {}
     for phase, count in (("sft", rows), ("dpo", rows // 2)):
         fitting = (e for e in _examples(tokenizer, data, phase) if _fits(e))
-        found[phase] = [example for _, example in zip(range(count), fitting, strict=False)]
-        if len(found[phase]) < count:
-            raise ValueError(f"{data}: gives {len(found[phase])} examples for {phase}, not {count}")
-    return found
+        by_question[phase] = [example for _, example in zip(range(count), fitting, strict=False)]
+        if len(by_question[phase]) < count:
+            raise ValueError(
+                f"{data}: gives {len(by_question[phase])} examples for {phase}, not {count}"
+            )
+    return by_question
 
 
 def useful_tokens(examples: list[Example]) -> int:

@@ -108,8 +108,8 @@ def waiting(submit: Submit, questions: Sequence[Question], pause: float) -> floa
         seed=0,
         stream="collect",
     )
-    with mock.patch.object(driver.grading, "submit", submit):
-        for _ in driver.grow(full_tree(team), questions, 16, lambda nodes: None, Work()):
+    with mock.patch.object(grading, "submit", submit):
+        for _ in driver.grow(full_tree(team), questions, lambda nodes: None, Work()):
             pass
     return 1e3 * replay.waited / replay.samples
 
@@ -136,9 +136,9 @@ def main() -> None:
         {name: waiting(way, questions, asked.device_ms / 1e3) for name, way in ways.items()}
         for _ in range(asked.rounds)
     ]
-    found = {name: min(times[name] for times in rounds) for name in ways}
+    best = {name: min(times[name] for times in rounds) for name in ways}
     grading.close()
-    ms = {name: round(found[name] - found["none"], 4) for name in ("thread", "processes")}
+    ms = {name: round(best[name] - best["none"], 4) for name in ("thread", "processes")}
     print(json.dumps({"waiting_ms": ms, "ratio": round(ms["processes"] / ms["thread"], 3)}))
 
 

@@ -63,10 +63,10 @@ def ideal_seconds(
     fed_back = attended = cached = 0
     for start, rows in parents:
         steps = [len(row) - 1 for row in rows]
-        own = sum(m * (m + 1) // 2 for m in steps)
+        in_rows = sum(m * (m + 1) // 2 for m in steps)
         fed_back += sum(steps)
-        attended += sum(steps) * len(start) + own
-        cached += max(steps) * len(start) + own
+        attended += sum(steps) * len(start) + in_rows
+        cached += max(steps) * len(start) + in_rows
     weights = shape.body + shape.head
     flops = 2 * weights * fed_back + shape.attention_flops * attended
     read = 4 * weights * fed_back / live_rows + shape.kv_bytes * cached
@@ -95,7 +95,7 @@ def ideal_training_seconds(shape: Shape, machine: Machine, examples: Sequence[Ex
     return (flops + 3 * shape.attention_flops * attended) / machine.flops
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     """How many leading tokens two prompts share."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

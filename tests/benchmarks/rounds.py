@@ -92,14 +92,14 @@ class Bench:
         row.warmed()
         say(f"{name}: greedy ids")
         probe = self.probe[:GREEDY_PROMPTS]
-        found, _ = self.sample(row, probe, 1, asked.seed, GREEDY_TOKENS, 0.0)
-        row.greedy = [rows[0] for rows in found]
+        sampled, _ = self.sample(row, probe, 1, asked.seed, GREEDY_TOKENS, 0.0)
+        row.greedy = [rows[0] for rows in sampled]
         say(f"{name}: forced tokens")
         for _ in range(2 if name == OURS else 1):  # ours compiles in the first; peers take that out
-            found, seconds = self.sample(
+            sampled, seconds = self.sample(
                 row, self.probe, CHILDREN, asked.seed, FORCED_TOKENS, warm, stops=()
             )
-        count = sum(len(tokens) for rows in found for tokens in rows)
+        count = sum(len(tokens) for rows in sampled for tokens in rows)
         if count != FORCED_PROMPTS * CHILDREN * FORCED_TOKENS:
             raise engines.Failure(f"{FORCED_TOKENS} tokens a row were asked for, {count} came")
         row.forced = count / seconds

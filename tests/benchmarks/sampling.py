@@ -41,18 +41,18 @@ def arguments() -> argparse.Namespace:
     add("--envs", type=Path, default=CACHE / "benchmarks", help="[%(default)s]")
     add("--seed", type=int, default=0)
     add("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse_args()
-    found.engines = found.engines.split(",")
-    if unknown := set(found.engines) - set(SAMPLING):
+    options = parser.parse_args()
+    options.engines = options.engines.split(",")
+    if unknown := set(options.engines) - set(SAMPLING):
         parser.error(f"--engines: {sorted(unknown)} not among {list(SAMPLING)}")
-    found.model = found.model or default_model()
+    options.model = options.model or default_model()
     for name in ("model", "data"):
-        if not getattr(found, name).is_file():
-            parser.error(f"--{name}: {getattr(found, name)} is not a file")
+        if not getattr(options, name).is_file():
+            parser.error(f"--{name}: {getattr(options, name)} is not a file")
     for name in ("questions", "runs", "max_new_tokens"):
-        if getattr(found, name) < 1:
+        if getattr(options, name) < 1:
             parser.error(f"--{name}: must be positive")
-    return found
+    return options
 
 
 def main() -> None:

@@ -56,13 +56,13 @@ def main() -> None:
     if asked.worker:
         work = json.loads(asked.worker)
         return collecting(**work) if "port" in work else answering(**work)
-    found: Row = {"cores": CORES}
-    what = asked.what or ["hosts", "questions"]
-    if "hosts" in what:
-        found["hosts"] = layouts(asked.runs, asked.questions)
-    if "questions" in what:
-        found["questions"] = [measured(n) for n in SIZES if n <= asked.most]
-    print(json.dumps(found) if asked.json else text(found))
+    figures: Row = {"cores": CORES}
+    parts = asked.what or ["hosts", "questions"]
+    if "hosts" in parts:
+        figures["hosts"] = layouts(asked.runs, asked.questions)
+    if "questions" in parts:
+        figures["questions"] = [measured(n) for n in SIZES if n <= asked.most]
+    print(json.dumps(figures) if asked.json else text(figures))
 
 
 def layouts(runs: int, questions: int) -> list[Row]:
@@ -75,16 +75,16 @@ def layouts(runs: int, questions: int) -> list[Row]:
     rows = []
     for processes, devices in LAYOUTS:
         cores = min(processes * devices, CORES)
-        each = [rates[processes, devices][0] for rates in rounds]
+        measured_rates = [rates[processes, devices][0] for rates in rounds]
         ideal = [rates[1, 1][0] * cores for rates in rounds]
-        efficiency = [one / most for one, most in zip(each, ideal, strict=True)]
+        efficiency = [got / most for got, most in zip(measured_rates, ideal, strict=True)]
         work = [rates[processes, devices][1] / rates[1, 1][1] for rates in rounds]
         rows.append(
             {
                 "processes": processes,
                 "devices": devices,
                 "cores": cores,
-                "tokens_per_second": median(each),
+                "tokens_per_second": median(measured_rates),
                 "efficiency": median(efficiency),
                 "spread": [min(efficiency), max(efficiency)],
                 "work_efficiency": median(work),
@@ -106,8 +106,8 @@ def rate(processes: int, devices: int, questions: int) -> tuple[float, float]:
         work |= {"cores": cores}
         begun = [start(work | {"process": i}, devices) for i in range(processes)]
         printed = [ended(process) for process in begun]
-    tokens, cpu = printed[0]["tokens"], sum(one["cpu"] for one in printed)
-    return tokens / max(one["seconds"] for one in printed), tokens / cpu
+    tokens, cpu = printed[0]["tokens"], sum(drawn["cpu"] for drawn in printed)
+    return tokens / max(drawn["seconds"] for drawn in printed), tokens / cpu
 
 
 def start(work: Row, devices: int = 1) -> subprocess.Popen[str]:
@@ -146,12 +146,12 @@ def collecting(
     config.workdir, config.sample.rows, config.sample.kv_gib = workdir, 48, 0.25
     config.data.train_questions, config.sample.questions_per_shard = 2 * questions, 2
     parsed = parse(config.to_dict())
-    one = job.Job(parsed, collects=True)
-    first, second = one.training[:questions], one.training[questions:]
-    collect.run(Path(workdir) / "first", parsed, one.team, first)
+    prepared = job.Job(parsed, collects=True)
+    first, second = prepared.training[:questions], prepared.training[questions:]
+    collect.run(Path(workdir) / "first", parsed, prepared.team, first)
     hosts.meet()
     started, worked = time.perf_counter(), time.process_time()
-    collect.run(Path(workdir), parsed, one.team, second)
+    collect.run(Path(workdir), parsed, prepared.team, second)
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     rows = shards.read(Path(workdir) / "trees", ["completion_tokens"])
     tokens = sum(row["completion_tokens"] for row in rows)
@@ -159,9 +159,9 @@ def collecting(
 
 
 def measured(questions: int) -> Row:
-    (found,) = ended(start({"sizes": [questions]}))
-    note(f"{questions:,} questions: {found}")
-    return found
+    (figures,) = ended(start({"sizes": [questions]}))
+    note(f"{questions:,} questions: {figures}")
+    return figures
 
 
 def answering(sizes: list[int], counted: bool = False) -> None:
@@ -260,10 +260,10 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def text(found: Row) -> str:
+def text(figures: Row) -> str:
     """The figures as tables."""
     lines = []
-    if rows := found.get("hosts"):
+    if rows := figures.get("hosts"):
         lines.append(
             "processes  devices  cores  tokens/s  of the ideal  (least to most)   "
             "a CPU second, against one"
@@ -277,13 +277,13 @@ def text(found: Row) -> str:
                 f"{low:.0%} to {high:.0%}          {row['work_efficiency']:6.0%}   "
                 f"{least:.0%} to {most:.0%}"
             )
-    if rows := found.get("questions"):
+    if rows := figures.get("questions"):
         lines.append("questions" + "".join(f"{name:>24}" for name in STAGES))
         lines.append(" " * 9 + f"{'us a question    MiB':>24}" * len(STAGES))
         for row in rows:
             pairs = [(row[f"{name}_us"], row[f"{name}_mib"]) for name in STAGES]
-            each = "".join(f"{us:17,.0f}{mib:7,.0f}" for us, mib in pairs)
-            lines.append(f"{row['questions']:9,}{each}")
+            columns = "".join(f"{us:17,.0f}{mib:7,.0f}" for us, mib in pairs)
+            lines.append(f"{row['questions']:9,}{columns}")
     return "\n".join(lines)
 
 

@@ -42,19 +42,19 @@ def arguments() -> argparse.Namespace:
     add("--engines", default=",".join(TRAINING), help="[%(default)s]")
     add("--envs", type=Path, default=CACHE / "benchmarks", help="[%(default)s]")
     add("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse_args()
-    found.engines = found.engines.split(",")
-    if unknown := set(found.engines) - set(TRAINING):
+    options = parser.parse_args()
+    options.engines = options.engines.split(",")
+    if unknown := set(options.engines) - set(TRAINING):
         parser.error(f"--engines: {sorted(unknown)} not among {list(TRAINING)}")
-    found.model = found.model or default_model()
+    options.model = options.model or default_model()
     for name in ("model", "data"):
-        if not getattr(found, name).is_file():
-            parser.error(f"--{name}: {getattr(found, name)} is not a file")
-    if found.rows < 8 or found.rows % 8:
+        if not getattr(options, name).is_file():
+            parser.error(f"--{name}: {getattr(options, name)} is not a file")
+    if options.rows < 8 or options.rows % 8:
         parser.error("--rows: must be a positive multiple of 8")
-    if found.runs < 1:
+    if options.runs < 1:
         parser.error("--runs: must be positive")
-    return found
+    return options
 
 
 def main() -> None:

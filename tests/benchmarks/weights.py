@@ -39,20 +39,23 @@ def derive(source: Path, folder: Path) -> Weights:
     """Writes what `folder` does not hold yet, whole or not at all. Raises ValueError if `source` is
     no GGUF file of the Llama architecture."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = Weights(folder / "hf", folder / "f32.gguf", folder / "q8_0.gguf")
-    if not found.directory.exists():
+    weights = Weights(folder / "hf", folder / "f32.gguf", folder / "q8_0.gguf")
+    if not weights.directory.exists():
         model = models.load(source)
         partial = folder / "hf.partial"
         shutil.rmtree(partial, ignore_errors=True)
         hf.save(partial, model.config, model.params)
         model.tokenizer.save(partial)
-        partial.rename(found.directory)
-    for file, kind in ((found.f32, LlamaFileType.ALL_F32), (found.q8_0, LlamaFileType.MOSTLY_Q8_0)):
+        partial.rename(weights.directory)
+    for file, kind in (
+        (weights.f32, LlamaFileType.ALL_F32),
+        (weights.q8_0, LlamaFileType.MOSTLY_Q8_0),
+    ):
         if not file.exists():
             partial = file.with_suffix(".partial")
             _write_gguf(source, partial, kind)
             partial.rename(file)
-    return found
+    return weights
 
 
 def _write_gguf(source: Path, target: Path, kind: LlamaFileType) -> None:

@@ -34,9 +34,9 @@ def test_files_of_one_name_are_two_modules(tmp_path: Path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(SOURCE.format(value=1))
-    one, other = (load_module(str(tmp_path / folder / "mine.py")) for folder in ("a", "b"))
-    assert one.KEPT is not other.KEPT
-    assert one.__name__ != other.__name__
+    first, second = (load_module(str(tmp_path / folder / "mine.py")) for folder in ("a", "b"))
+    assert first.KEPT is not second.KEPT
+    assert first.__name__ != second.__name__
 
 
 def test_a_file_that_failed_is_run_again(tmp_path: Path):

@@ -8,6 +8,7 @@ import sys
 import pytest
 from recipes import ROOT, good
 
+from malt_jax import main
 from malt_jax.config import files, overrides
 
 NEW_ROLE = {"prompt": "", "branching": 3, "max_new_tokens": 300, "train": ("sft",), "adapter": ""}
@@ -141,17 +142,40 @@ def test_what_is_no_recipe_is_told(recipe, message, tmp_path, monkeypatch):
         ([], "malt_jax: --config: missing; name a recipe: csqa, .*quickstart.*"),
         (["--config=quikstart"], r"malt_jax: .*did you mean quickstart\?"),
         (["--config=quickstart", "--stag=plan"], r"malt_jax: no flag --stag; did you mean stage\?"),
-        (["--config=quickstart", "--stage=trian"], r"malt_jax: .*'trian'; did you mean train\?"),
         (["--config=quickstart", "--config.sft.lr=1"], r"malt_jax: .* config.sft.learning_rate\?"),
         (["--config=quickstart", "extra"], "malt_jax: unexpected argument 'extra'; .*"),
         (["--config=quickstart", "--processes=many"], "malt_jax: argument --processes: .*'many'"),
         (["--config=quickstart", "--compare=x"], "malt_jax: --compare goes with --stage=report"),
         (["--config=quickstart", "--sample=9"], "malt_jax: --sample goes with --stage=audit, .*"),
         (["--config=quickstart", "--stage=audit", "--sample=-1"], "malt_jax: .* is a count: .*"),
-        (["--config=quickstart", "--config.data.task=gms8k"], "malt_jax: .*no task 'gms8k'.*"),
     ],
 )
-def test_the_door_answers_in_one_line(flags, said, tmp_path):
+def test_the_door_answers_in_one_line(flags, said, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["malt_jax", *flags])
+    status = 0
+    try:
+        main.main()
+    except SystemExit as ended:
+        status = ended.code
+    spoken = capfd.readouterr()
+    text = spoken.out + spoken.err + (status if isinstance(status, str) else "")
+    (line,) = text.splitlines()
+    assert re.fullmatch(said, line), line
+    assert (status == 0) == (flags == ["--version"])
+    assert not list(tmp_path.iterdir()), "nothing is written, not even a lock"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "status"),
+    [
+        (["--version"], r"malt_jax \d+\.\d+\.\d+", 0),
+        (["--config=quickstart", "extra"], "malt_jax: unexpected argument 'extra'; .*", 2),
+        (["--config=quickstart", "--stage=trian"], r"malt_jax: .*'trian'; did you mean train\?", 1),
+        (["--config=quickstart", "--config.data.task=gms8k"], "malt_jax: .*no task 'gms8k'.*", 1),
+    ],
+)
+def test_so_does_a_process_of_its_own(flags, said, status, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "malt_jax.main", *flags],
         cwd=tmp_path,
@@ -161,7 +185,7 @@ def test_the_door_answers_in_one_line(flags, said, tmp_path):
     )
     (line,) = (done.stdout + done.stderr).splitlines()
     assert re.fullmatch(said, line), line
-    assert (done.returncode == 0) == (flags == ["--version"])
+    assert done.returncode == status
     assert not list(tmp_path.iterdir()), "nothing is written, not even a lock"
 
 

@@ -74,14 +74,16 @@ BASE = [
     ],
 )
 def test_both_readings(completion: str, finish: str, strict: str, graded: str, lenient: str):
-    found = audit.audit([row("q", (0,), completion, finish)], tasks.get("gsm8k"), "eval/base")
-    assert [found[0][f"{x}status"] for x in ("strict_", "", "lenient_")] == [
+    counted = audit.audit([row("q", (0,), completion, finish)], tasks.get("gsm8k"), "eval/base")
+    assert [counted[0][f"{x}status"] for x in ("strict_", "", "lenient_")] == [
         strict,
         graded,
         lenient,
     ]
-    assert found[0]["lenient_answer"] == ("2" if lenient == "correct" else found[0]["answer"])
-    assert audit.differs(found[0]) == (found[0]["strict_answer"] != found[0]["lenient_answer"])
+    assert counted[0]["lenient_answer"] == ("2" if lenient == "correct" else counted[0]["answer"])
+    assert audit.differs(counted[0]) == (
+        counted[0]["strict_answer"] != counted[0]["lenient_answer"]
+    )
 
 
 def test_nodes_that_were_not_graded_are_left_out():
@@ -93,14 +95,14 @@ def test_accuracies_by_each_reading():
     """q1: sa is 2 without a mark, 2 marked and 3; its vote is 2 (strict: 2 and 3 have a vote each,
     the first wins). q2: sa is 3, 3 and a 2 that was cut, the vote 3 by every reading. Every pass of
     a system that does not vote counts a third."""
-    found = audit.audit(BASE, tasks.get("gsm8k"), "eval/base")
-    systems = audit.accuracies(audit.rights(found, SETTINGS))
+    counted = audit.audit(BASE, tasks.get("gsm8k"), "eval/base")
+    systems = audit.accuracies(audit.rights(counted, SETTINGS))
     assert {name: pytest.approx(row) for name, row in systems.items()} == {
         "sa": {"n": 2.0, "strict": 1 / 6, "graded": 1 / 3, "lenient": 1 / 2},
         "sa_mv": {"n": 2.0, "strict": 0.5, "graded": 0.5, "lenient": 0.5},
         "ma": {"n": 2.0, "strict": 1 / 3, "graded": 1 / 2, "lenient": 2 / 3},
     }
-    assert audit.count([r for r in found if r["role"] == "refiner"]) == {
+    assert audit.count([r for r in counted if r["role"] == "refiner"]) == {
         "n": 6,
         "strict": 2,
         "graded": 3,
@@ -123,7 +125,7 @@ def test_the_files(tmp_path):
     assert counts["systems"]["malt_mv"] == {"n": 2, "strict": 1.0, "graded": 0.5, "lenient": 0.5}
     assert counts["answers"]["eval/base refiner"]["differ"] == 3
     listed = pq.read_table(tmp_path / "eval" / "audit.parquet").to_pylist()
-    assert len(listed) == sum(found["differ"] for found in counts["answers"].values())
+    assert len(listed) == sum(counted["differ"] for counted in counts["answers"].values())
     assert all(row["strict_answer"] != row["lenient_answer"] for row in listed)
     first = next(r for r in listed if r["source"] == "eval/base")
     assert (first["question_id"], first["role"], first["path"]) == ("q1", "generator", [0])
@@ -186,10 +188,10 @@ def test_trees_of_another_run_are_not_graded_again(tmp_path):
 def test_choices_come_from_the_questions_text():
     """A rows' file holds no choices; without them "the library" would name none."""
     question = "Where are books?\n(A) the bank\n(B) the library"
-    one = {**row("q", (0,), MARKED), "question": question, "reference": "B"}
-    one |= {"completion": "I think of the library", "status": "unparseable", "answer": ""}
-    found = audit.audit([one], tasks.get("csqa"), "eval/base")[0]
-    assert (found["strict_status"], found["lenient_status"]) == ("unparseable", "correct")
+    unmarked = {**row("q", (0,), MARKED), "question": question, "reference": "B"}
+    unmarked |= {"completion": "I think of the library", "status": "unparseable", "answer": ""}
+    counted = audit.audit([unmarked], tasks.get("csqa"), "eval/base")[0]
+    assert (counted["strict_status"], counted["lenient_status"]) == ("unparseable", "correct")
 
 
 def test_a_finished_directory_without_evaluation_is_audited_as_far_as_it_goes(tmp_path):

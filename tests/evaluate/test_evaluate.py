@@ -114,8 +114,8 @@ def test_the_single_agent_votes_with_the_tokens_of_the_costliest_system(stage, r
 
 
 def test_the_own_critique_is_what_the_vote_was_taken_with(results):
-    own = results["critiques"]["own"]
-    assert own["accuracy"] == results["systems"]["malt_mv"]["accuracy"]
+    with_own = results["critiques"]["own"]
+    assert with_own["accuracy"] == results["systems"]["malt_mv"]["accuracy"]
     assert set(results["critiques"]) == {"own", "other", "none"}
 
 
@@ -143,11 +143,11 @@ def test_a_new_system_takes_a_file_and_a_line(stage, results, monkeypatch):
     evaluate, workdir, parsed = stage
     monkeypatch.setitem(systems.SYSTEMS, "generator_mv5", toy_system.generator_vote)
     wanted = replace(parsed, eval=replace(parsed.eval, systems=("sa", "malt", "generator_mv5")))
-    found = evaluate(eval=wanted.eval)
-    assert tuple(found["systems"]) == ("sa", "malt", "generator_mv5")
-    assert found["described"]["generator_mv5"]["votes"] == 5
-    assert found["at_k"]["generator_mv5"][-1]["k"] == 5
-    assert found["systems"]["sa"] == results["systems"]["sa"]
+    scored = evaluate(eval=wanted.eval)
+    assert tuple(scored["systems"]) == ("sa", "malt", "generator_mv5")
+    assert scored["described"]["generator_mv5"]["votes"] == 5
+    assert scored["at_k"]["generator_mv5"][-1]["k"] == 5
+    assert scored["systems"]["sa"] == results["systems"]["sa"]
     outcomes = shards.read_one(workdir / "eval" / "outcomes.parquet")
     assert [r["question_id"] for r in outcomes if r["system"] == "generator_mv5"] == IDS
     # The same random numbers: its first samples are those that the team began with.
@@ -160,7 +160,7 @@ def test_a_new_system_takes_a_file_and_a_line(stage, results, monkeypatch):
     audited = audit.run(workdir, wanted)
     assert (
         audited["systems"]["generator_mv5"]["graded"]
-        == found["systems"]["generator_mv5"]["accuracy"]
+        == scored["systems"]["generator_mv5"]["accuracy"]
     )
     assert audited["systems"]["generator_mv5"]["n"] == len(QUESTIONS)
     report.write(workdir)
@@ -179,25 +179,25 @@ def test_the_single_agent_behind_a_planner_answers_as_it_does_alone(stage, resul
     others = {"chain": ("planner",), "roles": {**parsed.roles, "planner": planner}}
     names = ("sa", "sa_mv", "ma", "debate")
     named = replace(parsed.eval, systems=names, single_agent="generator", equal_compute=False)
-    found = evaluate(tmp_path, eval=named, **others)
+    scored = evaluate(tmp_path, eval=named, **others)
     for name in ("sa", "sa_mv", "debate"):
-        assert found["systems"][name] == results["systems"][name]
-        assert found["described"][name]["roles"] == ["generator"]
-    assert found["systems"]["ma"]["tokens"] != found["systems"]["sa"]["tokens"]
+        assert scored["systems"][name] == results["systems"][name]
+        assert scored["described"][name]["roles"] == ["generator"]
+    assert scored["systems"]["ma"]["tokens"] != scored["systems"]["sa"]["tokens"]
     rows = shards.read_one(tmp_path / "eval" / "predictions.parquet")
     assert {(row["system"], row["role"]) for row in rows} == {
         ("sa", "generator"),
         ("ma", "planner"),
     }
     first = evaluate(tmp_path, eval=replace(named, single_agent="", systems=("sa",)), **others)
-    assert first["systems"]["sa"] == found["systems"]["ma"], "by default it is the first role"
+    assert first["systems"]["sa"] == scored["systems"]["ma"], "by default it is the first role"
 
 
 def test_a_greedy_system_takes_the_likeliest_token_each_time(stage):
     evaluate, workdir, parsed = stage
-    found = evaluate(eval=replace(parsed.eval, systems=("ma", "ma_greedy")))
-    assert found["described"]["ma_greedy"]["decoding"] == "greedy"
-    assert found["systems"]["ma_greedy"]["tokens"] != found["systems"]["ma"]["tokens"]
+    scored = evaluate(eval=replace(parsed.eval, systems=("ma", "ma_greedy")))
+    assert scored["described"]["ma_greedy"]["decoding"] == "greedy"
+    assert scored["systems"]["ma_greedy"]["tokens"] != scored["systems"]["ma"]["tokens"]
     rows = list(shards.read(workdir / "eval" / "base" / "greedy"))
     assert len(rows) == 3 * len(QUESTIONS)
     model = small.model(scale=4.0)
@@ -225,12 +225,12 @@ def test_the_development_split_has_samples_of_its_own(stage, tmp_path):
     """Both splits are evaluated in one work directory, and the results say which they are of."""
     evaluate, _, settings = stage
     few = replace(settings.eval, systems=("sa",), critiques=False, equal_compute=False)
-    found = evaluate(tmp_path, eval=replace(few, split="development"))
-    assert found["split"] == {"name": "development", "n": 4}
+    scored = evaluate(tmp_path, eval=replace(few, split="development"))
+    assert scored["split"] == {"name": "development", "n": 4}
     assert not (tmp_path / "eval" / "base").exists()
     again = evaluate(tmp_path, eval=few)
     assert again["split"] == {"name": "test", "n": 4}
     assert {path.name for path in (tmp_path / "eval").iterdir() if path.is_dir()} == {
         "base", "development"
     }  # fmt: skip
-    assert again["systems"] == found["systems"], "the same questions here"
+    assert again["systems"] == scored["systems"], "the same questions here"

@@ -105,7 +105,17 @@ def test_rates_by_hand(workdir: Path) -> None:
     assert (false_right["count"], false_right["n"]) == (1, 8)
     assert false_right["interval"] == pytest.approx([0.0224, 0.4709], abs=1e-4)
     assert (false_wrong["count"], false_wrong["n"]) == (2, 4)
+    assert rates["as_graded"]["truncated_right"]["n"] == 0
     assert rates["now"] == rates["as_graded"]
+
+
+def test_answers_cut_short_are_counted_apart(workdir: Path) -> None:
+    judged.run(workdir, settings(), 80)
+    rows = [row for row in lines(workdir) if row["via"] == "fallback"]
+    write(workdir, [row | {"cut": True, "judged": True} for row in rows])
+    rates = judged.run(workdir, settings(), 0)["now"]
+    assert rates["truncated_right"]["count"] == rates["truncated_right"]["n"] == len(rows) > 0
+    assert rates["false_right"]["n"] == rates["false_wrong"]["n"] == 0
 
 
 def test_a_mended_grader_has_rates_of_its_own(workdir: Path) -> None:

@@ -45,14 +45,14 @@ def passes(*answers: tuple[str, str]) -> Passes:
 
 
 def test_each_system_looks_at_its_own_nodes():
-    found = passes(("1", "2"), ("2", "3"), ("2", "2"))
-    assert outcome(SINGLE, found) == Outcome("wrong", 10, 5, 10)
+    drawn = passes(("1", "2"), ("2", "3"), ("2", "2"))
+    assert outcome(SINGLE, drawn) == Outcome("wrong", 10, 5, 10)
     # Three samples of one prompt: the prompt is counted once.
-    assert outcome(SINGLE, found, 3) == Outcome("correct", 10, 15, 10)
-    assert outcome(TEAM, found) == Outcome("correct", 40, 12, 40)
-    assert outcome(TEAM, found, 3) == Outcome("correct", 100, 36, 60)
-    assert outcome(MALT, found) == outcome(TEAM, found)
-    assert outcome(MALT, found, 3) == outcome(TEAM, found, 3)
+    assert outcome(SINGLE, drawn, 3) == Outcome("correct", 10, 15, 10)
+    assert outcome(TEAM, drawn) == Outcome("correct", 40, 12, 40)
+    assert outcome(TEAM, drawn, 3) == Outcome("correct", 100, 36, 60)
+    assert outcome(MALT, drawn) == outcome(TEAM, drawn)
+    assert outcome(MALT, drawn, 3) == outcome(TEAM, drawn, 3)
 
 
 def test_ties_and_silence():
@@ -65,8 +65,8 @@ def test_ties_and_silence():
 
 
 def test_flows():
-    found = [passes(("1", "2"), ("2", "3")), passes(("2", "2"), ("", ""))]
-    assert flows(found) == {
+    drawn = [passes(("1", "2"), ("2", "3")), passes(("2", "2"), ("", ""))]
+    assert flows(drawn) == {
         "wrong_to_right": 1,
         "right_to_wrong": 1,
         "right_to_right": 1,
@@ -76,13 +76,13 @@ def test_flows():
 
 def test_paired_comparisons_and_scores():
     right, wrong = (Outcome("correct", 1, 2, 1),), (Outcome("wrong", 1, 2, 1),)
-    found = {"sa": [wrong] * 30 + [right] * 70, "malt_mv": [right] * 90 + [wrong] * 10}
-    (pair,) = scoring.paired(found, seed=0, resamples=2000)
+    by_system = {"sa": [wrong] * 30 + [right] * 70, "malt_mv": [right] * 90 + [wrong] * 10}
+    (pair,) = scoring.paired(by_system, seed=0, resamples=2000)
     assert (pair["a"], pair["b"], pair["n"]) == ("malt_mv", "sa", 100)
     assert pair["difference"] == pytest.approx(0.2)
     assert pair["ci95"][0] < 0.2 < pair["ci95"][1]
     assert pair["p_mcnemar"] < 0.01
-    score = scoring.score(found["sa"], seed=0, resamples=2000)
+    score = scoring.score(by_system["sa"], seed=0, resamples=2000)
     assert (score["n"], score["correct"], score["accuracy"]) == (100, 70, 0.7)
     assert score["tokens"] == {"prompt": 100, "completion": 200}
     assert score["ci95"][0] < 0.7 < score["ci95"][1]
@@ -95,11 +95,11 @@ def finals(*answers: str) -> list[dict]:
 def test_votes_of_k_stored_samples():
     """Three samples, two of them right: a pair votes right if both are, and in half of the pairs
     of one each, where the first to appear wins."""
-    one, none = finals("2", "2", "3"), finals("3", "", "")
-    assert voting.votes([one, none], 1).tolist() == pytest.approx([2 / 3, 0])
-    assert voting.votes([one, none], 2).tolist() == pytest.approx([1 / 3 + 2 / 3 / 2, 0])
-    assert voting.votes([one, none], 3).tolist() == [1, 0]
-    at = voting.at_k([one, none], voting.curve([one, none]))
+    agreeing, none = finals("2", "2", "3"), finals("3", "", "")
+    assert voting.votes([agreeing, none], 1).tolist() == pytest.approx([2 / 3, 0])
+    assert voting.votes([agreeing, none], 2).tolist() == pytest.approx([1 / 3 + 2 / 3 / 2, 0])
+    assert voting.votes([agreeing, none], 3).tolist() == [1, 0]
+    at = voting.at_k([agreeing, none], voting.curve([agreeing, none]))
     assert [row["k"] for row in at] == [1, 2, 3]
     assert [row["pass"] for row in at] == pytest.approx([1 / 3, 1 / 2, 1 / 2])
 
@@ -115,9 +115,9 @@ def test_equal_compute_buys_as_many_votes_as_the_team_spent_tokens():
     team = [(Outcome("correct", 90, 21, 40),), (Outcome("correct", 90, 21, 40),)]
     voted = voting.curve(samples)
     assert 11 not in voted
-    found = voting.equal_compute(team, samples, voted, "read_and_written", seed=0, resamples=200)
-    assert (found["k"], found["tokens"], found["voting"]["tokens"]) == (11, 61, 65)
-    assert (found["voting"]["accuracy"], found["difference"]) == (0.5, 0.5)
+    equal = voting.equal_compute(team, samples, voted, "read_and_written", seed=0, resamples=200)
+    assert (equal["k"], equal["tokens"], equal["voting"]["tokens"]) == (11, 61, 65)
+    assert (equal["voting"]["accuracy"], equal["difference"]) == (0.5, 0.5)
 
 
 def test_a_curve_ends_at_what_is_stored():

@@ -12,27 +12,27 @@ DIFFERENCES = [[1, -1, 0, 1, 0, 0], [1, 0, 1, 1, 0, 0], [1, 0, 1, 1, 1, 0]]
 def test_the_error_is_that_of_the_crossed_random_model():
     """statsmodels' anova_lm gives the mean squares 0.388889 (seeds), 0.455556 (questions) and
     0.122222; the variance of the mean is (0.388889 + 0.455556 - 0.122222) / 18."""
-    found = over_seeds.mean(ANSWERS)
-    assert found.mean == pytest.approx(11 / 18)
-    assert found.error == pytest.approx(0.20030840)
-    assert found.freedom == pytest.approx(4.39737719)
-    assert over_seeds.difference_interval(found) == pytest.approx((0.07423641, 1.0))
-    assert over_seeds.p_value(found) == pytest.approx(0.03356256)
+    mean = over_seeds.mean(ANSWERS)
+    assert mean.mean == pytest.approx(11 / 18)
+    assert mean.error == pytest.approx(0.20030840)
+    assert mean.freedom == pytest.approx(4.39737719)
+    assert over_seeds.difference_interval(mean) == pytest.approx((0.07423641, 1.0))
+    assert over_seeds.p_value(mean) == pytest.approx(0.03356256)
 
 
 def test_a_difference_of_few_seeds_needs_a_wide_interval():
-    found = over_seeds.mean(DIFFERENCES)
-    assert (found.error, found.freedom) == pytest.approx((0.25337232, 5.67888271))
-    low, high = over_seeds.difference_interval(found)
+    mean = over_seeds.mean(DIFFERENCES)
+    assert (mean.error, mean.freedom) == pytest.approx((0.25337232, 5.67888271))
+    low, high = over_seeds.difference_interval(mean)
     assert (low, high) == pytest.approx((-0.18413324, 1.0)), "and it ends where differences do"
-    assert over_seeds.p_value(found) == pytest.approx(0.13274073)
+    assert over_seeds.p_value(mean) == pytest.approx(0.13274073)
 
 
 def test_seeds_that_do_not_differ_add_nothing():
     """The error is then the one of a single seed: sd / sqrt(n)."""
-    found = over_seeds.mean([ANSWERS[0]] * 3)
-    assert found.error == pytest.approx(np.std(ANSWERS[0], ddof=1) / np.sqrt(6))
-    assert found.freedom == pytest.approx(5)
+    mean = over_seeds.mean([ANSWERS[0]] * 3)
+    assert mean.error == pytest.approx(np.std(ANSWERS[0], ddof=1) / np.sqrt(6))
+    assert mean.freedom == pytest.approx(5)
 
 
 def test_a_share_is_wilsons_with_the_answers_that_its_error_is_worth():
@@ -44,11 +44,11 @@ def test_a_share_is_wilsons_with_the_answers_that_its_error_is_worth():
 
 
 def test_differences_that_are_all_alike_are_not_certain():
-    found = over_seeds.mean(np.ones((3, 10)))
-    low, high = over_seeds.difference_interval(found)
+    mean = over_seeds.mean(np.ones((3, 10)))
+    low, high = over_seeds.difference_interval(mean)
     assert high == 1
     assert (1 - low) / 2 == pytest.approx(1 - 0.025**0.1), "Clopper and Pearson's bound"
-    assert over_seeds.p_value(found) == pytest.approx(2**-9), "the sign test's"
+    assert over_seeds.p_value(mean) == pytest.approx(2**-9), "the sign test's"
     assert over_seeds.p_value(over_seeds.mean(np.zeros((2, 10)))) == 1
 
 
@@ -65,9 +65,9 @@ def test_intervals_hold_the_truth_in_95_of_100_cases():
 
 def test_of_one_seed_it_is_students_t_over_questions():
     """scipy.stats.ttest_1samp([1, 0, 1, 1, 0, -1], 0): t = 1, p = 0.36321746764912255."""
-    found = over_seeds.mean([[1, 0, 1, 1, 0, -1]])
-    assert found.mean / found.error == pytest.approx(1)
-    assert over_seeds.p_value(found) == pytest.approx(0.36321747)
+    mean = over_seeds.mean([[1, 0, 1, 1, 0, -1]])
+    assert mean.mean / mean.error == pytest.approx(1)
+    assert over_seeds.p_value(mean) == pytest.approx(0.36321747)
 
 
 @pytest.mark.parametrize("values", [[[1.0], [0.0]], [1.0, 0.0], [[1, np.nan]] * 2, [[]]])

@@ -214,11 +214,11 @@ def test_questions_needed_have_the_power_asked_for(difference, discordant):
     n = stats.questions_needed(difference, discordant)
     pairs = np.arange(1, n + 1)[:, None]
     wins = np.arange(n + 1)
-    found = np.abs(2 * wins - pairs) > 1.959964 * np.sqrt(pairs)
+    significant = np.abs(2 * wins - pairs) > 1.959964 * np.sqrt(pairs)
     chance = scipy.stats.binom.pmf(pairs, n, discordant) * scipy.stats.binom.pmf(
         wins, pairs, (1 + difference / discordant) / 2
     )
-    assert chance[found].sum() == pytest.approx(0.8, abs=0.03)
+    assert chance[significant].sum() == pytest.approx(0.8, abs=0.03)
 
 
 def test_questions_needed_refuses_what_cannot_be():
@@ -260,8 +260,8 @@ def test_scores_of_different_questions_are_refused():
 def test_holm_equals_statsmodels():
     """multipletests(..., method="holm"): 6 x 0.005, 5 x 0.01, 4 x 0.03, then none may be smaller
     than the one before it: 3 x 0.04 = 0.12."""
-    found = stats.holm([0.01, 0.04, 0.03, 0.005, 0.5, 0.2])
-    assert found == pytest.approx([0.05, 0.12, 0.12, 0.03, 0.5, 0.4])
+    adjusted = stats.holm([0.01, 0.04, 0.03, 0.005, 0.5, 0.2])
+    assert adjusted == pytest.approx([0.05, 0.12, 0.12, 0.03, 0.5, 0.4])
     assert stats.holm([]) == []
     assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
     with pytest.raises(ValueError, match=r"p-values must lie in \[0, 1\]"):

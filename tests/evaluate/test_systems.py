@@ -21,13 +21,13 @@ def parsed(**changes) -> settings.Settings:
 
 
 def test_the_systems_of_the_default_chain():
-    found = {s.name: s for s in systems.chosen(parsed(eval__systems=SHOWN))}
-    assert tuple(found) == SHOWN
+    by_name = {s.name: s for s in systems.chosen(parsed(eval__systems=SHOWN))}
+    assert tuple(by_name) == SHOWN
     chain = ("generator", "verifier", "refiner")
-    assert found["sa"] == System("sa", "single agent", "base", "single", chain[:1])
-    assert found["malt_mv"] == System("malt_mv", "MALT, vote", "trained", "team", chain, 3)
-    assert found["debate"].roles == ("generator",)
-    assert [s.name for s in found.values() if s.trained] == ["malt", "malt_mv"]
+    assert by_name["sa"] == System("sa", "single agent", "base", "single", chain[:1])
+    assert by_name["malt_mv"] == System("malt_mv", "MALT, vote", "trained", "team", chain, 3)
+    assert by_name["debate"].roles == ("generator",)
+    assert [s.name for s in by_name.values() if s.trained] == ["malt", "malt_mv"]
 
 
 def test_they_stand_in_the_order_of_tables_not_of_the_setting():
@@ -108,5 +108,5 @@ def test_the_main_system_is_the_trained_teams_vote_if_there():
     assert [system.name for system in order] == [
         "malt_mv", "malt", "ma_mv", "ma", "sa_mv", "sa", "debate"
     ]  # fmt: skip
-    one = systems.chosen(parsed(eval__systems=SHOWN, eval__votes=1))
-    assert main_system(one).name == "malt_mv"
+    single_vote = systems.chosen(parsed(eval__systems=SHOWN, eval__votes=1))
+    assert main_system(single_vote).name == "malt_mv"

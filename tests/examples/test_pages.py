@@ -1,10 +1,13 @@
 """The examples run, and do what they say."""
 
 import importlib.util
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import notebook
@@ -35,14 +38,15 @@ def test_malt_in_one_page_trains_every_role_of_a_team(capsys):
     assert len((ROOT / "examples/malt_in_one_page.py").read_text().splitlines()) <= 200
 
 
-def test_the_page_s_pairs_are_of_one_parent():
-    spec = importlib.util.spec_from_file_location("page", ROOT / "examples/malt_in_one_page.py")
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
-    nodes = [page.Node([i // 3], [i], {}) for i in range(9)]
+def test_the_notebook_s_pairs_are_of_one_parent():
+    """Its cells run, one after the other, up to the one that trains."""
+    page = {"__name__": "__main__"}
+    for cell in cells()[2:-1]:
+        exec(cell, page)
+    nodes = [page["Node"]([i // 3], [i], {}) for i in range(9)]
     values = np.array([1, 1 / 3, 0, 1, 1, 1, 0.5, 0, 0.5], np.float32)
-    assert [node.completion for node in page.positives(nodes, values)] == [[0], [3], [4], [5]]
-    assert [(a.completion, b.completion) for a, b in page.pairs(nodes, values)] == [([0], [2])]
+    assert [node.completion for node in page["positives"](nodes, values)] == [[0], [3], [4], [5]]
+    assert [(a.completion, b.completion) for a, b in page["pairs"](nodes, values)] == [([0], [2])]
 
 
 def test_own_roles_learn_what_their_recipe_says(tmp_path):
@@ -77,13 +81,41 @@ def test_own_roles_learn_what_their_recipe_says(tmp_path):
     assert re.search(r"malt_mv +\d", done.stderr + done.stdout)
 
 
+def cells() -> list[str]:
+    """The texts of the stored notebook's cells."""
+    stored = json.loads(notebook.PAGE.with_suffix(".ipynb").read_text())
+    return ["".join(cell["source"]) for cell in stored["cells"]]
+
+
 def test_the_notebook_is_the_page_cell_by_cell():
     """`python tests/support/notebook.py` makes it anew."""
     page = notebook.PAGE.read_text()
     assert notebook.PAGE.with_suffix(".ipynb").read_text() == notebook.text(page)
-    cells = ["".join(cell["source"]) for cell in notebook.of(page)["cells"]]
-    code = "\n".join(cells[2:-1])
-    compile(code, "notebook", "exec")
+    code = "\n".join(cells()[2:-1])
     names = set(re.findall(r"^(?:def|class) (\w+)", page, re.MULTILINE))
     assert names == set(re.findall(r"^(?:def|class) (\w+)", code, re.MULTILINE))
-    assert cells[-1] == "main()"
+    assert cells()[-1] == "main()"
+
+
+@pytest.mark.parametrize(
+    ("program", "devices", "installed"),
+    [
+        ("/usr/bin/nvidia-smi", (), "malt-jax[gpu]"),
+        ("/usr/bin/nvidia-smi", ("/dev/vfio",), "malt-jax[gpu]"),  # a GPU handed through
+        (None, ("/dev",), "malt-jax[tpu]"),
+        (None, ("/dev/vfio",), "malt-jax[tpu]"),
+        (None, (), "malt-jax"),
+    ],
+)
+def test_the_notebook_installs_what_the_host_needs(program, devices, installed, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: program)
+    monkeypatch.setattr(Path, "glob", lambda folder, _: [folder] * (str(folder) in devices))
+    *code, command = cells()[1].splitlines()
+    names: dict[str, str] = {}
+    exec("\n".join(code), names)
+    assert command == '%pip install --quiet "malt-jax{extra}"'  # IPython fills in the brackets
+    assert f"malt-jax{names['extra']}" == installed
+    monkeypatch.undo()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert names["extra"].strip("[]") in {*extras, ""}

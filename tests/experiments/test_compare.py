@@ -26,11 +26,11 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     config = main_run(tmp_path, sa=30, sa_mv=40, malt_mv=60)
     chosen = suites.of(config)
     evaluated(variant.directory(config, "star_sa"), malt=33, malt_mv=48)
-    found = compare.write(config, chosen, ())
-    assert json.loads((tmp_path / "comparison.json").read_text()) == found
-    rows = {row["name"]: row for row in found["rows"]}
+    comparison = compare.write(config, chosen, ())
+    assert json.loads((tmp_path / "comparison.json").read_text()) == comparison
+    rows = {row["name"]: row for row in comparison["rows"]}
     assert list(rows) == ["sa", "sa_mv", "malt_mv", "star_sa", "star_sa_mv"]
-    assert (found["main"], found["n"]) == ("malt_mv", N)
+    assert (comparison["main"], comparison["n"]) == ("malt_mv", N)
     star = rows["star_sa_mv"]
     assert (star["accuracy"], star["variant"], star["group"]) == (0.4, "star_sa", "systems")
     assert star["title"] == "STaR, single agent, vote"
@@ -43,20 +43,20 @@ def test_every_row_is_compared_on_the_same_questions(tmp_path):
     }
     assert rows["malt_mv"]["against_main"] is None
     assert rows["sa"]["tokens"] == {"prompt": 12_000, "completion": 1_200}
-    assert found["flows"].keys() == {"malt", "star_sa"}
-    gain = next(row for row in found["format"] if row["from"] == "sa_mv")
+    assert comparison["flows"].keys() == {"malt", "star_sa"}
+    gain = next(row for row in comparison["format"] if row["from"] == "sa_mv")
     assert (gain["gain"], gain["became_right"], gain["became_parseable"]) == (20 / N, 20 / N, 0)
-    assert found["power"]["against"] == "sa_mv"
-    assert found["power"]["questions"] < N, "twenty of twenty differing questions are plain"
-    said = text.table(found)
+    assert comparison["power"]["against"] == "sa_mv"
+    assert comparison["power"]["questions"] < N, "twenty of twenty differing questions are plain"
+    said = text.table(comparison)
     assert "star_sa_mv" in said
     assert "40.0%" in said
 
 
 def test_the_papers_protocol_needs_two_subsets_of_a_hundred(tmp_path):
     """Of 100 questions the four subsets were the same, and the spread was zero."""
-    found = compare.write(main_run(tmp_path, malt_mv=60), [], ())
-    assert [row["likeness"] for row in found["rows"]] == [None]
+    comparison = compare.write(main_run(tmp_path, malt_mv=60), [], ())
+    assert [row["likeness"] for row in comparison["rows"]] == [None]
     (row,) = compare.write(main_run(tmp_path, 200, malt_mv=50), [], ())["rows"]
     assert row["likeness"]["mean"] == pytest.approx(0.25, abs=0.07)
     assert row["likeness"]["sd"] > 0.01
@@ -82,8 +82,8 @@ def test_a_sweeps_rows_say_what_they_sweep(tmp_path):
 
 def test_answers_that_became_readable_are_told_apart(tmp_path):
     config = main_run(tmp_path, sa_mv=100, malt_mv=N)
-    found = compare.write(config, [], ())
-    (gain,) = found["format"]
+    comparison = compare.write(config, [], ())
+    (gain,) = comparison["format"]
     assert gain["became_parseable"] == pytest.approx(9 / N)
     assert gain["became_right"] == pytest.approx(11 / N)
 
@@ -96,8 +96,8 @@ def test_more_questions_than_the_main_run_answered_are_left_out(tmp_path):
     rows = shards.read_one(other / "eval" / "outcomes.parquet")
     extra = [{**row, "question_id": "long"} for row in rows if row["question_id"] == "q000"]
     shards.write(other / "eval" / "outcomes.parquet", rows + extra, scoring.SCHEMA)
-    found = compare.write(config, suites.of(config), ())
-    assert {row["n"] for row in found["rows"]} == {N}
+    comparison = compare.write(config, suites.of(config), ())
+    assert {row["n"] for row in comparison["rows"]} == {N}
 
 
 def test_a_row_of_a_part_of_the_questions_is_compared_on_that_part(tmp_path):
@@ -120,11 +120,11 @@ def test_seeds_are_compared_by_the_systems_that_all_of_them_have(tmp_path):
     for seed in (1, 2):
         place = variant.directory(config, f"seed_{seed}")
         evaluated(place, sa=30 + seed, sa_mv=42, ma=20, ma_mv=36, malt=50, malt_mv=60)
-    found = compare.write(config, suites.of(config), ())
-    assert found["seeds"]["runs"] == 3
-    titles = [row["title"] for row in found["rows"] if row["variant"] == "seed_2"]
+    comparison = compare.write(config, suites.of(config), ())
+    assert comparison["seeds"]["runs"] == 3
+    titles = [row["title"] for row in comparison["rows"] if row["variant"] == "seed_2"]
     assert titles[-2:] == ["MALT, seed 2", "MALT, vote, seed 2"], "it said only which seed"
-    differences = found["seeds"]["differences"]
+    differences = comparison["seeds"]["differences"]
     assert list(differences) == ["sa", "ma_mv", "sa_mv", "ma"]
     assert differences["sa"]["difference"] == pytest.approx((30 + 29 + 28) / 3 / N)
 
@@ -137,9 +137,9 @@ def test_other_questions_are_not_paired(tmp_path):
     for row in rows:
         row["question_id"] += "x"
     shards.write(other / "eval" / "outcomes.parquet", rows, scoring.SCHEMA)
-    found = compare.write(config, [], [other])
-    assert [row["against_main"] for row in found["rows"]] == [None, None]
-    assert found["rows"][1]["name"] == f"malt_mv in {other}"
+    comparison = compare.write(config, [], [other])
+    assert [row["against_main"] for row in comparison["rows"]] == [None, None]
+    assert comparison["rows"][1]["name"] == f"malt_mv in {other}"
     with pytest.raises(ValueError, match=r"nowhere.*run --stage=evaluate"):
         compare.write(config, [], [tmp_path / "nowhere"])
 
@@ -174,10 +174,10 @@ def test_variants_are_made_by_the_command_of_the_suite(tmp_path, monkeypatch):
     config = main_run(tmp_path, malt_mv=60)
     line = ["main.py", "--config=c.py", "--stage=report", "--config.suite=control", "--compare=x"]
     monkeypatch.setattr(sys, "argv", line)
-    found = compare.write(config, suites.of(config), ())
+    comparison = compare.write(config, suites.of(config), ())
     run = "python -m malt_jax.main --config=c.py"
-    assert set(found["commands"].values()) == {f"{run} --config.suite=control"}
-    assert found["command"] == f"{run} --stage=report --config.suite=control --compare=x"
+    assert set(comparison["commands"].values()) == {f"{run} --config.suite=control"}
+    assert comparison["command"] == f"{run} --stage=report --config.suite=control --compare=x"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_papers_numbers_stand_beside_ours(tmp_path, task, row, expected):
     for made in suites.of(config):
         evaluated(variant.directory(config, made.name), **dict.fromkeys(made.rows, 40))
     rows = compare.write(config, suites.of(config), ())["rows"]
-    (reported,) = [found["paper"] for found in rows if found["name"] == row]
+    (reported,) = [line["paper"] for line in rows if line["name"] == row]
     assert reported == (None if expected is None else pytest.approx(expected))
 
 

@@ -34,12 +34,12 @@ def planted(tmp_path: Path):
 
 
 def written(config: dict) -> tuple[dict, dict[str, dict]]:
-    found = compare.write(config, suites.of(config), ())
-    return found, {row["name"]: row for row in found["rows"]}
+    comparison = compare.write(config, suites.of(config), ())
+    return comparison, {row["name"]: row for row in comparison["rows"]}
 
 
 def test_a_row_is_the_mean_over_seeds(planted):
-    found, rows = written(planted)
+    comparison, rows = written(planted)
     assert list(rows) == [
         *("sa", "sa_mv", "malt_greedy", "malt_mv", "shuffled", "shuffled_mv"),
         *("star_sa_39", "star_sa_39_equal"),
@@ -57,13 +57,13 @@ def test_a_row_is_the_mean_over_seeds(planted):
     assert gap["ci95"][0] > 0
     assert rows["malt_mv"]["against_main"] is None
     assert rows["star_sa_39_equal"]["title"] == ("STaR, single agent, 39 samples a question")
-    assert json.loads((Path(planted["workdir"]) / "comparison.json").read_text()) == found
+    assert json.loads((Path(planted["workdir"]) / "comparison.json").read_text()) == comparison
 
 
 def test_the_primary_comparison_is_with_the_best_rival(planted):
     """Not with the weakest, nor with another row of MALT's own, which has 110 right."""
-    found, rows = written(planted)
-    primary = found["primary"]
+    comparison, rows = written(planted)
+    primary = comparison["primary"]
     assert (primary["against"], primary["rivals"]) == ("star_sa_39_equal", 4)
     assert primary["seeds"] == 2
     assert primary["difference"] == pytest.approx((10 + 6) / 2 / N)
@@ -87,21 +87,21 @@ def test_a_loss_is_claimed_where_it_holds_among_all_rivals(planted):
 
 def test_a_seed_that_is_not_there_leaves_its_row_to_the_others(planted):
     (variant.workdir(planted, suites.of(planted)[0]) / "eval" / "results.json").unlink()
-    found, rows = written(planted)
+    comparison, rows = written(planted)
     assert "by_seed" not in rows["shuffled_mv"]
     assert rows["shuffled_mv"]["accuracy"] == 45 / N
-    assert "shuffled" not in found["done"]
-    assert "run_1/shuffled" in found["done"]
+    assert "shuffled" not in comparison["done"]
+    assert "run_1/shuffled" in comparison["done"]
 
 
 def test_what_failed_stands_there_with_its_reason(planted):
     workdir = Path(planted["workdir"])
     failures = {"debate": "loss is NaN", "star_sa_39": "done since", "sweep_x": "of another suite"}
     (workdir / "failures.json").write_text(json.dumps(failures))
-    found, _ = written(planted)
-    assert list(found["failed"]) == ["debate"]
-    assert found["failed"]["debate"]["reason"] == "loss is NaN"
-    assert found["failed"]["debate"]["title"].startswith("debate of 3 agents")
+    comparison, _ = written(planted)
+    assert list(comparison["failed"]) == ["debate"]
+    assert comparison["failed"]["debate"]["reason"] == "loss is NaN"
+    assert comparison["failed"]["debate"]["title"].startswith("debate of 3 agents")
 
 
 def test_reads_of_the_test_split_are_those_of_all_variants(planted):

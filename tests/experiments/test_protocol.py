@@ -29,11 +29,11 @@ def test_every_seed_has_every_row():
 
 
 def test_seeds_differ_in_sampling_and_training_and_share_their_questions():
-    found = resolved(the_protocol(seed=4))
-    assert [found[f"run_{seed}"]["seed"] for seed in (5, 6)] == [5, 6]
-    assert found["run_5"]["data"]["seed"] == 4
-    assert found["run_5"]["trees"] == "", "samples of its own"
-    beside = found["run_5/alone_verifier"]
+    variants = resolved(the_protocol(seed=4))
+    assert [variants[f"run_{seed}"]["seed"] for seed in (5, 6)] == [5, 6]
+    assert variants["run_5"]["data"]["seed"] == 4
+    assert variants["run_5"]["trees"] == "", "samples of its own"
+    beside = variants["run_5/alone_verifier"]
     assert (beside["seed"], beside["data"]["seed"]) == (5, 4)
     assert beside["workdir"] == "runs/x/variants/run_5/variants/alone_verifier"
     adapters = {role: beside["roles"][role]["adapter"] for role in beside["chain"]}
@@ -68,7 +68,9 @@ def test_the_control_is_the_same_configuration_through_every_phase():
 
 def test_the_main_run_evaluates_all_of_its_rows_whatever_it_was_asked_for():
     config = the_protocol(eval__systems=("malt_mv", "debate"), eval__equal_compute=False)
-    found = main_run(config)["eval"]
-    assert {"sa_greedy", "ma_greedy", "malt_greedy", "sa", "ma_mv", "debate"} <= {*found["systems"]}
-    assert found["equal_compute"]
+    evaluation = main_run(config)["eval"]
+    assert {"sa_greedy", "ma_greedy", "malt_greedy", "sa", "ma_mv", "debate"} <= {
+        *evaluation["systems"]
+    }
+    assert evaluation["equal_compute"]
     assert not config["eval"]["equal_compute"], "the given config stays as it is"

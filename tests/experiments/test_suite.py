@@ -12,18 +12,18 @@ from malt_jax.experiments import variant
 @pytest.fixture
 def started(monkeypatch, tmp_path):
     """What was run, by its directory's name, without running it; STaR with one agent fails."""
-    found: dict[str, tuple] = {}
+    runs: dict[str, tuple] = {}
 
     def run(parsed, config, stages):
         name = parsed.workdir.rpartition("/")[2]
-        found[name] = (config, tuple(stages))
+        runs[name] = (config, tuple(stages))
         if name == "star_sa":
             raise ValueError("nothing to learn from")
 
     monkeypatch.setattr(stages, "run", run)
     monkeypatch.setattr(stages, "check", lambda parsed: None)
     monkeypatch.setattr(experiments, "report_on", lambda config: None)
-    return found
+    return runs
 
 
 def a_suite(tmp_path, suite: str) -> dict:

@@ -22,9 +22,9 @@ def a_config(path: Path, suite: str) -> dict:
 def test_every_variant_is_a_run(path, suite):
     main = a_config(path, suite)
     before = repr(main)
-    found = suites.of(main)
-    assert found
-    for row in found:
+    variants = suites.of(main)
+    assert variants
+    for row in variants:
         resolved = variant.resolve(main, row)
         parsed = parse(resolved)
         chain = roles.chain(parsed)  # its prompts show what they may
@@ -36,8 +36,10 @@ def test_every_variant_is_a_run(path, suite):
         else:
             assert not any(parsed.roles[role.name].train for role in chain), "never trained"
     assert repr(main) == before, "the main run's config must stay as it is"
-    runs = {row.key: row.beside.key if row.beside else row.values.get("seed", 0) for row in found}
-    rows = [(runs[row.key], name) for row in found for name in row.rows.values()]
+    runs = {
+        row.key: row.beside.key if row.beside else row.values.get("seed", 0) for row in variants
+    }
+    rows = [(runs[row.key], name) for row in variants for name in row.rows.values()]
     assert len(set(rows)) == len(rows)
 
 
@@ -69,34 +71,34 @@ def test_star_trains_what_began_without_sft():
 
 
 def test_one_role_untrained_leaves_the_others_as_they_are():
-    found = resolved("untrained_verifier", "ablations")["roles"]
-    assert [found[role]["adapter"] for role in ("generator", "verifier", "refiner")] == [
+    played = resolved("untrained_verifier", "ablations")["roles"]
+    assert [played[role]["adapter"] for role in ("generator", "verifier", "refiner")] == [
         "runs/x/export/generator", "", "runs/x/export/refiner"
     ]  # fmt: skip
 
 
 def test_sft_only_takes_one_role_from_the_other_run():
-    found = resolved("sft_refiner", "ablations")["roles"]
-    assert found["refiner"]["adapter"] == "runs/x/export/sft/refiner"
-    assert found["verifier"]["adapter"] == "runs/x/export/verifier"
+    played = resolved("sft_refiner", "ablations")["roles"]
+    assert played["refiner"]["adapter"] == "runs/x/export/sft/refiner"
+    assert played["verifier"]["adapter"] == "runs/x/export/verifier"
 
 
 def test_a_later_turn_works_on_the_last_answer():
-    found = resolved("turns_3", "ablations")
-    assert found["chain"] == (
+    config = resolved("turns_3", "ablations")
+    assert config["chain"] == (
         "generator", "verifier", "refiner", "verifier_2", "refiner_2", "verifier_3", "refiner_3"
     )  # fmt: skip
-    shown = {name: found["roles"][name]["prompt"] for name in found["chain"]}
+    shown = {name: config["roles"][name]["prompt"] for name in config["chain"]}
     assert shown["verifier_2"] == "Check: {question}\n{refiner}"
     assert shown["refiner_2"] == "Refine: {question}\n{refiner}\n{verifier_2}"
     assert shown["refiner_3"] == "Refine: {question}\n{refiner_2}\n{verifier_3}"
-    assert found["roles"]["refiner_3"]["adapter"] == "runs/x/export/refiner"
+    assert config["roles"]["refiner_3"]["adapter"] == "runs/x/export/refiner"
 
 
 def test_an_empty_critique_shows_nothing_where_it_stood():
-    found = resolved("empty_critique", "ablations")
-    assert found["chain"] == ("generator", "refiner")
-    assert found["roles"]["refiner"]["prompt"] == "Refine: {question}\n{generator}\n"
+    config = resolved("empty_critique", "ablations")
+    assert config["chain"] == ("generator", "refiner")
+    assert config["roles"]["refiner"]["prompt"] == "Refine: {question}\n{generator}\n"
 
 
 def test_a_sweep_leaves_out_the_main_runs_own_value():
@@ -113,12 +115,12 @@ def test_samples_are_drawn_anew_only_where_they_must_be():
         main = change(good(), "suite", suite)
         return {v.name: v.reuses for v in suites.of(main) if "collect" in v.stages}
 
-    found = reuses("sweeps,control")
-    assert found["n_2"]
-    assert not found["n_4"]
-    assert found["theta_0.65"]
-    assert found["shuffled"]
-    assert not found["temperature_0.7"]
+    reused = reuses("sweeps,control")
+    assert reused["n_2"]
+    assert not reused["n_4"]
+    assert reused["theta_0.65"]
+    assert reused["shuffled"]
+    assert not reused["temperature_0.7"]
     assert not any(reuses("seeds").values())
 
 

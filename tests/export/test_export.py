@@ -23,9 +23,15 @@ from malt_jax.recipe import parse
 
 def results(workdir: Path, accuracy: float = 0.5) -> None:
     score = {"n": 8, "accuracy": accuracy, "ci95": [0.2, 0.8]}
-    found = {"split": {"n": 8}, "k": 3, "systems": {"malt_mv": score}, "paired": [], "seconds": 1.0}
+    content = {
+        "split": {"n": 8},
+        "k": 3,
+        "systems": {"malt_mv": score},
+        "paired": [],
+        "seconds": 1.0,
+    }
     (workdir / "eval").mkdir(exist_ok=True)
-    (workdir / "eval" / "results.json").write_text(json.dumps(found))
+    (workdir / "eval" / "results.json").write_text(json.dumps(content))
 
 
 def test_peft_loads_an_export_onto_the_base_it_names(base, model, tmp_path):
@@ -213,7 +219,7 @@ def test_an_adapter_made_by_peft_is_where_training_starts(base, model, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("changes", "there", "here"),
+    ("changes", "in_file", "in_config"),
     [
         ({"lora__rank": 4}, "rank 5", "rank 4"),
         ({"lora__alpha": 8.0}, "alpha 7", "alpha 8"),
@@ -221,12 +227,12 @@ def test_an_adapter_made_by_peft_is_where_training_starts(base, model, tmp_path,
     ],
 )
 def test_another_shape_than_configs_is_refused_with_both(
-    base, model, tmp_path, changes, there, here
+    base, model, tmp_path, changes, in_file, in_config
 ):
     made_elsewhere(base, tmp_path)
     changes = PEFTS_SHAPE | changes
     parsed = recipe(base, roles__refiner__adapter=str(tmp_path), **changes)
-    message = rf"config.roles.refiner.adapter: .* has .*{there}.*; config.lora has .*{here}"
+    message = rf"config.roles.refiner.adapter: .* has .*{in_file}.*; config.lora has .*{in_config}"
     with pytest.raises(ValueError, match=message):
         export.starting_adapter(parsed, model, "refiner")
 

@@ -164,9 +164,9 @@ def test_an_own_grader_costs_only_the_verdict_it_fails_on(
     monkeypatch.setattr(isolation, "CPU_SECONDS", 0.5)
     bad = ["word", "nan", "1.5", "-1", "short", "exit", "spin"]
     mixed = [text for i, text in enumerate(bad) for text in (f"0.{i}", text)]
-    found = scores(mixed)
-    assert found[::2] == [float(f"0.{i}") for i in range(len(bad))]
-    assert all(math.isnan(score) for score in found[1::2])
+    graded = scores(mixed)
+    assert graded[::2] == [float(f"0.{i}") for i in range(len(bad))]
+    assert all(math.isnan(score) for score in graded[1::2])
 
 
 def test_an_own_grader_sees_the_question() -> None:

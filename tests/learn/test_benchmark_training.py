@@ -24,9 +24,9 @@ def test_useful_tokens_count_a_prompt_once_a_completion():
 def test_a_job_is_read_as_it_was_written_and_cut_by_the_longer_row(tmp_path):
     job = Job("dpo", 4, 8.0, 2, 1e-3, 1.0, 0.1, 0, [(p, rows) for p, rows in PAIRS])
     job.write(tmp_path / "job.json")
-    found = training_job.read(str(tmp_path / "job.json"))
-    assert found.sorted(3) == [list(PAIRS[i]) for i in (2, 1, 0)]
-    assert found.sorted(2) == [list(PAIRS[i]) for i in (1, 0)]
+    reread = training_job.read(str(tmp_path / "job.json"))
+    assert reread.sorted(3) == [list(PAIRS[i]) for i in (2, 1, 0)]
+    assert reread.sorted(2) == [list(PAIRS[i]) for i in (1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,24 @@ def test_another_first_step_is_noticed(change, differs):
 def test_an_engine_that_failed_has_no_figures_and_its_error_in_the_table():
     good = Row(first=FIRST, losses=[0.7, 0.5], seconds=[2.0, 4.0], peak_rss_bytes=2**30)
     bad = Row(error="out of memory")
-    found = {name: epochs.figures(row, good, 100, 2) for name, row in {"a": good, "b": bad}.items()}
-    assert found["a"]["tokens_per_s"] == {"median": 37.5, "min": 25.0, "max": 50.0}
-    assert (found["a"]["peak_rss_gib"], found["a"]["epoch_loss"]) == (1.0, 0.6)
-    assert found["b"]["tokens_per_s"] is found["b"]["first_loss"] is found["b"]["differs"] is None
+    by_engine = {
+        name: epochs.figures(row, good, 100, 2) for name, row in {"a": good, "b": bad}.items()
+    }
+    assert by_engine["a"]["tokens_per_s"] == {"median": 37.5, "min": 25.0, "max": 50.0}
+    assert (by_engine["a"]["peak_rss_gib"], by_engine["a"]["epoch_loss"]) == (1.0, 0.6)
+    assert (
+        by_engine["b"]["tokens_per_s"]
+        is by_engine["b"]["first_loss"]
+        is by_engine["b"]["differs"]
+        is None
+    )
     table = report.training(
         {
             "batch": 8,
             "runs": 2,
             "examples": {"dpo": 3},
             "useful_tokens": {"dpo": 100},
-            "engines": {name: {"dpo": row} for name, row in found.items()},
+            "engines": {name: {"dpo": row} for name, row in by_engine.items()},
             "ratios": {"b_dpo": None},
             "roofline": {"flops_per_s": 1e11},
             "roofline_fraction": {"dpo": None},

@@ -49,20 +49,20 @@ def write(workdir: Path, rows: list[dict]) -> None:
 
 
 def harvest(siblings, positives=9, pairs=9) -> Harvest:
-    found = Harvest()
-    gather(found, siblings, CreditSettings(0.5, False, positives, pairs))
-    return found
+    harvested = Harvest()
+    gather(harvested, siblings, CreditSettings(0.5, False, positives, pairs))
+    return harvested
 
 
-def pairs(found: Harvest):
-    return [(row["chosen"], row["rejected"]) for row in found.rows["dpo"]]
+def pairs(harvested: Harvest):
+    return [(row["chosen"], row["rejected"]) for row in harvested.rows["dpo"]]
 
 
 def test_positives_and_pairs_of_one_parent():
-    found = harvest([node("a", 1.0), node("b", 0.0), node("c", 2 / 3)])
-    assert [row["completion"] for row in found.rows["sft"]] == ["a", "c"]
-    assert pairs(found) == [("a", "b"), ("c", "b")]
-    assert (found.positives, found.parents, found.contrasts) == (2, 1, 1)
+    harvested = harvest([node("a", 1.0), node("b", 0.0), node("c", 2 / 3)])
+    assert [row["completion"] for row in harvested.rows["sft"]] == ["a", "c"]
+    assert pairs(harvested) == [("a", "b"), ("c", "b")]
+    assert (harvested.positives, harvested.parents, harvested.contrasts) == (2, 1, 1)
 
 
 def test_no_contrast_no_pair():
@@ -73,10 +73,10 @@ def test_no_contrast_no_pair():
 
 def test_identical_texts_are_dropped():
     """Two equal refinements gave a pair of a text against itself."""
-    found = harvest([node("a", 1.0), node("a", 1.0), node("b", 0.0)])
-    assert [row["completion"] for row in found.rows["sft"]] == ["a"]
-    assert pairs(found) == [("a", "b")]
-    assert found.dropped["repeated text"] == 1
+    harvested = harvest([node("a", 1.0), node("a", 1.0), node("b", 0.0)])
+    assert [row["completion"] for row in harvested.rows["sft"]] == ["a"]
+    assert pairs(harvested) == [("a", "b")]
+    assert harvested.dropped["repeated text"] == 1
     mixed = harvest([node("a", 1.0), node("a", 0.0), node("b", 0.0)])
     assert not mixed.rows["sft"]
     assert not mixed.rows["dpo"]
@@ -87,8 +87,8 @@ def test_identical_texts_are_dropped():
 def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
     """Neither contrast nor caps matter; a value of exactly a half is undesirable."""
     siblings = [node("a", 1.0), node("a", 1.0), node("b", 0.5), node("c", 0.0), node(" ", 0.0)]
-    found = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
-    assert [(row["completion"], row["label"], row["value"]) for row in found.rows["kto"]] == [
+    harvested = harvest([*siblings, node("d", 1.0), node("d", 0.0)], positives=1, pairs=1)
+    assert [(row["completion"], row["label"], row["value"]) for row in harvested.rows["kto"]] == [
         ("a", True, 1.0),
         ("b", False, 0.5),
         ("c", False, 0.0),
@@ -105,18 +105,18 @@ def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
 )
 def test_no_node_is_lost_silently(families, most_positives, most_pairs):
     """What is not in a file is counted as dropped, by the reason."""
-    found = Harvest()
+    harvested = Harvest()
     for i, family in enumerate(families):
         siblings = [node(text, value, (i, 0, 0)) for text, value in family]
-        gather(found, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
+        gather(harvested, siblings, CreditSettings(0.5, False, most_positives, most_pairs))
     reasons = ("empty", "same text, both labels", "repeated text")
-    dropped = sum(found.dropped[reason] for reason in reasons)
-    assert len(found.rows["kto"]) + dropped == sum(map(len, families))
-    desirable = sum(row["label"] for row in found.rows["kto"])
-    assert len(found.rows["sft"]) + found.dropped["positives over the cap"] == desirable
-    labels = Counter((row["prompt"], row["label"]) for row in found.rows["kto"])
+    dropped = sum(harvested.dropped[reason] for reason in reasons)
+    assert len(harvested.rows["kto"]) + dropped == sum(map(len, families))
+    desirable = sum(row["label"] for row in harvested.rows["kto"])
+    assert len(harvested.rows["sft"]) + harvested.dropped["positives over the cap"] == desirable
+    labels = Counter((row["prompt"], row["label"]) for row in harvested.rows["kto"])
     possible = sum(n * labels[prompt, False] for (prompt, label), n in labels.items() if label)
-    assert len(found.rows["dpo"]) + found.dropped["pairs over the cap"] == possible
+    assert len(harvested.rows["dpo"]) + harvested.dropped["pairs over the cap"] == possible
 
 
 def test_a_tree_that_lies_there_twice_is_named(tmp_path):

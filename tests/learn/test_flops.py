@@ -22,8 +22,8 @@ def test_a_step_by_hand():
     # Query-key pairs: a prompt's triangle, and for a completion the prompt and its own triangle.
     pairs = (6 + (2 * 3 + 3) + (1 * 3 + 1)) + (1 + (4 * 1 + 10))
     want = 4 * body * computed + 4 * head * predicted + 12 * 2 * 4 * 8 * pairs
-    found = flops.training_flops(CONFIG, np.array([3, 1]), np.array([[2, 1], [4, 0]], np.int32))
-    assert found == want
+    total = flops.training_flops(CONFIG, np.array([3, 1]), np.array([[2, 1], [4, 0]], np.int32))
+    assert total == want
 
 
 def test_a_long_row_does_not_overflow():
@@ -51,6 +51,6 @@ def test_peaks_by_kind_of_device(kind, dtype, want):
 
 
 def test_a_cpus_peak_is_measured_once_and_is_the_machines():
-    one = peaks.peak(jax.devices(), np.float32)
-    assert 1e8 < one < 1e15
-    assert peaks.peak(jax.devices() * 8, np.float32) == one
+    single = peaks.peak(jax.devices(), np.float32)
+    assert 1e8 < single < 1e15
+    assert peaks.peak(jax.devices() * 8, np.float32) == single

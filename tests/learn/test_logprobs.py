@@ -25,9 +25,9 @@ ROWS = [
 
 def adapter():
     """Random in both matrices, so that both have gradients."""
-    one = lora.init(MODEL.config, jax.random.key(1), rank=3, alpha=6.0)
+    drawn = lora.init(MODEL.config, jax.random.key(1), rank=3, alpha=6.0)
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32), one)
+    return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32), drawn)
 
 
 def batch_of(rows, per_row: int = 1):
@@ -79,27 +79,27 @@ def test_packed_log_probabilities_equal_those_of_each_sequence_alone(rows):
     np.testing.assert_allclose(again, np.stack([sums, sums]), rtol=1e-6)
 
 
-def weighted(one, batch, order, branches, score):
+def weighted(policy, batch, order, branches, score):
     """A loss with another weight for every completion, so that no two gradients cancel."""
     total = 0.0
     for place, i in enumerate(order):
         for c in range(branches if i >= 0 else 0):
             if c < len(ROWS[i][1]):
-                total += (1 + i + 0.3 * c) * score(one, place * branches + c, i, c)
+                total += (1 + i + 0.3 * c) * score(policy, place * branches + c, i, c)
     return total
 
 
 def test_gradients_equal_those_of_each_sequence_alone():
     batch, order, branches = batch_of(ROWS, 2)
 
-    def packed(one):
-        logps = completion_logprobs(MODEL.config, MODEL.params, one, batch)
+    def packed(policy):
+        logps = completion_logprobs(MODEL.config, MODEL.params, policy, batch)
         sums, _ = per_sequence(logps, batch)
-        return weighted(one, batch, order, branches, lambda _, s, i, c: sums[s])
+        return weighted(policy, batch, order, branches, lambda _, s, i, c: sums[s])
 
-    def apart(one):
+    def apart(policy):
         return weighted(
-            one, batch, order, branches, lambda one, s, i, c: alone(one, *pick(i, c)).sum()
+            policy, batch, order, branches, lambda policy, s, i, c: alone(policy, *pick(i, c)).sum()
         )
 
     def pick(i, c):
@@ -109,8 +109,8 @@ def test_gradients_equal_those_of_each_sequence_alone():
     expected, want = jax.jit(jax.value_and_grad(apart))(adapter())
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want))
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * largest)
+    for ours, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-5 * largest)
 
 
 def test_the_head_has_the_gradient_of_the_full_logits(monkeypatch):
@@ -159,17 +159,17 @@ def test_no_array_is_tokens_by_vocabulary(monkeypatch):
     vocabulary, predictions = MODEL.config.vocab_size, batch.target.size
     assert predictions > 4 * 16
 
-    def loss(one):
-        return completion_logprobs(MODEL.config, MODEL.params, one, batch).sum()
+    def loss(policy):
+        return completion_logprobs(MODEL.config, MODEL.params, policy, batch).sum()
 
-    def naive(one):
+    def naive(policy):
         tokens = jnp.asarray(batch.tokens)
-        hidden, _ = llama.forward(MODEL.config, MODEL.params, tokens, tokens >= 0, one)
+        hidden, _ = llama.forward(MODEL.config, MODEL.params, tokens, tokens >= 0, policy)
         return llama.unembed(MODEL.config, MODEL.params, hidden).sum()
 
     def largest(function):
-        found = shapes(jax.make_jaxpr(jax.value_and_grad(function))(adapter()).jaxpr)
-        return max(int(np.prod(shape[:-1])) for shape in found if shape and shape[-1] == vocabulary)
+        sizes = shapes(jax.make_jaxpr(jax.value_and_grad(function))(adapter()).jaxpr)
+        return max(int(np.prod(shape[:-1])) for shape in sizes if shape and shape[-1] == vocabulary)
 
     assert largest(loss) == 16
     assert largest(naive) == batch.tokens.size
@@ -179,8 +179,8 @@ def test_no_array_is_tokens_by_vocabulary(monkeypatch):
 def test_what_is_kept_changes_no_gradient(remat):
     batch, _, _ = batch_of(ROWS)
 
-    def loss(one, remat):
-        logps = completion_logprobs(MODEL.config, MODEL.params, one, batch, remat=remat)
+    def loss(policy, remat):
+        logps = completion_logprobs(MODEL.config, MODEL.params, policy, batch, remat=remat)
         return jnp.where(batch.sequence < batch.sequences, logps, 0.0).mean()
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)

@@ -40,10 +40,10 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_written_out(tmp_path,
     wanted = [float(rate(i)) for i in (0, 1, 2, 2, 3, 4, 5, 6, 7)]
     assert [row["lr"] for row in rows] == wanted
     folder = tmp_path / "checkpoints" / "refiner" / "sft"
-    with np.load(folder / "nonfinite-3.npz") as found:
-        assert str(found["source"]) == str(tmp_path / "datasets" / "refiner" / "sft.parquet")
-        assert len(found["order"]) == len(found["questions"]) == 2
-        assert len(found["token_ids"]) == found["starts"][-1] > 0
+    with np.load(folder / "nonfinite-3.npz") as dump:
+        assert str(dump["source"]) == str(tmp_path / "datasets" / "refiner" / "sft.parquet")
+        assert len(dump["order"]) == len(dump["questions"]) == 2
+        assert len(dump["token_ids"]) == dump["starts"][-1] > 0
     with loop.checkpoints.opened(folder) as saved:
         path = folder / str(loop.checkpoints.steps(saved)[-1])
         with loop.checkpoints.ocp.StandardCheckpointer() as orbax:

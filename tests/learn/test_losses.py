@@ -70,8 +70,8 @@ def test_sft_micro_batches_with_the_whole_denominator_average_to_the_whole_batch
     rows = list(zip(logps[:, None], mask[:, None], strict=True))
     parts = [sft_loss(row, m, denominator=10 / 4)[0] for row, m in rows]
     assert float(np.mean(parts)) == pytest.approx(whole, rel=1e-6)
-    own = [sft_loss(row, m)[0] for row, m in rows]
-    assert float(np.mean(own)) != pytest.approx(whole, rel=1e-2)
+    alone = [sft_loss(row, m)[0] for row, m in rows]
+    assert float(np.mean(alone)) != pytest.approx(whole, rel=1e-2)
 
 
 def unpaired(ratios, labels) -> Unpaired:

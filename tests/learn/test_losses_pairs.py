@@ -154,8 +154,10 @@ def test_hinge_and_ipo_rest_once_the_margin_is_reached():
 
 @pytest.mark.parametrize(("ratio", "want"), [(1e4, 0.0), (-1e4, 0.2 * 2e4)])
 def test_sigmoid_of_extreme_log_ratios(ratio, want):
-    one, zero = jnp.array([ratio]), jnp.zeros(1)
-    (loss, _), grad = gradients(SIGMOID, Pairs(one, -one, zero, zero, one * 0 + 1, one * 0 + 1))
+    apart, zero = jnp.array([ratio]), jnp.zeros(1)
+    (loss, _), grad = gradients(
+        SIGMOID, Pairs(apart, -apart, zero, zero, apart * 0 + 1, apart * 0 + 1)
+    )
     assert float(loss) == pytest.approx(want)
     np.testing.assert_allclose(grad["chosen"], [0.0 if ratio > 0 else -0.2])
 

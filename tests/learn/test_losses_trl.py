@@ -23,6 +23,13 @@ NEEDS_TRL = "parity with TRL's trainers needs trl and torch"
 PROMPTS = ["w1 w2 ", "w7 ", "w11 w12 w13 "]
 CHOSEN = ["w3 w4 w5", "w8", "w14 w1"]
 REJECTED = ["w6", "w9 w10", "w2 w2 w2 w3"]
+NAMES = {  # of metrics: ours, TRL's
+    "margin": "rewards/margins",
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+    "chosen_logp": "logps/chosen",
+    "rejected_logp": "logps/rejected",
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +151,7 @@ def test_preference_losses_equal_trl(words, tmp_path, name):
     pairs = Pairs(*jnp.split(policy, 2), *jnp.split(reference, 2), *jnp.split(mask.sum(1), 2))
     got, metrics = preference_loss(pairs, loss, 0.2)
     assert float(got) == pytest.approx(want, rel=1e-5)
-    for ours, theirs in {
-        "accuracy": "rewards/accuracies",
-        "margin": "rewards/margins",
-        "chosen_reward": "rewards/chosen",
-        "rejected_reward": "rewards/rejected",
-        "chosen_logp": "logps/chosen",
-        "rejected_logp": "logps/rejected",
-    }.items():
+    for ours, theirs in {"accuracy": "rewards/accuracies", **NAMES}.items():
         assert float(metrics[ours]) == pytest.approx(logged[theirs], rel=1e-4, abs=1e-5), ours
 
 
@@ -191,12 +191,5 @@ def test_kto_loss_equals_trl(words, tmp_path, seeds, diverges):
         undesirable_weight=0.5,
     )
     assert float(loss) == pytest.approx(want, rel=1e-5)
-    for ours, theirs in {
-        "kl": "kl",
-        "margin": "rewards/margins",
-        "chosen_reward": "rewards/chosen",
-        "rejected_reward": "rewards/rejected",
-        "chosen_logp": "logps/chosen",
-        "rejected_logp": "logps/rejected",
-    }.items():
+    for ours, theirs in {"kl": "kl", **NAMES}.items():
         assert float(metrics[ours]) == pytest.approx(logged[theirs], rel=1e-4, abs=1e-5), ours

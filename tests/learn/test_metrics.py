@@ -34,9 +34,11 @@ def lines(directory) -> list[metrics.Row]:
 
 
 def scalars(directory) -> dict[str, list[tuple[int, float]]]:
-    found = EventAccumulator(str(directory / "tensorboard"))
-    found.Reload()
-    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = EventAccumulator(str(directory / "tensorboard"))
+    events.Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def test_a_resumed_run_has_every_step_once(tmp_path):

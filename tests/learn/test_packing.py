@@ -26,7 +26,7 @@ def build(rows) -> Examples:
 
 def unpack(batch: Batch, plan: Plan, step: int, branches: int) -> dict[int, tuple]:
     """Prompt and completions by example index, read off the predictions' side of a batch."""
-    found = {}
+    unpacked = {}
     places = plan.order.shape[-1]
     for k, r, m in np.ndindex(plan.order.shape[1:]):
         index = plan.order[step, k, r, m]
@@ -41,9 +41,9 @@ def unpack(batch: Batch, plan: Plan, step: int, branches: int) -> dict[int, tupl
             assert spoken == batch.tokens[k, r][mine & (batch.branch[k, r] == c + 1)].tolist()
             if spoken:
                 completions.append(spoken)
-        assert index not in found
-        found[index] = (prompt, completions)
-    return found
+        assert index not in unpacked
+        unpacked[index] = (prompt, completions)
+    return unpacked
 
 
 @settings(max_examples=60)
@@ -51,18 +51,20 @@ def unpack(batch: Batch, plan: Plan, step: int, branches: int) -> dict[int, tupl
 def test_every_example_once_an_epoch_and_as_it_was(rows, splits, seed):
     data = build(rows)
     order = plan(data, epochs=2, seed=[seed], **splits)
-    each = splits["batch"] * splits["accumulate"]
-    per_epoch = -(-len(rows) // each)
+    per_step = splits["batch"] * splits["accumulate"]
+    per_epoch = -(-len(rows) // per_step)
     assert order.order.shape[:3] == (2 * per_epoch, splits["accumulate"], splits["rows"])
     for epoch in range(2):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
         counts = [(order.order[step] >= 0).sum() for step in steps]
-        assert counts[:-1] == [each] * (per_epoch - 1)
-        found = {}
+        assert counts[:-1] == [per_step] * (per_epoch - 1)
+        unpacked = {}
         for step in steps:
             batch = take(data, order, step, PAD)
-            found |= unpack(batch, order, step, data.completions.shape[1])
-        assert found == {i: (prompt, completions) for i, (prompt, completions) in enumerate(rows)}
+            unpacked |= unpack(batch, order, step, data.completions.shape[1])
+        assert unpacked == {
+            i: (prompt, completions) for i, (prompt, completions) in enumerate(rows)
+        }
 
 
 @settings(max_examples=30)
@@ -128,12 +130,12 @@ def test_little_is_padding(splits):
 def test_an_epoch_is_seeded_and_each_is_another():
     data = realistic(60, seed=0)
     make = {"batch": 4, "accumulate": 2, "epochs": 3, "rows": 2}
-    one, again, other = (plan(data, seed=seed, **make) for seed in ([1, 2], [1, 2], [1, 3]))
-    assert (one.order == again.order).all()
-    assert (one.length, one.predictions) == (again.length, again.predictions)
-    assert one.order.shape != other.order.shape or (one.order != other.order).any()
-    steps = len(one) // 3
-    assert (one.order[:steps] != one.order[steps : 2 * steps]).any()
+    first, again, other = (plan(data, seed=seed, **make) for seed in ([1, 2], [1, 2], [1, 3]))
+    assert (first.order == again.order).all()
+    assert (first.length, first.predictions) == (again.length, again.predictions)
+    assert first.order.shape != other.order.shape or (first.order != other.order).any()
+    steps = len(first) // 3
+    assert (first.order[:steps] != first.order[steps : 2 * steps]).any()
 
 
 def test_a_step_in_the_middle_needs_no_step_before_it():

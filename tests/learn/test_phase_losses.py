@@ -31,7 +31,9 @@ FIRST = {
 @pytest.mark.parametrize("kind", FIRST)
 def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
     write_data(tmp_path)
-    settings = with_phase(recipe(("dpo",)), "dpo", dpo(kind, batch=10, epochs=6))
+    settings = with_phase(
+        recipe(("dpo",)), "dpo", dpo(kind, batch=10, epochs=6, checkpoint_every=100)
+    )
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = metrics(tmp_path, "dpo")
     assert rows[0]["loss"] == pytest.approx(FIRST[kind], rel=1e-4)
@@ -42,7 +44,7 @@ def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
 def test_kto_trains_from_its_literal(tmp_path):
     """4 of 10 rows are desirable: (4 x 2.0 + 6 x 0.5) / 10 times sigmoid(0)."""
     write_data(tmp_path)
-    settings = recipe(("kto",), batch=10, epochs=12)
+    settings = recipe(("kto",), batch=10, epochs=12, checkpoint_every=100)
     weights = replace(settings.phases["kto"], desirable=2.0, undesirable=0.5)
     settings = with_phase(settings, "kto", weights)
     train.run(tmp_path, settings, MODEL, mesh.make())
@@ -101,13 +103,13 @@ def test_the_added_sft_term_is_a_mean_over_chosen_tokens(data):
 def test_kto_is_the_loss_of_whole_sequences_alone(data):
     """Each completion and each mismatched one in a row of its own, through the pure function."""
     settings = recipe().phases["kto"]
-    found = evaluated("kto", settings, data, 16, 1)
-    one = data["kto"].examples
-    sums = np.zeros((2, len(one), 2))
-    for i in range(len(one)):
-        tokens, at = one.tokens[one.starts[i] : one.starts[i + 1]], one.prompts[i]
-        for c, length in enumerate(one.completions[i]):
-            row = [*tokens[: one.prompts[i]], *tokens[at : at + length]]
+    figures = evaluated("kto", settings, data, 16, 1)
+    packed = data["kto"].examples
+    sums = np.zeros((2, len(packed), 2))
+    for i in range(len(packed)):
+        tokens, at = packed.tokens[packed.starts[i] : packed.starts[i + 1]], packed.prompts[i]
+        for c, length in enumerate(packed.completions[i]):
+            row = [*tokens[: packed.prompts[i]], *tokens[at : at + length]]
             at += length
             for k, seed in enumerate((2, 1)):
                 sums[k, i, c] = logp(adapter(seed), row, length)
@@ -116,10 +118,10 @@ def test_kto_is_the_loss_of_whole_sequences_alone(data):
     rows = unpaired.Unpaired(sums[0, :, 0], sums[1, :, 0], jnp.array(data["kto"].arrays["labels"]))
     want, means = unpaired.kto_loss(rows, kl, settings.beta)
     assert float(kl) > 0.1
-    assert found["loss"] == pytest.approx(float(want), rel=1e-4)
-    assert found["reference_point"] == pytest.approx(float(kl), rel=1e-3)
+    assert figures["loss"] == pytest.approx(float(want), rel=1e-4)
+    assert figures["reference_point"] == pytest.approx(float(kl), rel=1e-3)
     for name in ("chosen_reward", "rejected_reward", "margin", "chosen_logp", "rejected_logp"):
-        assert found[name] == pytest.approx(float(means[name]), rel=1e-3, abs=1e-4)
+        assert figures[name] == pytest.approx(float(means[name]), rel=1e-3, abs=1e-4)
 
 
 @jax.jit

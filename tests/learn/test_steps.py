@@ -37,14 +37,14 @@ def gradients(batch, accumulate):
 
 def test_eight_micro_batches_of_one_equal_one_batch_of_eight():
     """Completions of 1 to 30 tokens: averaging the micro-batches' own means is not the same."""
-    (whole, one), (parts, other) = gradients(8, 1), gradients(1, 8)
+    (whole, first), (parts, second) = gradients(8, 1), gradients(1, 8)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         assert np.abs(a).max() > 1e-3
         np.testing.assert_allclose(a, b, atol=1e-6)
     for name in ("loss", "grad_norm", "tokens", "predicted", "computed"):
-        assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-5)
-    assert one["predicted"] == sum(c for _, c in LENGTHS)
-    assert one["computed"] == sum(p + c for p, c in LENGTHS)
+        assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-5)
+    assert first["predicted"] == sum(c for _, c in LENGTHS)
+    assert first["computed"] == sum(p + c for p, c in LENGTHS)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])

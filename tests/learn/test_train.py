@@ -21,7 +21,7 @@ def test_sft_then_dpo_learn_and_export(tmp_path):
     """SFT's loss falls; DPO starts from the SFT policy, so its first margin is zero, and then
     grows."""
     write_data(tmp_path)
-    train.run(tmp_path, recipe(epochs=12), MODEL, mesh.make())
+    train.run(tmp_path, recipe(epochs=12, checkpoint_every=100), MODEL, mesh.make())
     sft, dpo = metrics(tmp_path, "sft"), metrics(tmp_path, "dpo")
     assert [row["step"] for row in sft] == list(range(1, 37))
     assert sft[-1]["loss"] < 0.6 * sft[0]["loss"]
@@ -151,13 +151,13 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         results.append(directory)
     from safetensors.numpy import load_file
 
-    one, other = (
+    first, second = (
         load_file(d / "export" / "refiner" / "adapter_model.safetensors") for d in results
     )
-    for name, tensor in one.items():
+    for name, tensor in first.items():
         # A tenth of one update at a rate of 1e-2: where a gradient is all but 0, Adam makes as much
         # of its last bit. `test_steps` holds the gradients themselves to 1e-6.
-        np.testing.assert_allclose(tensor, other[name], atol=1e-3)
+        np.testing.assert_allclose(tensor, second[name], atol=1e-3)
 
 
 def test_checkpoints_hold_no_base_weights(whole):
@@ -184,9 +184,9 @@ def test_a_half_written_export_does_not_count(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(export, "save_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
-            train.run(tmp_path, recipe(), MODEL, mesh.make())
+            train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
     assert not (tmp_path / "export" / "refiner").exists()
-    train.run(tmp_path, recipe(), MODEL, mesh.make())
+    train.run(tmp_path, recipe(**HELD_OUT), MODEL, mesh.make())
     assert len(exported(tmp_path)) > 0
 
 

@@ -52,7 +52,7 @@ def test_kto_takes_a_completion_of_another_question_of_its_side_that_fits():
     out = np.array([False, False, False, False, True])
     # b's prompt leaves no room for c's completion; d has nobody on its side.
     completions = PHASES["kto"].completions(rows, out, 12)
-    assert [own for own, _ in completions] == [row["completion_token_ids"] for row in rows]
+    assert [written for written, _ in completions] == [row["completion_token_ids"] for row in rows]
     assert [other[0] for _, other in completions] == [2, 2, 0, 0, 4]
 
 
@@ -77,30 +77,31 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     """Against whole rows with logits in full; chunks of 4 positions."""
     write_data(tmp_path)
     monkeypatch.setattr(logprobs, "CHUNK", 4)
+    steps.scoring.cache_clear()  # programs with chunks of another length
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
     load, phase = {"batch": 4, "share": 0.0, "seed": 0}, PHASES["sft"]
     cache = tmp_path / "cache"
     data, _ = examples.load(path, cache, phase, MODEL, mesh.make(), adapter(0), **load)
     chosen = recipe().phases["sft"]
     evaluate = validation.evaluator(phase, chosen, MODEL, mesh.make(), adapter(2), data)
-    found = evaluate(adapter(1))
-    one, total = data.examples, 0.0
-    for i in range(len(one)):
-        row = one.tokens[one.starts[i] : one.starts[i + 1]]
+    figures = evaluate(adapter(1))
+    packed, total = data.examples, 0.0
+    for i in range(len(packed)):
+        row = packed.tokens[packed.starts[i] : packed.starts[i + 1]]
         ours, theirs = (distributions(adapter(seed), row) for seed in (1, 2))
         kl = (np.exp(ours) * (ours - theirs)).sum(-1)
-        total += kl[one.prompts[i] - 1 : -1].sum()
-    want = total / one.completions.sum()
+        total += kl[packed.prompts[i] - 1 : -1].sum()
+    want = total / packed.completions.sum()
     assert want > 0.01
-    assert found["kl"] == pytest.approx(want, rel=1e-3)
+    assert figures["kl"] == pytest.approx(want, rel=1e-3)
     assert evaluate(adapter(2))["kl"] == pytest.approx(0, abs=1e-6)
+    steps.scoring.cache_clear()
 
 
 def distributions(adapter, row) -> np.ndarray:
-    padded = jnp.array([[*row, *[0] * (32 - len(row))]])
-    hidden, _ = small.llama.forward(MODEL.config, MODEL.params, padded, padded >= 0, adapter)
-    logits = small.llama.unembed(MODEL.config, MODEL.params, hidden)[0, : len(row)]
-    return np.asarray(jax.nn.log_softmax(logits), np.float64)
+    padded = jnp.array([*row, *[0] * (32 - len(row))])
+    logps = small.full_pass(MODEL.config, MODEL.params, padded, adapter)
+    return np.asarray(logps, np.float64)[: len(row)]
 
 
 def test_the_watchdog_waits_for_one_micro_batch_at_a_time(tmp_path, monkeypatch):
@@ -111,8 +112,8 @@ def test_the_watchdog_waits_for_one_micro_batch_at_a_time(tmp_path, monkeypatch)
     data, _ = examples.load(path, tmp_path, phase, MODEL, mesh.make(), adapter(0), **load)
     waits = []
 
-    def watched(what):
-        waits.append(what)
+    def watched(work):
+        waits.append(work)
         return nullcontext()
 
     monkeypatch.setattr(process, "watched", watched)
@@ -198,7 +199,7 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
 ):
     """In one compilation of the step and one of the evaluation."""
     write_data(tmp_path)
-    chosen = dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4)
+    chosen = dpo("sigmoid", batch=4, held_out=0.3, epochs=8, eval_every=4, checkpoint_every=100)
     settings = with_phase(recipe(("dpo",)), "dpo", chosen)
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.run(tmp_path, settings, MODEL, mesh.make())
@@ -216,11 +217,11 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
     load = {"batch": 4, "share": 0.3, "seed": 0}
     args = (path, tmp_path / "cache", PHASES["dpo"], MODEL, mesh.make(), adapter(0))
-    one, other = examples.load(*args, **load)
-    assert not set(one.questions) & set(other.questions)
-    assert len(one) + len(other) == 10
-    epoch = [row["tokens"] for row in rows if not row.get("eval")][: -(-len(one) // 4)]
-    assert sum(epoch) == one.examples.sizes.sum()
+    training, other = examples.load(*args, **load)
+    assert not set(training.questions) & set(other.questions)
+    assert len(training) + len(other) == 10
+    epoch = [row["tokens"] for row in rows if not row.get("eval")][: -(-len(training) // 4)]
+    assert sum(epoch) == training.examples.sizes.sum()
 
 
 def test_the_reference_is_computed_once(tmp_path, monkeypatch):

@@ -30,9 +30,9 @@ def test_rows_are_what_the_role_would_have_sampled(tmp_path: Path) -> None:
     assert row["prompt_token_ids"] == prompt_ids(ROLE, RIGHT, "", {}, {}, tokenizer)
     assert row["completion_token_ids"][-1] == tokenizer.end_id
     assert tokenizer.decode(row["completion_token_ids"]) == RIGHT.solution
-    found = json.loads((tmp_path / "datasets" / "yield.json").read_text())["generator"]
-    assert (found["parents"], found["sft_rows"]) == (4, 1)
-    assert found["dropped"] == {
+    counts = json.loads((tmp_path / "datasets" / "yield.json").read_text())["generator"]
+    assert (counts["parents"], counts["sft_rows"]) == (4, 1)
+    assert counts["dropped"] == {
         "graded wrong": 1,
         "longer than max_new_tokens": 1,
         "no solution": 1,

@@ -71,8 +71,8 @@ def test_a_field_left_out_means_what_it_does_in_transformers(family):
     ],
 )
 def test_published_configs_of_the_old_layout(fields, context, theta):
-    found = LlamaConfig.from_hf(fields)
-    assert (found.context, found.rope.theta, found.rope.kind) == (context, theta, "default")
+    parsed = LlamaConfig.from_hf(fields)
+    assert (parsed.context, parsed.rope.theta, parsed.rope.kind) == (context, theta, "default")
 
 
 def test_what_a_config_of_another_family_says_in_passing_counts_for_nothing():
@@ -184,9 +184,9 @@ def test_decoding_in_pages_equals_the_full_pass(tiny_llama, tmp_path, fields, ro
     ]
 
     def run(rows: int) -> dict[int, list[Completion]]:
-        one = Sampler(model.config, model.params, mesh.make(), rows, (), pad_id=0)
+        sampler = Sampler(model.config, model.params, mesh.make(), rows, (), pad_id=0)
         left = iter(asked)
-        done = one.run(lambda: next(left, None), adapters, sampling=Sampling(0.0))
+        done = sampler.run(lambda: next(left, None), adapters, sampling=Sampling(0.0))
         return {request.tag: completions for request, completions in done}
 
     runs = [run(n) for n in rows]

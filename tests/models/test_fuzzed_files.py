@@ -69,11 +69,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def changed(content: bytes, changes: list[tuple[float, bytes]], end: float, kept: float) -> bytes:
     """Bytes replaced at places in the first `end` bytes, and the file cut to a share of itself."""
-    found = bytearray(content)
+    damaged = bytearray(content)
     for place, new in changes:
         at = int(place * end)
-        found[at : at + len(new)] = new
-    return bytes(found[: int(len(found) * kept)])
+        damaged[at : at + len(new)] = new
+    return bytes(damaged[: int(len(damaged) * kept)])
 
 
 def loads_or_is_refused(path: Path, *names: str) -> None:

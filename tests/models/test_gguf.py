@@ -45,18 +45,18 @@ def reference(model) -> np.ndarray:
 )
 def test_logits_equal_those_of_the_model_written(tiny_llama, tmp_path, fields):
     model = tiny_llama(**fields)
-    found = load(write(tmp_path / "model.gguf", model))
-    assert found.config.family == model.config.model_type
-    assert found.config.rope.kind == model.config.rope_parameters["rope_type"]
-    np.testing.assert_allclose(found.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
+    loaded = load(write(tmp_path / "model.gguf", model))
+    assert loaded.config.family == model.config.model_type
+    assert loaded.config.rope.kind == model.config.rope_parameters["rope_type"]
+    np.testing.assert_allclose(loaded.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
 
 
 def test_linear_rope_scaling_is_read(tiny_llama, tmp_path):
     rope = {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}
     model = tiny_llama(rope_parameters=rope)
     scaling = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}
-    found = load(write(tmp_path / "model.gguf", model, **scaling))
-    np.testing.assert_allclose(found.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
+    loaded = load(write(tmp_path / "model.gguf", model, **scaling))
+    np.testing.assert_allclose(loaded.logits(TOKENS), reference(model), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -69,9 +69,9 @@ def test_quantised_weights_equal_transformers_reading_of_the_file(tiny_llama, tm
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="model.gguf", dtype=torch.float32
     ).eval()
-    found = load(tmp_path)
-    assert found.source.endswith("model.gguf")
-    np.testing.assert_allclose(found.logits(TOKENS), reference(theirs), atol=1e-4, rtol=0)
+    loaded = load(tmp_path)
+    assert loaded.source.endswith("model.gguf")
+    np.testing.assert_allclose(loaded.logits(TOKENS), reference(theirs), atol=1e-4, rtol=0)
     assert np.abs(reference(tiny_llama(**size)) - reference(theirs)).max() > 1e-3
 
 

@@ -30,9 +30,9 @@ def test_an_export_for_another_base_or_tokenizer_is_refused(base, model, tmp_pat
 def test_a_copy_of_the_base_is_the_base(base, model, tmp_path):
     for file in base.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    here, there = identity(model), identity(models.load(tmp_path))
-    assert here.pop("base") != there.pop("base")
-    assert here == there
+    here, elsewhere = identity(model), identity(models.load(tmp_path))
+    assert here.pop("base") != elsewhere.pop("base")
+    assert here == elsewhere
 
 
 def test_a_record_that_says_nothing_of_a_base_is_in_order(model, tmp_path):

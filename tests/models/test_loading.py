@@ -200,10 +200,10 @@ def test_every_parameter_asks_where_it_goes(tiny_directory):
     assert seen == {tuple(key.key for key in path): leaf.shape for path, leaf in shapes}
     assert seen["layers", 0, "down", "kernel"] == (32, 48)
     plain = load(tiny_directory, jnp.bfloat16)
-    for one, other in zip(
+    for ours, other in zip(
         jax.tree.leaves(model.params), jax.tree.leaves(plain.params), strict=True
     ):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(ours, other)
 
 
 def test_content_hash_is_of_the_weight_files_bytes(tiny_llama, tmp_path):

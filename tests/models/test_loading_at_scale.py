@@ -87,15 +87,15 @@ def hosts(tmp_path_factory) -> tuple[int, list[dict[str, int]]]:
 
 def test_a_host_reads_and_holds_its_quarter(hosts):
     """Norms alone are whole everywhere."""
-    size, found = hosts
-    for host in found:
+    size, reports = hosts
+    for host in reports:
         assert size / HOSTS <= host["held"] < 1.01 * size / HOSTS
         assert host["read"] == host["held"]
 
 
 def test_no_host_grows_by_a_replica(hosts):
     """Its quarter, and room for the file's pages of the largest tensors and for the allocator."""
-    size, found = hosts
-    for host in found:
+    size, reports = hosts
+    for host in reports:
         assert host["grown"] > 0.15 * size, "nothing was measured"
         assert host["grown"] < 0.25 * size + 48 * MIB < 0.6 * size

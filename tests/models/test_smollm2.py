@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malt_jax.models import Model, load
+from malt_jax.models import Model, hf, load
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling
 
@@ -110,22 +111,32 @@ def test_prompts_equal_transformers_chat_template(model, reference):
     assert model.tokenizer.end_id == model.tokenizer.stop_ids[0]
 
 
-def test_greedy_continuations_equal_transformers_to_the_token(model, smollm2_gguf, questions):
+@pytest.mark.parametrize("layers", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_greedy_continuations_equal_transformers_to_the_token(
+    model, smollm2_gguf, questions, layers, tmp_path
+):
+    """Of the first layers, written as a model of their own; of the file itself, which transformers
+    takes minutes to dequantise, in the slow test."""
     template = "{question}\nThink step by step and end with Final Answer: X"
     tokenizer = model.tokenizer
-    prompts = [tokenizer.prompt(template, {"question": text}) for text in questions[:40]]
-    prompts = prompts[:8]
-    sampler = Sampler(
-        model.config, model.params, mesh.make(), 8, tokenizer.stop_ids, tokenizer.pad_id
-    )
+    prompts = [tokenizer.prompt(template, {"question": text}) for text in questions[:8]]
+    config = replace(model.config, num_layers=layers)
+    kept = {i: model.params["layers"][i] for i in range(layers)}
+    params = model.params | {"layers": kept}
+    sampler = Sampler(config, params, mesh.make(), 8, tokenizer.stop_ids, tokenizer.pad_id)
     key = np.zeros((1, 2), np.uint32)
     left = iter([Request(prompt, key, 64, tag=i) for i, prompt in enumerate(prompts)])
     rows = sampler.run(lambda: next(left, None), sampling=Sampling(temperature=0.0))
     ours = {request.tag: children[0].tokens for request, children in rows}
 
+    source, file = smollm2_gguf.parent, smollm2_gguf.name
+    if layers < model.config.num_layers:
+        hf.save(tmp_path, config, params)
+        source, file = tmp_path, None
     reference = transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32
+        source, gguf_file=file, dtype=torch.float32
     ).eval()
+    assert len(reference.model.layers) == layers
     width = max(map(len, prompts))
     padded = [[tokenizer.pad_id] * (width - len(prompt)) + prompt for prompt in prompts]
     real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]

@@ -78,23 +78,23 @@ PASS = Pass(
 )
 
 
-def sampling(build: Callable[..., Any], mesh: Mesh) -> Any:
-    """The sampler's own program, lowered, in bfloat16 on two layers of Llama-3.1-8B's sizes (a
-    small vocabulary), three adapters stacked: 64 rows, 256 pages a shard."""
-    config = LlamaConfig(4096, 4096, 14336, 2, 32, 8, 128, 8192, 1e-5, Rope(500000.0))
+def sampling(build: Callable[..., Any], mesh: Mesh, layers: int) -> Any:
+    """The sampler's own program, lowered, in bfloat16 on layers of Llama-3.1-8B's sizes (a small
+    vocabulary), three adapters stacked: 64 rows, 256 pages a shard."""
+    config = LlamaConfig(4096, 4096, 14336, layers, 32, 8, 128, 8192, 1e-5, Rope(500000.0))
     return build(jnp.bfloat16, LORA, mesh, PASS)(config)
 
 
-def training(mesh: Mesh) -> Any:
-    """An optimiser step, lowered, in bfloat16 on two layers and a vocabulary of 32k: two rows of
-    1,024 tokens."""
-    config = LlamaConfig(32768, 1024, 2816, 2, 8, 4, 128, 8192, 1e-5, Rope(500000.0))
+def training(mesh: Mesh, layers: int) -> Any:
+    """An optimiser step, lowered, in bfloat16 on layers and a vocabulary of 32k: two rows of 1,024
+    tokens."""
+    config = LlamaConfig(32768, 1024, 2816, layers, 8, 4, 128, 8192, 1e-5, Rope(500000.0))
     chosen = parse(gsm8k().to_dict()).phases["sft"]
     packed = Packed(1024, 512, 4, 1)
     return programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
 
 
-LOWERED: dict[str, Callable[[Mesh], Any]] = {
+LOWERED: dict[str, Callable[[Mesh, int], Any]] = {
     "sampler decode": partial(sampling, programs.decode),
     "sampler prefill": partial(sampling, programs.prefill),
     "training": training,
@@ -104,11 +104,12 @@ LOWERED: dict[str, Callable[[Mesh], Any]] = {
 @lru_cache
 def compiled(name: str, program: str, effort: float = 0.0) -> str:
     """The optimised program of one chip, as text; with an effort of -1 the compiler saves itself
-    what costs it time."""
+    what costs it time, and a layer is enough where its attention is part of the program."""
     mesh = machine(name)
     if program in LOWERED:
         options = {"exec_time_optimization_effort": effort}
-        return LOWERED[program](mesh).compile(compiler_options=options).as_text()
+        layers = 1 if effort and program != "sampler prefill" else 2
+        return LOWERED[program](mesh, layers).compile(compiler_options=options).as_text()
     shape, dtype = ATTENTION[program]
     function, args = attention(shape, dtype, mesh)
     return jax.jit(function).lower(*args).compile().as_text()

@@ -24,8 +24,8 @@ def dense(q, k, v):
     """Every score at once; `sees[t][s]` says in words which keys count."""
     sees = np.zeros((ROWS, LENGTH, LENGTH), bool)
     for r, t, s in np.ndindex(sees.shape):
-        own = EXAMPLE[r, s] == EXAMPLE[r, t] and s <= t
-        sees[r, t, s] = own and BRANCH[r, s] in (0, BRANCH[r, t])
+        seen = EXAMPLE[r, s] == EXAMPLE[r, t] and s <= t
+        sees[r, t, s] = seen and BRANCH[r, s] in (0, BRANCH[r, t])
     k, v = (jnp.repeat(x, HEADS // KV, axis=2) for x in (k, v))
     scores = jnp.einsum("rtnh,rsnh->rnts", q, k) * SIZE**-0.5
     weights = jax.nn.softmax(jnp.where(sees[:, None], scores, -jnp.inf), -1)
@@ -44,8 +44,8 @@ def test_values_and_gradients_equal_the_dense_ones(tile):
     got, got_pull = jax.vjp(jax.jit(tiled), Q, K, V)
     want, want_pull = jax.vjp(jax.jit(dense), Q, K, V)
     np.testing.assert_allclose(got * real, want * real, atol=2e-6)
-    for one, other in zip(got_pull(GRAD * real), want_pull(GRAD * real), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for ours, other in zip(got_pull(GRAD * real), want_pull(GRAD * real), strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-5)
 
 
 def test_bfloat16_keeps_its_type_and_sums_in_float32():

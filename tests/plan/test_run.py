@@ -25,9 +25,8 @@ from malt_jax.recipe import parse
 from malt_jax.runtime import mesh
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope())
-LLAMA_70B = replace(
-    LLAMA_8B, hidden_size=8192, intermediate_size=28672, num_layers=80, num_heads=64
-)
+# 94 GB in bfloat16, in few layers: a plan goes through each of them.
+LARGE = replace(LLAMA_8B, hidden_size=16384, intermediate_size=65536, num_layers=12, num_heads=64)
 SMALL = replace(CONFIG, hidden_size=512, head_dim=128, num_heads=4, num_kv_heads=2, context=2048)
 GIB = topology.GIB
 
@@ -77,23 +76,16 @@ def test_what_does_not_fit_is_named_with_a_layout_that_does(settings, pretended)
     assert not planned["proposal"]["failures"]
     assert all(program["fits"] for program in planned["proposal"]["programs"].values())
     assert planned["hours"]["job"] > 0
-
-
-def test_the_flags_of_a_proposal_make_a_plan_that_fits(settings, pretended):
-    asked = settings(LLAMA_8B)
-    with pytest.raises(ValueError, match="does not fit"):
-        plan.run(asked, "v5e:2x4")
-    flags = (
-        flag.removeprefix("--config.").split("=") for flag in plan_of(asked)["proposal"]["flags"]
-    )
-    changes = {key: int(value) if value.isdigit() else value for key, value in flags}
+    # Followed, they make a plan that fits.
+    given = (flag.removeprefix("--config.").split("=") for flag in flags)
+    changes = {key: int(value) if value.isdigit() else value for key, value in given}
     table = plan.run(settings(LLAMA_8B, **changes), "v5e:2x4")
     assert "DOES NOT FIT" not in table
     assert "largest that fits: sample.rows" in table
 
 
 def test_a_model_that_no_layout_holds_has_no_proposal(settings, pretended):
-    asked = settings(LLAMA_70B)
+    asked = settings(LARGE)
     with pytest.raises(ValueError, match="does not fit"):
         plan.run(asked, "v5e:2x2")
     planned = plan_of(asked)
@@ -189,7 +181,7 @@ def test_the_work_of_a_job_by_hand(settings):
 @pytest.mark.parametrize("kind", ["decode", "train"])
 def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     """On the platform here."""
-    deep, device = replace(CONFIG, num_layers=7), mesh.make()
+    deep, device = replace(CONFIG, num_layers=4), mesh.make()
     build = {
         "decode": programs.decode(jnp.float32, LORA, device, PASS),
         "train": programs.train(jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1)),

@@ -65,10 +65,10 @@ def test_rows_stand_by_what_they_are_and_not_by_their_names() -> None:
     ]
     main = row("malt_mv") | {"system": MALT}
     untrained = row("ma") | {"name": "no team", "system": MALT | {"team": "base", "votes": 1}}
-    found = parse_comparison(comparison() | {"rows": [main, untrained, *rows]})
-    assert {word: [(x, r.name) for x, r in points] for word, points in found.sweeps.items()} == {
+    parsed = parse_comparison(comparison() | {"rows": [main, untrained, *rows]})
+    assert {word: [(x, r.name) for x, r in points] for word, points in parsed.sweeps.items()} == {
         "width": [(2, "row 3"), (4, "row 1")]
     }
-    assert [r.name for r in found.differences] == ["row 1", "row 3"]
-    assert [r.name for r in found.rivals] == ["no team"]
-    assert found.last_role == "refiner"
+    assert [r.name for r in parsed.differences] == ["row 1", "row 3"]
+    assert [r.name for r in parsed.rivals] == ["no team"]
+    assert parsed.last_role == "refiner"

@@ -61,6 +61,20 @@ def page(opened: tuple[chromium.Page, Path]) -> chromium.Page:
     return page
 
 
+@pytest.fixture
+def view(opened: tuple[chromium.Page, Path]) -> chromium.Page:
+    """The report with a tree unfolded, for tests that change nothing in it; opened anew where
+    another test has had it before."""
+    page, index = opened
+    page.screen(1200)
+    if not page.run("window.unchanged === true"):
+        page.open(index)
+        page.run(LISTED)
+        page.run(OPEN)
+        page.run("window.unchanged = true")
+    return page
+
+
 def test_the_tree_unfolds_and_model_text_stays_text(page: chromium.Page) -> None:
     texts = page.run(OPEN)
     assert len(texts) == 3
@@ -194,19 +208,28 @@ def test_the_trees_are_walked_by_keyboard(page: chromium.Page) -> None:
     assert page.run("document.activeElement.parentElement.matches('.tree:last-child')")
 
 
-def test_a_script_in_a_title_stays_text(page: chromium.Page) -> None:
-    texts = page.run("[...document.querySelectorAll('.suite th')].map((e) => e.textContent)")
+def test_long_lists_are_folded(page: chromium.Page) -> None:
+    summary = "[...document.querySelectorAll('details.more > summary')].map((e) => e.textContent)"
+    assert "3 more differences, between the other systems" in page.run(summary)
+    shown = "[...document.querySelectorAll('.paired th')].filter((e) => e.checkVisibility())"
+    assert not page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
+    page.run("document.querySelectorAll('details.more').forEach((e) => e.open = true)")
+    assert page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
+
+
+def test_a_script_in_a_title_stays_text(view: chromium.Page) -> None:
+    texts = view.run("[...document.querySelectorAll('.suite th')].map((e) => e.textContent)")
     assert any(text.startswith(ATTACK) for text in texts)
-    assert page.run("document.querySelectorAll('img, .suite script').length") == 0
-    assert page.run("document.title") == "MALT on arithmetic, tiny-llama-2m"
+    assert view.run("document.querySelectorAll('img, .suite script').length") == 0
+    assert view.run("document.title") == "MALT on arithmetic, tiny-llama-2m"
 
 
 @pytest.mark.parametrize(("width", "kind"), [(390, "narrow"), (700, "wide"), (1200, "wide")])
 def test_no_two_labels_of_the_compute_plot_overlap(
-    page: chromium.Page, width: int, kind: str
+    view: chromium.Page, width: int, kind: str
 ) -> None:
-    page.screen(width)
-    hits = page.run(f"""(() => {{
+    view.screen(width)
+    hits = view.run(f"""(() => {{
       const labels = [...document.querySelectorAll('.compute.{kind} .label')];
       const boxes = labels.map((e) => e.getBoundingClientRect());
       const hit = (a, b) => Math.min(a.right, b.right) > Math.max(a.left, b.left)
@@ -218,18 +241,17 @@ def test_no_two_labels_of_the_compute_plot_overlap(
 
 
 @pytest.mark.parametrize("width", [390, 768, 1200])
-def test_the_page_never_scrolls_sideways(page: chromium.Page, width: int) -> None:
-    page.screen(width)
-    page.run(OPEN)
-    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+def test_the_page_never_scrolls_sideways(view: chromium.Page, width: int) -> None:
+    view.screen(width)
+    assert view.run("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_no_name_of_a_role_or_system_is_broken(page: chromium.Page, width: int) -> None:
+def test_no_name_of_a_role_or_system_is_broken(view: chromium.Page, width: int) -> None:
     """On a phone "generator" stood in nine lines of one letter each."""
-    page.screen(width)
+    view.screen(width)
     names = "|".join([*CHAIN, *SYSTEMS])
-    broken = page.run(f"""[...document.querySelectorAll("th, td, b, .name, .role")].filter((e) => {{
+    broken = view.run(f"""[...document.querySelectorAll("th, td, b, .name, .role")].filter((e) => {{
       if (!/^({names})$/.test(e.textContent.trim()) || !e.checkVisibility()) return false;
       const range = document.createRange();
       range.selectNodeContents(e);
@@ -238,20 +260,11 @@ def test_no_name_of_a_role_or_system_is_broken(page: chromium.Page, width: int) 
     assert broken == []
 
 
-def test_long_lists_are_folded(page: chromium.Page) -> None:
-    summary = "[...document.querySelectorAll('details.more > summary')].map((e) => e.textContent)"
-    assert "3 more differences, between the other systems" in page.run(summary)
-    shown = "[...document.querySelectorAll('.paired th')].filter((e) => e.checkVisibility())"
-    assert not page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
-    page.run("document.querySelectorAll('details.more').forEach((e) => e.open = true)")
-    assert page.run(f"{shown}.some((e) => e.textContent === 'ma minus sa')")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast_in_both_themes(page: chromium.Page, scheme: str) -> None:
+def test_text_has_contrast_in_both_themes(view: chromium.Page, scheme: str) -> None:
     """WCAG AA asks for 4.5 to 1."""
-    page.screen(1200, scheme)
-    ratios = page.run("""(() => {
+    view.screen(1200, scheme)
+    ratios = view.run("""(() => {
       const style = getComputedStyle(document.documentElement);
       const light = (name) => {
         const hex = style.getPropertyValue(name).trim().slice(1);

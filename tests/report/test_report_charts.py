@@ -11,8 +11,8 @@ from malt_jax.report.charts import Line
 
 
 def attributes(picture: str, tag: str, kind: str) -> list[dict[str, str]]:
-    found = re.findall(rf'<{tag} class="{kind}[^"]*" ([^>]*?)/?>', picture)
-    return [dict(re.findall(r'([\w-]+)="([^"]*)"', text)) for text in found]
+    matches = re.findall(rf'<{tag} class="{kind}[^"]*" ([^>]*?)/?>', picture)
+    return [dict(re.findall(r'([\w-]+)="([^"]*)"', text)) for text in matches]
 
 
 def test_interval_row_puts_dot_and_whisker_where_the_fractions_say() -> None:

@@ -22,16 +22,16 @@ def minus(text: str) -> str:
     return html.unescape(text).replace("\N{MINUS SIGN}", "-")
 
 
-def written(workdir: Path, found: dict[str, Any]) -> str:
-    write_json(workdir / "comparison.json", found)
+def written(workdir: Path, content: dict[str, Any]) -> str:
+    write_json(workdir / "comparison.json", content)
     return minus(report.write(workdir).read_text())
 
 
 def equal(difference: float, low: float, high: float) -> str:
     """What is said of MALT at this distance from plain voting."""
-    found = comparison()
-    found["equal_compute"] |= {"difference": difference, "ci95": [low, high]}
-    return minus(headline.equal_compute(parse_comparison(found).equal_compute))
+    content = comparison()
+    content["equal_compute"] |= {"difference": difference, "ci95": [low, high]}
+    return minus(headline.equal_compute(parse_comparison(content).equal_compute))
 
 
 def test_the_table_holds_what_was_planted(workdir: Path) -> None:
@@ -86,8 +86,8 @@ def test_of_each_price_the_strongest_vote_is_said() -> None:
             ("generator", "written", 0.6),
         )
     ]  # fmt: skip
-    found = parse_comparison(comparison() | {"equal_compute": rows})
-    assert minus(headline.equal_compute(found.equal_compute)) == (
+    content = parse_comparison(comparison() | {"equal_compute": rows})
+    assert minus(headline.equal_compute(content.equal_compute)) == (
         "At equal compute, counting tokens read and written alike, plain voting of the trained "
         "generator wins: malt_mv is 10.0 points below (95% interval -11.0 to -9.0). "
         "At equal compute, counting tokens written only, malt_mv wins: it is 5.0 points above "
@@ -96,9 +96,9 @@ def test_of_each_price_the_strongest_vote_is_said() -> None:
 
 
 def test_a_win_of_plain_voting_stands_in_the_headline(workdir: Path) -> None:
-    found = comparison()
-    found["equal_compute"] |= {"difference": -0.05, "ci95": [-0.08, -0.02]}
-    page = written(workdir, found)
+    content = comparison()
+    content["equal_compute"] |= {"difference": -0.05, "ci95": [-0.08, -0.02]}
+    page = written(workdir, content)
     head = page.split('<p class="result">')[1].split("</p>")[0]
     assert "malt_mv 70.6% [66.7, 74.3], +4.6 points over star_ma_mv" in head
     assert "At equal compute plain voting wins: malt_mv is 5.0 points below" in head
@@ -107,24 +107,24 @@ def test_a_win_of_plain_voting_stands_in_the_headline(workdir: Path) -> None:
 
 
 def test_the_plain_sentences() -> None:
-    found = parse_comparison(comparison())
-    assert minus(sentences.split(found.splits[0])) == (
+    content = parse_comparison(comparison())
+    assert minus(sentences.split(content.splits[0])) == (
         "From sa_mv to malt_mv: +6.4 points, which are +1.2 for answers that could not be read "
         "before, +8.7 for wrong answers put right and -3.5 for right answers lost."
     )
-    assert minus(sentences.critiques(found)) == (
+    assert minus(sentences.critiques(content)) == (
         "The trained refiner is right on 64.6% with its own critique, 60.1% with another "
         "question's critique (-4.5 points) and 61.2% without any (-3.4 points)."
     )
-    assert sentences.power(found) == (
+    assert sentences.power(content) == (
         "A difference of 1.9 points to sa_mv, where 11.0% of the questions set the two "
         "systems apart, takes 2,390 questions to show with 80% power, and there are 562."
     )
 
 
 def test_sweeps_are_rows_named_by_a_word_and_a_number() -> None:
-    found = parse_comparison(comparison())
-    assert {word: [x for x, _ in rows] for word, rows in found.sweeps.items()} == {
+    content = parse_comparison(comparison())
+    assert {word: [x for x, _ in rows] for word, rows in content.sweeps.items()} == {
         "n": [2, 3, 5],
         "theta": [0.3, 0.5, 0.7],
         "temperature": [0.5],
@@ -135,19 +135,19 @@ def test_votes_are_compared_with_votes_where_there_are_both() -> None:
     names = ("n_2", "n_2_mv", "n_4_mv", "n_4_sa_mv", "votes_9_mv")
     rows = [row("n_2") | {"name": name} for name in names]
     alone = row("without_g")  # of a group in which nothing votes
-    found = parse_comparison(comparison() | {"rows": [row("malt_mv"), *rows, alone]})
-    assert {word: [r.name for _, r in rows] for word, rows in found.sweeps.items()} == {
+    content = parse_comparison(comparison() | {"rows": [row("malt_mv"), *rows, alone]})
+    assert {word: [r.name for _, r in rows] for word, rows in content.sweeps.items()} == {
         "n": ["n_2_mv", "n_4_mv"],
         "votes": ["votes_9_mv"],
     }
-    compared = [r.name for r in found.differences]
+    compared = [r.name for r in content.differences]
     assert compared == ["without_g", "n_2_mv", "n_4_mv", "n_4_sa_mv", "votes_9_mv"]
 
 
 def test_the_main_run_stands_at_its_own_value_of_a_sweep(workdir: Path) -> None:
-    found = comparison()
-    found["rows"] = [row("malt_mv"), row("n_2"), row("n_5"), row("temperature_0.5")]
-    write_json(workdir / "comparison.json", found)
+    content = comparison()
+    content["rows"] = [row("malt_mv"), row("n_2"), row("n_5"), row("temperature_0.5")]
+    write_json(workdir / "comparison.json", content)
     run = load(workdir)  # its roles branch three times, and it names no temperature
     assert run.comparison is not None
     (captioned,) = plots.sweeps(run.comparison, run.settings)
@@ -157,9 +157,9 @@ def test_the_main_run_stands_at_its_own_value_of_a_sweep(workdir: Path) -> None:
 
 def test_a_greedy_main_run_stands_at_temperature_zero(workdir: Path) -> None:
     """Zero counted as no value, and the sweep of one other value as no sweep."""
-    found = comparison()
-    found["rows"] = [row("malt_mv"), row("temperature_0.5")]
-    write_json(workdir / "comparison.json", found)
+    content = comparison()
+    content["rows"] = [row("malt_mv"), row("temperature_0.5")]
+    write_json(workdir / "comparison.json", content)
     config = json.loads((workdir / "config.json").read_text())
     config["config"]["sample"] = {"temperature": 0}
     write_json(workdir / "config.json", config)
@@ -173,9 +173,9 @@ def test_a_greedy_main_run_stands_at_temperature_zero(workdir: Path) -> None:
 def test_a_variant_that_made_rows_of_other_names_is_not_missed() -> None:
     made = row("n_2") | {"name": "sa_seed_1", "variant": "seed_1", "group": "seeds"}
     commands = {"seed_1": "run", "seed_2": "run"}
-    found = parse_comparison(comparison() | {"rows": [made], "commands": commands})
-    assert found.lacking == {"seed_2": "run"}
-    assert found.by_command == {"run": ["seed_1", "seed_2"]}
+    content = parse_comparison(comparison() | {"rows": [made], "commands": commands})
+    assert content.lacking == {"seed_2": "run"}
+    assert content.by_command == {"run": ["seed_1", "seed_2"]}
 
 
 def test_a_suite_of_seeds_is_not_headed_as_ablations(workdir: Path) -> None:
@@ -186,11 +186,11 @@ def test_a_suite_of_seeds_is_not_headed_as_ablations(workdir: Path) -> None:
 
 
 def test_fewer_tokens_of_plain_voting_are_owned_up_to() -> None:
-    found = comparison()
-    assert "no more samples" not in sentences.spent(parse_comparison(found))
-    found["equal_compute"]["voting"]["tokens"] = 1800.0
+    content = comparison()
+    assert "no more samples" not in sentences.spent(parse_comparison(content))
+    content["equal_compute"]["voting"]["tokens"] = 1800.0
     said = "at 1,800 tokens a question, where malt_mv spends 2,482; no more samples were drawn."
-    assert sentences.spent(parse_comparison(found)).endswith(said)
+    assert sentences.spent(parse_comparison(content)).endswith(said)
 
 
 def test_markdown_has_the_same_tables(workdir: Path) -> None:
@@ -234,11 +234,11 @@ def test_a_comparison_of_older_results_is_not_shown(workdir: Path) -> None:
     """It stood there beside results that contradicted it."""
     shards.write(workdir / "eval" / "outcomes.parquet", [], scoring.SCHEMA)
     made_of = {".": freshness.fingerprint(workdir)}
-    found = comparison() | {"inputs": made_of, "command": "run --config.suite=s"}
-    assert "MALT, vote of 3" in written(workdir, found)
+    content = comparison() | {"inputs": made_of, "command": "run --config.suite=s"}
+    assert "MALT, vote of 3" in written(workdir, content)
     results = json.loads((workdir / "eval" / "results.json").read_text())
     write_json(workdir / "eval" / "results.json", results | {"k": 5})
-    page = written(workdir, found)
+    page = written(workdir, content)
     assert "MALT, vote of 3" not in page
     assert f"(comparison.json is older than those in {workdir})" in page
     assert "run --config.suite=s --stage=report</pre>" in page
@@ -247,20 +247,20 @@ def test_a_comparison_of_older_results_is_not_shown(workdir: Path) -> None:
 
 
 def test_several_runs_without_one_of_their_own_are_a_page(tmp_path: Path) -> None:
-    found = {"suite": "runs", "main": "a", "rows": [row("sa") | {"name": "a", "group": "runs"}]}
-    page = written(tmp_path, found)
+    content = {"suite": "runs", "main": "a", "rows": [row("sa") | {"name": "a", "group": "runs"}]}
+    page = written(tmp_path, content)
     assert "Not there yet" not in page
     assert "What the trees yielded" not in page
     assert "<h1>runs" in page
 
 
 def test_a_title_with_a_script_stays_text(workdir: Path) -> None:
-    found = comparison()
-    found["rows"][0] |= {"title": ATTACK, "name": ATTACK, "variant": ATTACK, "group": ATTACK}
-    found["rows"][1] |= {"title": ATTACK}
-    found["suite"] = found["main"] = ATTACK
-    found["commands"] = {ATTACK: ATTACK}
-    write_json(workdir / "comparison.json", found)
+    content = comparison()
+    content["rows"][0] |= {"title": ATTACK, "name": ATTACK, "variant": ATTACK, "group": ATTACK}
+    content["rows"][1] |= {"title": ATTACK}
+    content["suite"] = content["main"] = ATTACK
+    content["commands"] = {ATTACK: ATTACK}
+    write_json(workdir / "comparison.json", content)
     page = report.write(workdir).read_text()
     assert page.lower().count("<script") == page.lower().count("</script") == 2
     assert "<img" not in page

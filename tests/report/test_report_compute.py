@@ -69,10 +69,10 @@ def test_the_curve_has_a_band_and_its_numbers() -> None:
 
 
 def test_both_layouts_of_a_crowded_suite_are_drawn_and_name_every_system() -> None:
-    found = parse_comparison(comparison())
-    svg = plots.compute(found)
+    compared = parse_comparison(comparison())
+    svg = plots.compute(compared)
     wide, narrow = svg.split("</svg>")[:2]
-    titles = [row.title for row in found.rows if row.group == "systems"]
-    names = [row.name for row in found.rows if row.group == "systems"]
+    titles = [row.title for row in compared.rows if row.group == "systems"]
+    names = [row.name for row in compared.rows if row.group == "systems"]
     for part, texts in ((wide, titles), (narrow, names)):
         assert sorted(re.findall(r'class="label \w*"[^>]*>([^<]*)<', part)) == sorted(texts)

@@ -23,13 +23,13 @@ PRIMARY = {
 
 def protocol(**primary: Any) -> dict[str, Any]:
     """The planted suite as if it were the mean of three seeds."""
-    found = comparison()
+    compared = comparison()
     seeds = {"0": 0.70, "1": 0.72, "2": 0.69}
-    for i, of_row in enumerate(found["rows"]):
+    for i, of_row in enumerate(compared["rows"]):
         of_row |= {"likeness": None, "paper": None, "by_seed": seeds, "novel_tokens": 562 * 50}
         if of_row["against_main"] and of_row["name"] != "star_ma_mv":
             of_row["against_main"] |= {"p": 0.002, "p_holm": 0.01 + i / 1000}
-    return found | {
+    return compared | {
         "suite": "protocol",
         "split": "test",
         "test_reads": {"times": 27, "configurations": 9},
@@ -42,8 +42,8 @@ def minus(text: str) -> str:
     return html.unescape(text).replace("\N{MINUS SIGN}", "-")
 
 
-def page(workdir: Path, found: dict[str, Any]) -> tuple[str, str]:
-    write_json(workdir / "comparison.json", found)
+def page(workdir: Path, compared: dict[str, Any]) -> tuple[str, str]:
+    write_json(workdir / "comparison.json", compared)
     text = minus(report.write(workdir).read_text())
     return text, minus((workdir / "report" / "report.md").read_text())
 
@@ -80,11 +80,11 @@ def test_without_a_primary_comparison_the_best_rival_is_the_first_named() -> Non
 
 
 def test_the_other_verdicts_are_holms(workdir: Path) -> None:
-    found = protocol()
+    compared = protocol()
     for name, difference, p in (("sa", 0.1, 0.2), ("ma", -0.1, 0.01)):
-        (of_row,) = (row for row in found["rows"] if row["name"] == name)
+        (of_row,) = (row for row in compared["rows"] if row["name"] == name)
         of_row["against_main"] |= {"difference": difference, "p_holm": p}
-    text, _ = page(workdir, found)
+    text, _ = page(workdir, compared)
     said = text.split('<p class="verdict">')[1].split("</p>")[0]
     assert said.startswith("By Holm's p-values malt_mv beats sa_mv, ma_mv, star_sa, ")
     assert "star_ma_mv" not in said, "the primary comparison"
@@ -125,8 +125,8 @@ def test_the_report_says_which_split_and_how_often_the_test_split_was_read(workd
         assert "All figures are of the test split." in text
         assert "The test split was read 27 times, by 9 configurations." in text
     (development,) = {
-        sentences.split_read(parse_comparison(found).split, (1, 1))
-        for found in [protocol() | {"split": "development"}]
+        sentences.split_read(parse_comparison(compared).split, (1, 1))
+        for compared in [protocol() | {"split": "development"}]
     }
     assert development == (
         "All figures are of the development split. The test split was read once, by 1 "

@@ -225,9 +225,9 @@ def test_answers_without_a_verdict_are_counted_where_there_are_any(workdir: Path
     page = report.write(workdir).read_text()
     assert '<th scope="col" class="n">unknown</th>' not in page
     path = workdir / "eval" / "results.json"
-    found = json.loads(path.read_text())
-    found["systems"]["malt_mv"]["unknown"] = 8
-    write_json(path, found)
+    content = json.loads(path.read_text())
+    content["systems"]["malt_mv"]["unknown"] = 8
+    write_json(path, content)
     rows = cells(report.write(workdir).read_text())
     interval = "[74.3, 81.6]"
     assert ["malt_mv", "391", "500", "78.2%", interval, "1", "0", "8", "648", "294"] in rows

@@ -19,7 +19,7 @@ from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth, shards
 
 ROLES = (
     Role("generator", "Solve {question}", ("question",), 2, 8),
@@ -153,7 +153,7 @@ def test_a_killed_run_continues(team, passes, tmp_path):
                 yield rows
 
         sizes = {"per_shard": 2, "nodes_per_question": 2}
-        shards.grow(tmp_path, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
+        growth.grow(tmp_path, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
         grow(2)

@@ -19,7 +19,7 @@ from malt_jax.rollout.tree import Node
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Completion, Sampler, Sampling, Work
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth, shards
 
 GENERATOR = Role("generator", "Solve {question}", ("question",), 3, 12)
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
@@ -175,7 +175,7 @@ def test_a_killed_debate_continues(tmp_path):
                 yield rows
 
         sizes = {"per_shard": 2, "nodes_per_question": 4}
-        shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
+        growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     with pytest.raises(KeyboardInterrupt):
         grow(tmp_path / "broken", 2)

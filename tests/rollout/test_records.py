@@ -27,8 +27,8 @@ def rows() -> list[dict]:
     """Two whole trees, drawn at a temperature and with a cut."""
     playing = replace(team(), sampling=Sampling(0.7, top_k=20), base="sha256:" + "ab" * 32)
     strategy = full_tree(replace(playing, round=3))
-    one, other = driver.grow(strategy, QUESTIONS[:2], lambda nodes: None, Work())
-    return [*one, *other]
+    first, second = driver.grow(strategy, QUESTIONS[:2], lambda nodes: None, Work())
+    return [*first, *second]
 
 
 def test_a_row_says_who_drew_it_and_how_likely_it_was(rows):

@@ -17,7 +17,7 @@ from malt_jax.rollout.strategies.full_tree import full_tree, nodes_per_question
 from malt_jax.runtime import process
 from malt_jax.sampler import Sampler, Work
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth, shards
 
 CREDIT = CreditSettings(0.5, False, 3, 2)
 
@@ -215,7 +215,7 @@ def test_a_killed_collection_continues(tmp_path):
                     raise KeyboardInterrupt
                 yield rows
 
-        shards.grow(
+        growth.grow(
             directory,
             QUESTIONS,
             grow_rows,
@@ -258,7 +258,7 @@ def test_a_stop_keeps_the_trees_that_are_whole(tmp_path, monkeypatch):
             return driver.grow(full_tree(team()), pending, drawn.append, Work())
 
         sizes = {"per_shard": 16, "nodes_per_question": 27}
-        shards.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
+        growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
     grow(tmp_path / "whole")
     drawn.clear()

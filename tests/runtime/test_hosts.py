@@ -41,7 +41,7 @@ runpy.run_module("malt_jax.main", run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Path:
+def single(tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("one") / "run", 1)
 
 
@@ -50,8 +50,8 @@ def two(tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("two") / "run", 2)
 
 
-def test_two_hosts_make_what_one_makes(one, two):
-    assert_same(two, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+def test_two_hosts_make_what_one_makes(single, two):
+    assert_same(two, single, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
     shares = [log(two, host).count(" 0 tokens drawn") for host in range(2)]
     assert shares == [0, 0], "a host had nothing to sample"
     assert len(list((two / "eval" / "malt").glob("shard-*"))) == 3
@@ -74,18 +74,18 @@ def test_hosts_with_directories_of_their_own_are_told_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_four_hosts_of_two_devices_make_what_one_makes(one, tmp_path):
+def test_four_hosts_of_two_devices_make_what_one_makes(single, tmp_path):
     four = run(tmp_path / "run", 4, "--config.mesh.fsdp=2", devices=2)
-    assert_same(four, one, "datasets/**/*.parquet", "datasets/*.json")
+    assert_same(four, single, "datasets/**/*.parquet", "datasets/*.json")
     assert len(files(four, "trees/shard-*")) == 6
 
 
 @pytest.mark.slow
-def test_hosts_that_share_the_weights_sample_in_step(one, tmp_path):
+def test_hosts_that_share_the_weights_sample_in_step(single, tmp_path):
     """No host holds the weights alone. The tokens are the same; log-probabilities are rounded
     otherwise."""
     step = run(tmp_path / "run", 2, "--config.mesh.tensor=2", "--config.sample.kv_gib=0.05")
-    assert_same(step, one, "datasets/**/*.parquet", "datasets/*.json")
+    assert_same(step, single, "datasets/**/*.parquet", "datasets/*.json")
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_host_that_compiles_for_longer_is_waited_for(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_host_killed_in_collection_ends_the_others_and_costs_one_shard(one, tmp_path):
+def test_a_host_killed_in_collection_ends_the_others_and_costs_one_shard(single, tmp_path):
     workdir = tmp_path / "run"
     processes = begin(workdir, 2)
     trees = workdir / "trees"
@@ -116,11 +116,11 @@ def test_a_host_killed_in_collection_ends_the_others_and_costs_one_shard(one, tm
     before = {path: path.stat().st_mtime_ns for path in trees.glob("shard-*")}
     run(workdir, 1)  # fewer hosts than before
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert_same(workdir, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+    assert_same(workdir, single, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
 
 
 @pytest.mark.slow
-def test_a_host_killed_in_a_save_ends_the_others_and_the_phase_goes_on(one, tmp_path):
+def test_a_host_killed_in_a_save_ends_the_others_and_the_phase_goes_on(single, tmp_path):
     """On as many devices as there were, on other hosts: two of one device, then one of two."""
     workdir = tmp_path / "run"
     statuses = ended(begin(workdir, 2, program=DIES_IN_SAVE), 600)
@@ -130,7 +130,7 @@ def test_a_host_killed_in_a_save_ends_the_others_and_the_phase_goes_on(one, tmp_
     whole = [path.parent.name for path in phase.glob("*/manifest.json")]
     assert whole == ["2"], "the second save was the one that failed"
     run(workdir, 1, devices=2)
-    assert_same(workdir, one, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
+    assert_same(workdir, single, "trees/*", "datasets/**/*.parquet", "datasets/*.json")
     assert "checkpoint is passed over" not in log(workdir, 0)
 
 

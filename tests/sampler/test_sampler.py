@@ -27,11 +27,15 @@ from malt_jax.sampler import (
 CPU = programs.programs("cpu")
 
 
-def full_pass(one: Sampler, tokens: list[int], adapter: Adapter | None = None) -> np.ndarray:
+def full_pass(
+    small_sampler: Sampler, tokens: list[int], adapter: Adapter | None = None
+) -> np.ndarray:
     """Log-probabilities [T, V] of one uncached forward pass."""
-    row = np.full(one.config.context, -1)
+    row = np.full(small_sampler.config.context, -1)
     row[: len(tokens)] = tokens
-    return np.asarray(small.full_pass(one.config, one.params, row, adapter)[: len(tokens)])
+    return np.asarray(
+        small.full_pass(small_sampler.config, small_sampler.params, row, adapter)[: len(tokens)]
+    )
 
 
 def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:
@@ -49,14 +53,14 @@ def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:
 def test_tokens_and_logps_are_the_models_own(rows):
     """Greedy tokens and their log-probabilities equal those of one full forward pass, over pages of
     a prompt, over a page's end in a completion, and with a prompt of one token."""
-    one = sampler(rows, stop_ids=())
+    small_sampler = sampler(rows, stop_ids=())
     asked = requests(4, new=70, longest=200)
     asked.append(Request([5], asked[0].keys, 30, tag=4))
-    got = run(one, asked, Sampling(0.0))
+    got = run(small_sampler, asked, Sampling(0.0))
     for request in asked:
         first = got[request.tag][0]
         assert [c.tokens for c in got[request.tag]] == [first.tokens] * 3
-        logps = full_pass(one, [*request.prompt, *first.tokens])
+        logps = full_pass(small_sampler, [*request.prompt, *first.tokens])
         start, n = len(request.prompt) - 1, request.max_new_tokens
         assert first.tokens == np.argmax(logps[start:-1], -1).tolist()
         expected = logps[np.arange(start, start + n), first.tokens]
@@ -106,7 +110,7 @@ def test_a_pass_narrows_without_changing_a_bit():
     """100 rows run in ever narrower passes as they end, each child alone in the narrowest."""
     asked = [replace(r, max_new_tokens=10 + 2 * i) for i, r in enumerate(requests(40, longest=40))]
     widths: set[int] = set()
-    one, plans = sampler(rows=100), session.schedule.plan
+    small_sampler, plans = sampler(rows=100), session.schedule.plan
 
     def watch(shards, rows, *rest):
         widths.add(rows)
@@ -114,10 +118,10 @@ def test_a_pass_narrows_without_changing_a_bit():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.schedule, "plan", watch)
-        whole = run(one, asked)
+        whole = run(small_sampler, asked)
     assert widths == set(spec.row_sizes(100)) == {16, 24, 32, 48, 64, 96, 100}
     for i in (0, 20, 39):
-        assert same(whole[i], run(one, [asked[i]])[i])
+        assert same(whole[i], run(small_sampler, [asked[i]])[i])
 
 
 def test_children_differ_and_keys_decide():
@@ -154,18 +158,20 @@ def test_stop_ids_end_a_row_and_count_as_its_last_token():
 def test_mixed_rows_each_under_their_own_adapter():
     """Rows of three adapters (of other ranks and targets) and of none decode side by side, and each
     equals the model under its adapter alone."""
-    one = sampler(stop_ids=())
+    small_sampler = sampler(stop_ids=())
     adapters = [
         None,
-        adapter(one, 1),
-        adapter(one, 2, rank=3, targets=("q", "down")),
-        adapter(one, 3),
+        adapter(small_sampler, 1),
+        adapter(small_sampler, 2, rank=3, targets=("q", "down")),
+        adapter(small_sampler, 3),
     ]
     asked = [replace(r, adapter=i % 4) for i, r in enumerate(requests(8))]
-    got = run(one, asked, Sampling(0.0), adapters)
+    got = run(small_sampler, asked, Sampling(0.0), adapters)
     for request in asked:
         first = got[request.tag][0]
-        logps = full_pass(one, [*request.prompt, *first.tokens], adapters[request.adapter])
+        logps = full_pass(
+            small_sampler, [*request.prompt, *first.tokens], adapters[request.adapter]
+        )
         start = len(request.prompt) - 1
         expected = logps[np.arange(start, start + 24), first.tokens]
         np.testing.assert_allclose(first.logps, expected, atol=1e-4)
@@ -173,30 +179,32 @@ def test_mixed_rows_each_under_their_own_adapter():
 
 def test_one_prompt_under_two_adapters_shares_no_keys():
     """The prefix cache knows adapters apart: their keys and values differ."""
-    one = sampler()
-    request, adapters = requests(1)[0], [adapter(one, 1), adapter(one, 2)]
+    small_sampler = sampler()
+    request, adapters = requests(1)[0], [adapter(small_sampler, 1), adapter(small_sampler, 2)]
     pair = [replace(request, adapter=i, tag=i) for i in (0, 1)]
-    both = run(one, pair, adapters=adapters)
+    both = run(small_sampler, pair, adapters=adapters)
     for i in (0, 1):
-        apart = run(one, [replace(request, tag=0)], adapters=adapters[i : i + 1])[0]
+        apart = run(small_sampler, [replace(request, tag=0)], adapters=adapters[i : i + 1])[0]
         assert [c.tokens for c in both[i]] == [c.tokens for c in apart]
     assert both[0][0].tokens != both[1][0].tokens
 
 
 def test_rows_without_an_adapter_are_the_base_model_bit_by_bit():
-    one, asked = sampler(), requests(4)
-    plain = run(one, asked)
+    small_sampler, asked = sampler(), requests(4)
+    plain = run(small_sampler, asked)
     beside = [*asked, replace(requests(5)[4], adapter=1)]
-    mixed = run(one, beside, adapters=[None, adapter(one, 1)])
+    mixed = run(small_sampler, beside, adapters=[None, adapter(small_sampler, 1)])
     assert all([c.tokens for c in plain[i]] == [c.tokens for c in mixed[i]] for i in range(4))
 
 
 def test_swapping_adapters_compiles_nothing():
     """Adapters are arguments of the compiled program: one that was closed over would be frozen."""
-    one, asked = sampler(), requests(2)
-    results = [run(one, asked, adapters=[adapter(one, 0)])]
+    small_sampler, asked = sampler(), requests(2)
+    results = [run(small_sampler, asked, adapters=[adapter(small_sampler, 0)])]
     compiled = CPU.decode._cache_size(), CPU.prefill._cache_size()
-    results += [run(one, asked, adapters=[adapter(one, seed)]) for seed in (1, 2)]
+    results += [
+        run(small_sampler, asked, adapters=[adapter(small_sampler, seed)]) for seed in (1, 2)
+    ]
     assert (CPU.decode._cache_size(), CPU.prefill._cache_size()) == compiled
     assert len({tuple(r[0][0].tokens) for r in results}) == 3
 
@@ -204,7 +212,7 @@ def test_swapping_adapters_compiles_nothing():
 def test_programs_compiled_are_no_more_than_the_buckets():
     """Prompts of 1 to 300 tokens, 1 to 5 children, 2 to 60 new tokens: one program a width of rows,
     tiles or pages, and none for a length."""
-    one, rng = sampler(rows=100), np.random.default_rng(1)
+    small_sampler, rng = sampler(rows=100), np.random.default_rng(1)
     before = CPU.decode._cache_size(), CPU.prefill._cache_size()
     asked = []
     for i in range(60):
@@ -213,7 +221,7 @@ def test_programs_compiled_are_no_more_than_the_buckets():
         prompt = rng.integers(4, 100, rng.integers(1, 300)).tolist()
         asked.append(Request(prompt, keys, int(rng.integers(2, 60)), tag=i))
     work = Work()
-    run(one, asked, work=work)
+    run(small_sampler, asked, work=work)
     pools = {schedule.sizes(pages, 1, 10**6)[0] for pages in range(1, work.peak_pages + 1)}
     rows, tiles = spec.row_sizes(100), spec.prefill_sizes(100, 16)
     assert CPU.decode._cache_size() - before[0] <= len(rows) * len(pools)
@@ -226,8 +234,10 @@ def test_what_a_result_asks_for_runs_beside_the_others():
     first, *others = requests(4, children=1, new=20)
     slow = [replace(r, max_new_tokens=200) for r in others]
     stack, order = [*slow, first], []
-    one = sampler(stop_ids=())
-    for request, _ in one.run(lambda: stack.pop() if stack else None, sampling=Sampling(1.0)):
+    small_sampler = sampler(stop_ids=())
+    for request, _ in small_sampler.run(
+        lambda: stack.pop() if stack else None, sampling=Sampling(1.0)
+    ):
         order.append(request.tag)
         if request.tag == 0:
             stack.append(replace(first, tag="next"))

@@ -29,12 +29,12 @@ RIGHT, WRONG = "Final Answer: 0", "Final Answer: 1"
 
 
 @pytest.fixture(scope="module")
-def one() -> job.Job:
+def prepared() -> job.Job:
     return job.Job(parse(change(good(), "model.path", str(TINY))), collects=False)
 
 
 def stages(
-    one: job.Job, workdir: Path, say: Say, questions: Sequence[Question] = QUESTIONS, **changes
+    prepared: job.Job, workdir: Path, say: Say, questions: Sequence[Question] = QUESTIONS, **changes
 ) -> settings.Settings:
     """All stages but training, in `workdir`; the settings."""
     config = good()
@@ -44,7 +44,7 @@ def stages(
     parsed = parse(config)
     chain = job.Job(parsed, collects=False).chain
     team = telling(
-        replace(one.team, roles=chain), lambda name, path: say(name, len(path) - 1, path[-1])
+        replace(prepared.team, roles=chain), lambda name, path: say(name, len(path) - 1, path[-1])
     )
     collect.run(workdir, parsed, team, questions)
     datasets.run(workdir, parsed)
@@ -58,16 +58,16 @@ def read(workdir: Path, name: str) -> dict:
     return json.loads((workdir / name).read_text())
 
 
-def refusal(workdir: Path, parsed: settings.Settings, one: job.Job) -> str:
+def refusal(workdir: Path, parsed: settings.Settings, prepared: job.Job) -> str:
     """What training says instead of beginning."""
     with pytest.raises(ValueError, match="nothing to learn from") as caught:
-        preflight.check(workdir, parsed, one.model)
+        preflight.check(workdir, parsed, prepared.model)
     return str(caught.value)
 
 
-def test_empty_completions(one, tmp_path, caplog):
+def test_empty_completions(prepared, tmp_path, caplog):
     """Nothing is read into them, they are no data, and advice to lower the threshold is none."""
-    parsed = stages(one, tmp_path, lambda *_: "")
+    parsed = stages(prepared, tmp_path, lambda *_: "")
     rows = list(shards.read(tmp_path / "trees"))
     assert {row["completion"] for row in rows} == {""}
     assert {row["status"] for row in rows if len(row["path"]) in (1, 3)} == {"unparseable"}
@@ -76,14 +76,14 @@ def test_empty_completions(one, tmp_path, caplog):
     assert counts["dropped"] == {"empty": counts["nodes"]}
     for score in read(tmp_path, "eval/results.json")["systems"].values():
         assert (score["accuracy"], score["unparseable"]) == (0, score["answers"])
-    said = refusal(tmp_path, parsed, one)
+    said = refusal(tmp_path, parsed, prepared)
     assert "generator: none of 9 samples led to a right answer" in said
     assert "credit.threshold" not in said
     assert "verifier: none of 27 samples led to a right answer" in caplog.text
 
 
-def test_an_empty_critique_is_no_data_though_the_answer_below_it_is_right(one, tmp_path):
-    stages(one, tmp_path, lambda q, depth, c: "" if depth == 1 else f"{c}\n{RIGHT}")
+def test_an_empty_critique_is_no_data_though_the_answer_below_it_is_right(prepared, tmp_path):
+    stages(prepared, tmp_path, lambda q, depth, c: "" if depth == 1 else f"{c}\n{RIGHT}")
     counts = read(tmp_path, "datasets/yield.json")
     assert counts["verifier"]["positives"] == counts["verifier"]["nodes"] == 27
     assert counts["verifier"]["sft_rows"] == 0
@@ -94,9 +94,9 @@ def test_an_empty_critique_is_no_data_though_the_answer_below_it_is_right(one, t
 
 
 @pytest.mark.parametrize("text", [RIGHT, WRONG], ids=["all", "none"])
-def test_all_and_none_rewarded(one, tmp_path, text: str):
+def test_all_and_none_rewarded(prepared, tmp_path, text: str):
     """SFT has positives where all are right, and nothing else has anything to prefer."""
-    parsed = stages(one, tmp_path, lambda q, depth, c: f"{q} {depth} {c}\n{text}")
+    parsed = stages(prepared, tmp_path, lambda q, depth, c: f"{q} {depth} {c}\n{text}")
     every = float(text is RIGHT)
     counts = read(tmp_path, "datasets/yield.json")
     for role in parsed.chain:
@@ -108,7 +108,7 @@ def test_all_and_none_rewarded(one, tmp_path, text: str):
         low, high = pair["ci95"]
         assert (pair["difference"], pair["p_mcnemar"]) == (0, 1)
         assert low < -0.5 < 0.5 < high  # three questions that all came out alike say little
-    said = refusal(tmp_path, parsed, one)
+    said = refusal(tmp_path, parsed, prepared)
     flags = said.splitlines()[-1]
     if every:
         assert "verifier: all 27 samples are positive" in said
@@ -119,12 +119,12 @@ def test_all_and_none_rewarded(one, tmp_path, text: str):
         assert "--config.roles.generator.train=()" in flags
 
 
-def test_one_child_a_parent_and_one_vote(one, tmp_path):
+def test_one_child_a_parent_and_one_vote(prepared, tmp_path):
     """The chain is a line: values are its last answer's, there are no pairs, and a vote of one is
     the answer."""
     single = {f"roles__{name}__branching": 1 for name in ("generator", "verifier", "refiner")}
     parsed = stages(
-        one,
+        prepared,
         tmp_path,
         lambda q, depth, c: RIGHT if q == "q0" else WRONG,
         eval__votes=1,
@@ -140,14 +140,14 @@ def test_one_child_a_parent_and_one_vote(one, tmp_path):
     assert scores["sa"] == scores["sa_mv"]
     assert scores["sa"]["correct"] == 1
     assert [row["k"] for row in results["at_k"]["malt"]] == [1]
-    assert "raise config.roles.ROLE.branching" in refusal(tmp_path, parsed, one)
+    assert "raise config.roles.ROLE.branching" in refusal(tmp_path, parsed, prepared)
 
 
-def test_one_question(one, tmp_path):
+def test_one_question(prepared, tmp_path):
     """One question that the team has right and the single agent wrong was a victory: a resampled
     interval of it is a point."""
     wins = lambda q, depth, c: (RIGHT if depth else WRONG) if c == 0 else f"{c}\n{WRONG}"  # noqa: E731
-    stages(one, tmp_path, wins, QUESTIONS[:1], eval__votes=1)
+    stages(prepared, tmp_path, wins, QUESTIONS[:1], eval__votes=1)
     results = read(tmp_path, "eval/results.json")
     assert results["systems"]["malt_mv"]["correct"] == 1
     assert results["systems"]["sa"]["correct"] == 0
@@ -166,10 +166,10 @@ def test_one_question(one, tmp_path):
 def test_questions_that_all_came_out_alike_say_what_mcnemar_says(n: int, sure: bool):
     """Six wins of six have p = 0.03, five of five p = 0.06."""
     right, wrong = ((scoring.Outcome(status, 1, 1, 1),) for status in ("correct", "wrong"))
-    found = scoring.compared([right] * n, [wrong] * n, 0, 100)
-    assert found["difference"] == 1
-    assert (found["ci95"][0] > 0) == (found["p_mcnemar"] < 0.05) == sure
-    assert found["ci95"][1] == 1
+    compared = scoring.compared([right] * n, [wrong] * n, 0, 100)
+    assert compared["difference"] == 1
+    assert (compared["ci95"][0] > 0) == (compared["p_mcnemar"] < 0.05) == sure
+    assert compared["ci95"][1] == 1
 
 
 def test_questions_beyond_the_context_cost_themselves(tmp_path):
@@ -180,9 +180,9 @@ def test_questions_beyond_the_context_cost_themselves(tmp_path):
         "data__eval": write_questions(tmp_path / "eval.jsonl", ["What is 5 - 4?", long + "?"]),
     }
     counts = {"data__train_questions": 0, "data__eval_questions": 0, "data__task": "jsonl"}
-    one = a_job(tmp_path, **files, **counts)
-    assert {q.text for q in one.training} == {"And 3 - 2?", "And 2?"}
-    assert [q.text for q in one.held_out] == ["What is 5 - 4?"]
+    prepared = a_job(tmp_path, **files, **counts)
+    assert {q.text for q in prepared.training} == {"And 3 - 2?", "And 2?"}
+    assert [q.text for q in prepared.held_out] == ["What is 5 - 4?"]
     account = read(tmp_path, "data.json")
     assert (account["train"]["too_long"], account["eval"]["too_long"]) == (1, 1)
     assert [reason for _, reason in account["train"]["dropped"]] == ["too_long"]

@@ -21,7 +21,7 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
     """Only the evaluated questions were excluded, so that a later, larger evaluation was trained
     on."""
     held_out = [f"What is {i} divided by {i}?" for i in range(1, 9)]
-    one = a_job(
+    prepared = a_job(
         tmp_path,
         data__task="jsonl",
         data__train=write(tmp_path / "train.jsonl", [*held_out, "And 3 - 2?", "And 9 - 8?"]),
@@ -29,8 +29,8 @@ def test_training_overlaps_with_no_part_of_the_evaluation_split(tmp_path):
         data__train_questions=0,
         data__eval_questions=2,
     )
-    assert len(one.held_out) == 2
-    assert {q.text for q in one.training} == {"And 3 - 2?", "And 9 - 8?"}
+    assert len(prepared.held_out) == 2
+    assert {q.text for q in prepared.training} == {"And 3 - 2?", "And 9 - 8?"}
     report = json.loads((tmp_path / "data.json").read_text())
     assert report["train"]["overlap_exact"] == 8
     counts = {name: report["eval"][name] for name in ("read", "kept", "beyond_limit")}
@@ -47,7 +47,7 @@ def test_training_overlaps_with_no_test_question_that_cannot_be_asked(tmp_path, 
     rows = [(story + " How many are left?" + " And so on." * 99, "16"), ("What is x?", "...")]
     unasked = "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows)
     file.write_text(unasked + asked.read_text())
-    one = a_job(
+    prepared = a_job(
         tmp_path,
         data__task="jsonl",
         data__train=write(tmp_path / "train.jsonl", [story, "What is x?", "And 3 - 2?"]),
@@ -56,13 +56,13 @@ def test_training_overlaps_with_no_test_question_that_cannot_be_asked(tmp_path, 
         data__train_questions=0,
         data__eval_questions=0,
     )
-    assert [q.text for q in one.held_out] == ["What is 2 divided by 2?"]
-    assert [q.text for q in one.training] == ["And 3 - 2?"]
+    assert [q.text for q in prepared.held_out] == ["What is 2 divided by 2?"]
+    assert [q.text for q in prepared.training] == ["And 3 - 2?"]
 
 
 def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
     file = write(tmp_path / "same.jsonl", ["What is 1+0?"])
-    one = a_job(
+    prepared = a_job(
         tmp_path,
         data__task="jsonl",
         data__train=file,
@@ -71,40 +71,40 @@ def test_no_question_left_is_an_error_that_says_where_to_look(tmp_path):
         data__eval_questions=0,
     )
     with pytest.raises(ValueError, match=r"config.data.train: no question is left .*data.json"):
-        _ = one.training
+        _ = prepared.training
 
 
 def test_the_longest_prompts_fit_the_context(tmp_path):
     """The budget is exact: a question of that length and completions of their limits fill the
     context, and one token more does not fit."""
-    one = a_job(tmp_path)
-    tokenizer, context = one.model.tokenizer, one.model.config.context
-    room = roles.question_budget(one.chain, one.task.answer_hint, context, tokenizer)
-    limits = {role.name: role.max_new_tokens for role in one.chain}
+    prepared = a_job(tmp_path)
+    tokenizer, context = prepared.model.tokenizer, prepared.model.config.context
+    room = roles.question_budget(prepared.chain, prepared.task.answer_hint, context, tokenizer)
+    limits = {role.name: role.max_new_tokens for role in prepared.chain}
     seen = {name: "x" * (3 * limit) for name, limit in limits.items()}  # cut to the limits
     longest = [
         len(roles.prompt_ids(role, Question("", "y" * room, ""), "", seen, limits, tokenizer))
         + role.max_new_tokens
-        for role in one.chain
+        for role in prepared.chain
     ]
     assert max(longest) == context
 
 
 def test_a_chain_without_room_for_a_question_is_refused(tmp_path):
-    one = a_job(tmp_path, roles__refiner__max_new_tokens=600)
+    prepared = a_job(tmp_path, roles__refiner__max_new_tokens=600)
     with pytest.raises(ValueError, match=r"leave no room for a question in the model's context"):
-        _ = one.training
+        _ = prepared.training
 
 
 def test_a_debate_without_room_for_a_question_is_refused_before_anything_is_sampled(tmp_path):
     """The chain alone was measured; the sampler refused the first debate after everything else."""
     few = {"eval__systems": ("sa", "debate"), "roles__generator__max_new_tokens": 24}
     stages.check(a_job(tmp_path, **few).settings)
-    one = a_job(tmp_path, **few, eval__debate__agents=30)
+    prepared = a_job(tmp_path, **few, eval__debate__agents=30)
     with pytest.raises(
         ValueError, match=r"config.eval.debate: .*max_new_tokens=24 .*context.*debate.agents"
     ):
-        stages.check(one.settings)
+        stages.check(prepared.settings)
     few["eval__systems"] = ("sa",)
     stages.check(a_job(tmp_path, **few, eval__debate__agents=30).settings)
 
@@ -117,12 +117,16 @@ def test_a_question_too_long_to_be_debated_is_left_out_of_the_test_set_alone(tmp
         "data__train_questions": 0,
         "data__eval_questions": 0,
     }
-    one = a_job(tmp_path, **given)
-    room, debated = one.rooms["train"], one.rooms["eval"]
+    prepared = a_job(tmp_path, **given)
+    room, debated = prepared.rooms["train"], prepared.rooms["eval"]
     assert debated < room
-    first, how, tokenizer = one.chain[0], one.settings.eval.debate, one.model.tokenizer
-    size = debate.prompt_size(first, how, one.task.answer_hint, tokenizer)
-    assert debated + size + first.max_new_tokens == one.model.config.context
+    first, how, tokenizer = (
+        prepared.chain[0],
+        prepared.settings.eval.debate,
+        prepared.model.tokenizer,
+    )
+    size = debate.prompt_size(first, how, prepared.task.answer_hint, tokenizer)
+    assert debated + size + first.max_new_tokens == prepared.model.config.context
     texts = ["a" * debated, "b" * (debated + 1)]
     train = write(tmp_path / "train.jsonl", [text[:-1] + "?" for text in texts])
     test = write(tmp_path / "eval.jsonl", texts)
@@ -159,36 +163,36 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
 
 
 def test_an_export_of_another_base_is_not_evaluated(tmp_path):
-    one = a_job(tmp_path, roles__generator__train=(), roles__refiner__train=())
+    prepared = a_job(tmp_path, roles__generator__train=(), roles__refiner__train=())
     with pytest.raises(ValueError, match=r"export/verifier: not there; run --stage=train first"):
-        one.adapters()
-    export.write(tmp_path, one.settings, one.model, "verifier", drawn(one.model))
-    assert set(one.adapters()) == {"verifier"}
-    one.__dict__["model"] = another_base(tmp_path / "other")
+        prepared.adapters()
+    export.write(tmp_path, prepared.settings, prepared.model, "verifier", drawn(prepared.model))
+    assert set(prepared.adapters()) == {"verifier"}
+    prepared.__dict__["model"] = another_base(tmp_path / "other")
     with pytest.raises(ValueError, match=r"export/verifier: made for another base model"):
-        one.adapters()
+        prepared.adapters()
 
 
 def test_trees_of_another_base_are_not_gone_on_with(tmp_path):
     """The hash in config.json was overwritten, and old and new trees were mixed."""
-    one = a_job(tmp_path)
+    prepared = a_job(tmp_path)
     stages.claim(tmp_path, good())
-    one.claim_base()
-    there = json.loads((tmp_path / "config.json").read_text())
-    assert there["base_hash"] == one.model.content_hash
-    one.__dict__["model"] = another_base(tmp_path / "other")
+    prepared.claim_base()
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    assert recorded["base_hash"] == prepared.model.content_hash
+    prepared.__dict__["model"] = another_base(tmp_path / "other")
     (tmp_path / "trees").mkdir()
     with pytest.raises(ValueError, match="made for another base model"):
-        one.claim_base()
-    assert json.loads((tmp_path / "config.json").read_text()) == there
+        prepared.claim_base()
+    assert json.loads((tmp_path / "config.json").read_text()) == recorded
     (tmp_path / "trees").rmdir()
-    one.claim_base()
+    prepared.claim_base()
     again = json.loads((tmp_path / "config.json").read_text())
-    assert again["base_hash"] == one.model.content_hash != there["base_hash"]
+    assert again["base_hash"] == prepared.model.content_hash != recorded["base_hash"]
 
 
 def test_weights_are_placed_by_the_table(tmp_path):
-    one = a_job(tmp_path)
+    prepared = a_job(tmp_path)
     original = small.model(scale=4.0).params
-    np.testing.assert_array_equal(one.model.params["embed"], original["embed"])
-    assert one.model.params["embed"].sharding.mesh == one.mesh
+    np.testing.assert_array_equal(prepared.model.params["embed"], original["embed"])
+    assert prepared.model.params["embed"].sharding.mesh == prepared.mesh

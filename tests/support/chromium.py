@@ -59,8 +59,10 @@ class Page:
 
     def violations(self) -> list[str]:
         """The directives of the page's policy that something on it ran into."""
-        found: list[str] = self.run("new Promise((done) => setTimeout(() => done(violations), 50))")
-        return found
+        directives: list[str] = self.run(
+            "new Promise((done) => setTimeout(() => done(violations), 50))"
+        )
+        return directives
 
     def screen(self, width: int, scheme: str = "light") -> None:
         self.call(

@@ -43,11 +43,11 @@ def logits(model: models.Model, adapter: lora.Adapter | None) -> np.ndarray:
 
 def theirs(base: Path, adapter: Path | None = None) -> np.ndarray:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    found = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter is not None:
-        found = pytest.importorskip("peft").PeftModel.from_pretrained(found, adapter)
+        reference = pytest.importorskip("peft").PeftModel.from_pretrained(reference, adapter)
     with torch.no_grad():
-        return found.eval()(torch.tensor(TOKENS)).logits.numpy()
+        return reference.eval()(torch.tensor(TOKENS)).logits.numpy()
 
 
 def made_elsewhere(base: Path, directory: Path, dtype: str = "float32", **fields) -> np.ndarray:
@@ -63,22 +63,22 @@ def made_elsewhere(base: Path, directory: Path, dtype: str = "float32", **fields
             torch.nn.init.normal_(parameter, std=0.2)
             parameter.data = parameter.data.to(getattr(torch, dtype)).float()
     with torch.no_grad():
-        found = wrapped(torch.tensor(TOKENS)).logits.numpy()
+        reference = wrapped(torch.tensor(TOKENS)).logits.numpy()
     wrapped.to(getattr(torch, dtype)).save_pretrained(directory)
-    return found
+    return reference
 
 
 def another_base(directory: Path) -> models.Model:
-    one = small.model(seed=1, scale=4.0)
-    hf.save(directory, one.config, one.params)
+    base_model = small.model(seed=1, scale=4.0)
+    hf.save(directory, base_model.config, base_model.params)
     small.tokenizer().save(directory)
     return models.load(directory)
 
 
 def another_tokenizer(base: Path, directory: Path) -> models.Model:
     """The same weights; two letters have changed their ids."""
-    one = models.load(base)
-    hf.save(directory, one.config, one.params)
+    base_model = models.load(base)
+    hf.save(directory, base_model.config, base_model.params)
     small.tokenizer().save(directory)
     file = directory / "tokenizer.json"
     blueprint = json.loads(file.read_text())

@@ -74,8 +74,8 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def key(self) -> str:
-        found = OBJECT.fullmatch(urlsplit(self.path).path)
-        return f"{found[1]}/{unquote(found[2])}" if found else ""
+        match = OBJECT.fullmatch(urlsplit(self.path).path)
+        return f"{match[1]}/{unquote(match[2])}" if match else ""
 
     def refused(self, key: str) -> bool:
         """Whether a precondition on the object's generation fails."""
@@ -92,8 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             if self.query.get("alt") != "media":
                 return self.json(describe(key))
             return self.media(key)
-        if found := LIST.fullmatch(where):
-            return self.listing(found[1])
+        if match := LIST.fullmatch(where):
+            return self.listing(match[1])
         self.json({"kind": "storage#bucket", "name": where.rpartition("/")[2]})
 
     def media(self, key: str) -> None:
@@ -144,13 +144,13 @@ class Handler(BaseHTTPRequestHandler):
         if "upload_id" in self.query:
             return self.do_PUT()
         where, content = urlsplit(self.path).path, self.body()
-        if found := UPLOAD.fullmatch(where):
-            return self.upload(found[1], content)
-        found = OBJECT.fullmatch(where)
-        if found and found[3]:
+        if match := UPLOAD.fullmatch(where):
+            return self.upload(match[1], content)
+        match = OBJECT.fullmatch(where)
+        if match and match[3]:
             if self.key not in OBJECTS:
                 return self.missing()
-            done = commit(f"{found[3]}/{unquote(found[4])}", OBJECTS[self.key][1])
+            done = commit(f"{match[3]}/{unquote(match[4])}", OBJECTS[self.key][1])
             return self.json({"done": True, "resource": done})
         self.json({"error": {"code": 501, "message": where}}, 501)
 

@@ -87,9 +87,9 @@ def losses(workdir: Path, phase: str) -> list[float]:
 
 
 def results(workdir: Path) -> dict:
-    found = json.loads((workdir / "eval" / "results.json").read_text())
-    del found["seconds"]
-    return found
+    content = json.loads((workdir / "eval" / "results.json").read_text())
+    del content["seconds"]
+    return content
 
 
 def assert_same(workdir: Path, other: Path, *patterns: str) -> None:

@@ -83,17 +83,17 @@ def checkpoints_beside(log: Path) -> set[Path]:
     return set(log.parent.glob(f"run/checkpoints/*/*/*/{checkpoints.MANIFEST}"))
 
 
-def forgetting(what: str) -> None:
+def forgetting(kind: str) -> None:
     """Plants a fault: a restore that loses something."""
     restore = checkpoints.restore
 
     def forgetful(store: Any, like: Any) -> Any:
         step, state = restore(store, like)
-        if what == "optimiser":
+        if kind == "optimiser":
             state = like | {"adapter": state["adapter"]}
-        return (max(step - 1, 0) if what == "position" else step), state
+        return (max(step - 1, 0) if kind == "position" else step), state
 
-    if what:
+    if kind:
         checkpoints.restore = forgetful
 
 

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[2] / "examples" / "malt_in_one_page.py"
-_INSTALL = """# On a TPU host; on one with an NVIDIA GPU take malt-jax[gpu], on any other malt-jax.
-%pip install --quiet "malt-jax[tpu]"
+_INSTALL = """# With what this host's accelerator needs, if it has one.
+import shutil
+from pathlib import Path
+
+tpus = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+extra = "[gpu]" if shutil.which("nvidia-smi") else "[tpu]" if tpus else ""
+%pip install --quiet "malt-jax{extra}"
 """
 
 

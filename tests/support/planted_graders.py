@@ -28,7 +28,7 @@ def prints(answer: str, choices: Choices) -> Rules:
 
 
 def _reading(read: Callable[[str], str], right: bool = True) -> Rules:
-    return Rules("", read, read, read, lambda found, truth: right)
+    return Rules("", read, read, read, lambda answer, truth: right)
 
 
 def _hang(completion: str) -> str:

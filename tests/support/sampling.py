@@ -38,21 +38,21 @@ def requests(n: int = 10, children: int = 3, new: int = 24, longest: int = 150) 
 
 
 def run(
-    one: Sampler,
+    sampler: Sampler,
     asked: Sequence[Request],
     sampling: Sampling = WARM,
     adapters: Sequence[Adapter | None] = (None,),
     work: Work | None = None,
 ) -> dict[int, list[Completion]]:
     left = iter(asked)
-    done = one.run(lambda: next(left, None), adapters, sampling=sampling, work=work)
+    done = sampler.run(lambda: next(left, None), adapters, sampling=sampling, work=work)
     return {request.tag: completions for request, completions in done}
 
 
 def adapter(
-    one: Sampler, seed: int, rank: int = 2, targets: Sequence[str] = lora.TARGETS
+    sampler: Sampler, seed: int, rank: int = 2, targets: Sequence[str] = lora.TARGETS
 ) -> Adapter:
-    fresh = lora.init(one.config, jax.random.key(seed), rank=rank, alpha=8.0, targets=targets)
+    fresh = lora.init(sampler.config, jax.random.key(seed), rank=rank, alpha=8.0, targets=targets)
     leaves, shape = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return jax.tree.unflatten(

@@ -59,8 +59,8 @@ def model(seed: int = 0, scale: float = 1.0) -> Model:
 
 def save(directory: Path) -> Path:
     """A sharp one of these models as a Hugging Face directory."""
-    one = model(scale=4.0)
-    hf.save(directory, one.config, one.params)
+    sharp = model(scale=4.0)
+    hf.save(directory, sharp.config, sharp.params)
     tokenizer().save(directory)
     return directory
 

@@ -11,7 +11,7 @@ from malt_jax.rollout.tree import Node
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.types import Question
-from malt_jax.workdir import shards
+from malt_jax.workdir import growth
 
 ROLES = (
     Role("generator", "Solve {question}", ("question",), 3, 12),
@@ -56,7 +56,7 @@ def grow_nothing(directory, calls, part=hosts.ALL, fails_at=""):
                 raise OSError("planted")
             yield [dict.fromkeys(records.SCHEMA.names) | {"question_id": question.id}]
 
-    shards.grow(
+    growth.grow(
         directory,
         QUESTIONS,
         grow_rows,

@@ -4,11 +4,13 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import hard_cases
 import prm800k
 import pytest
+from thinned import thinned
 
 from malt_jax import tasks
 from malt_jax.grading import Sample, grade, verdict
@@ -17,6 +19,7 @@ from malt_jax.tasks import math
 MATH = tasks.get("math")
 
 
+@cache
 def ours(answer: str, reference: str) -> bool:
     return verdict(MATH, f"\\boxed{{{answer}}}", reference).status == "correct"
 
@@ -24,8 +27,8 @@ def ours(answer: str, reference: str) -> bool:
 def math_verify(answer: str, reference: str) -> bool:
     from math_verify import parse, verify
 
-    gold, found = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
-    return bool(verify(gold, found, timeout_seconds=None))
+    gold, given = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, given, timeout_seconds=None))
 
 
 def test_the_table_is_large_and_has_both_verdicts() -> None:
@@ -57,8 +60,8 @@ def test_agreement_of_the_three_with_the_truth(capsys: pytest.CaptureFixture[str
     for name, judge in graders.items():
         verdicts = [(judge(a, b), truth) for a, b, truth in hard_cases.ALL]
         counts[name] = (
-            sum(found == truth for found, truth in verdicts),
-            sum(found and not truth for found, truth in verdicts),
+            sum(verdict == truth for verdict, truth in verdicts),
+            sum(verdict and not truth for verdict, truth in verdicts),
         )
     logging.disable(logging.NOTSET)
     with capsys.disabled():
@@ -87,14 +90,24 @@ RESPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("file", ["test500.jsonl", "train4500.jsonl"])
+@cache
+def references(folder: Path, *names: str) -> list[str]:
+    """Those of MATH's files that can be read, each once."""
+    rows = [json.loads(line) for name in names for line in (folder / name).read_text().splitlines()]
+    return sorted({math.reference(math.read_row(row).answer) or "" for row in rows} - {""})
+
+
+TEST, TRAIN = "math/test500.jsonl", "math/train4500.jsonl"
+
+
+@thinned(8)
 @pytest.mark.parametrize("how", RESPELLINGS)
-def test_real_references_in_other_spellings(file: str, how: str, shared_data: Path) -> None:
-    rows = map(json.loads, (shared_data / "math" / file).read_text().splitlines())
-    references = [math.reference(math.read_row(row).answer) for row in rows]
-    samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in references if t]
-    found = grade(MATH, samples)
-    wrong = [s for s, v in zip(samples, found, strict=True) if v.status != "correct"]
+def test_real_references_in_other_spellings(how: str, every: int, shared_data: Path) -> None:
+    known = references(shared_data, TEST, TRAIN)[::every]
+    assert len(known) > 200
+    samples = [Sample(f"\\boxed{{{RESPELLINGS[how](t)}}}", t) for t in known]
+    graded = grade(MATH, samples)
+    wrong = [s for s, v in zip(samples, graded, strict=True) if v.status != "correct"]
     assert not wrong
 
 
@@ -120,23 +133,23 @@ NAMED: dict[str, str] = {
 
 def single_values(shared_data: Path) -> list[str]:
     """A third of the references that are one value: no list, relation, word or interval."""
-    files = [shared_data / "math" / name for name in ("test500.jsonl", "train4500.jsonl")]
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    references = {math.reference(math.read_row(row).answer) or "" for row in rows}
     plain = re.compile(r"[^,=<>&_]+")
     words = re.compile(r"\\text|\\(?:le|ge|in|cup|pm|begin)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{2,}")
-    return sorted(t for t in references if plain.fullmatch(t) and not words.search(t))[::3]
+    known = references(shared_data, TEST, TRAIN)
+    return [t for t in known if plain.fullmatch(t) and not words.search(t)][::3]
 
 
+@thinned(6)
 @pytest.mark.parametrize("how", NAMED)
-def test_what_stands_round_a_real_reference_is_none_of_it(how: str, shared_data: Path) -> None:
-    references = single_values(shared_data)
-    assert len(references) > 300
-    samples = [Sample(NAMED[how].format(text), text) for text in references]
+def test_what_stands_round_a_real_reference_is_none_of_it(
+    how: str, every: int, shared_data: Path
+) -> None:
+    known = single_values(shared_data)
+    assert len(known) > 300
+    known = known[::every]
+    samples = [Sample(NAMED[how].format(text), text) for text in known]
     assert not [s for s, v in zip(samples, grade(MATH, samples), strict=True) if not v.score]
-    faulty = [
-        Sample(NAMED[how].format(re.sub(r"\d", _next_digit, t, count=1)), t) for t in references
-    ]
+    faulty = [Sample(NAMED[how].format(re.sub(r"\d", _next_digit, t, count=1)), t) for t in known]
     faulty = [s for s in faulty if re.search(r"\d", s.answer)][::4]
     grades = grade(MATH, faulty)
     assert not [s for s, v in zip(faulty, grades, strict=True) if v.status == "correct"]
@@ -157,27 +170,27 @@ FAULTS: dict[str, Callable[[str], str]] = {
 }
 
 
+@thinned(4)
 @pytest.mark.parametrize("how", FAULTS)
-def test_real_references_with_a_fault_are_wrong(how: str, shared_data: Path) -> None:
-    rows = map(json.loads, (shared_data / "math" / "test500.jsonl").read_text().splitlines())
-    references = {math.reference(math.read_row(row).answer) or "" for row in rows}
-    faulty = {t: FAULTS[how](t) for t in sorted(references)}
-    samples = [Sample(f"\\boxed{{{fault}}}", t) for t, fault in faulty.items() if fault != t]
+def test_real_references_with_a_fault_are_wrong(how: str, every: int, shared_data: Path) -> None:
+    pairs = [(FAULTS[how](t), t) for t in references(shared_data, TEST)]
+    samples = [Sample(f"\\boxed{{{fault}}}", t) for fault, t in pairs if fault != t]
     assert len(samples) > 2
-    found = grade(MATH, samples)
-    assert {v.status for v in found} <= {"wrong", "unparseable"}, [
-        s for s, v in zip(samples, found, strict=True) if v.status not in ("wrong", "unparseable")
+    if len(samples) > 100:
+        samples = samples[::every]
+    graded = grade(MATH, samples)
+    assert {v.status for v in graded} <= {"wrong", "unparseable"}, [
+        s for s, v in zip(samples, graded, strict=True) if v.status not in ("wrong", "unparseable")
     ]
 
 
-def test_different_references_are_not_equal(shared_data: Path) -> None:
-    """A twentieth of all pairs, evenly spread."""
-    text = (shared_data / "math" / "test500.jsonl").read_text()
-    rows = map(json.loads, text.splitlines())
-    references = sorted({math.reference(math.read_row(row).answer) or "" for row in rows})
-    samples = [Sample(f"\\boxed{{{a}}}", b) for a in references for b in references if a < b]
-    samples = samples[:: max(1, len(samples) // 4000)]
-    found = grade(MATH, samples)
-    assert not any(v.status == "unknown" for v in found)
-    equal = [(s.completion, s.answer) for s, v in zip(samples, found, strict=True) if v.score]
+@thinned(8)
+def test_different_references_are_not_equal(every: int, shared_data: Path) -> None:
+    """Of 4,000 pairs, evenly spread."""
+    known = references(shared_data, TEST)
+    samples = [Sample(f"\\boxed{{{a}}}", b) for a in known for b in known if a < b]
+    samples = samples[:: every * max(1, len(samples) // 4000)]
+    graded = grade(MATH, samples)
+    assert not any(v.status == "unknown" for v in graded)
+    equal = [(s.completion, s.answer) for s, v in zip(samples, graded, strict=True) if v.score]
     assert equal == []

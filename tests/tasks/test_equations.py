@@ -83,8 +83,8 @@ def test_any_text_has_a_value_or_none(text: str) -> None:
     ],
 )
 def test_grades_are_of_values(completion: str, status: str, answer: str) -> None:
-    found = verdict(TASK, completion, "7.0")
-    assert (found.status, found.answer) == (status, answer)
+    grade = verdict(TASK, completion, "7.0")
+    assert (grade.status, grade.answer) == (status, answer)
     assert verdict(TASK, completion, "7.0", leniently=True).status == status
 
 

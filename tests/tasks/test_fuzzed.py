@@ -116,8 +116,8 @@ def test_another_letter_is_never_right(before: str, truth: str, other: str) -> N
 def test_what_is_marked_last_is_found(before: str, answer: str) -> None:
     assert extract.boxed(f"{before} \\boxed{{{answer}}}") == answer.strip()
     assume(answer.strip())
-    (found, rule), *_ = extract.marked(f"{before}\nFinal Answer: {answer}")
-    assert (found, rule) == (answer.strip(), "final_answer")
+    (stated, rule), *_ = extract.marked(f"{before}\nFinal Answer: {answer}")
+    assert (stated, rule) == (answer.strip(), "final_answer")
 
 
 LINES = st.one_of(

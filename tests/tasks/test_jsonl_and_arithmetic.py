@@ -42,8 +42,8 @@ def test_an_unknown_task_is_refused() -> None:
 def test_jsonl_grades_numbers_by_value_and_text_by_wording(
     completion: str, reference: str, status: str, answer: str
 ) -> None:
-    found = verdict(tasks.get("jsonl"), completion, reference)
-    assert (found.status, found.answer) == (status, answer)
+    judged = verdict(tasks.get("jsonl"), completion, reference)
+    assert (judged.status, judged.answer) == (status, answer)
 
 
 def test_jsonl_truncation() -> None:

@@ -33,7 +33,7 @@ def values(texts: Sequence[str]) -> list[str]:
     return [text for text in chosen if math.canonical(text) not in ("0", "1", "-1", "17")]
 
 
-def math_samples(shared_data: Path, each: int) -> list[tuple[Sample, bool]]:
+def math_samples(shared_data: Path, per_kind: int) -> list[tuple[Sample, bool]]:
     """Of every kind `each` references, and half as many with a fault."""
     every = references(shared_data)
     single = values(every)
@@ -48,14 +48,14 @@ def math_samples(shared_data: Path, each: int) -> list[tuple[Sample, bool]]:
     samples = []
     for templates, answers, right in by_kind:
         for kind in templates:
-            for text in rng.sample(answers, each):
+            for text in rng.sample(answers, per_kind):
                 samples.append((Sample(kinds.said(kind, text), text), right))
                 if right and kinds.faulty(text) != text and rng.random() < 0.5:
                     samples.append((Sample(kinds.said(kind, kinds.faulty(text)), text), False))
     writable = [text for text in single if kinds.typed(text)]
     for kind in kinds.TYPED + kinds.NOT_TYPED:
         right = kind in kinds.TYPED
-        for text in rng.sample([t for t in writable if right or t in numbers], each):
+        for text in rng.sample([t for t in writable if right or t in numbers], per_kind):
             samples.append((Sample(kinds.said(kind, kinds.typed(text) or ""), text), right))
     return samples
 

@@ -221,7 +221,7 @@ def test_published_row_forms(
     else:
         path.write_text(json.dumps([row] if suffix == ".json" else row))
     kept, _ = tasks.load(tasks.get(name), str(path), split="eval")
-    assert [replace(one, solution="") for one in kept] == [question]
+    assert [replace(loaded, solution="") for loaded in kept] == [question]
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:

@@ -97,9 +97,19 @@ def test_unreadable(completion: str) -> None:
         ("She has 18. Final Answer: 18", "correct"),
         ("So \\boxed{18}. But wait, 19", "correct"),
         ("So \\boxed{18", "truncated"),
+        ("Thus, the answer is \\(18\\).\n\nLet's verify: 9 *", "correct"),
+        ("The answer is **18.** Check: 2 *", "correct"),
+        ("Answer: 18\nCheck: 20", "correct"),
+        ("The answer is 18.", "truncated"),  # or 18.5
+        ("The answer is 18 times", "truncated"),
+        ("The answer is not 18. It", "truncated"),
+        ("The answer is 17. No, the answer is 18", "truncated"),
+        ("The answer is 17. So", "wrong"),
     ],
 )
-def test_a_truncated_completion_has_no_fallback(completion: str, status: str) -> None:
+def test_of_a_truncated_completion_what_is_said_to_the_end_counts(
+    completion: str, status: str
+) -> None:
     assert grade(completion, "18", truncated=True).status == status
 
 

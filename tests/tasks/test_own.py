@@ -47,11 +47,11 @@ def test_a_file_is_loaded_once_however_it_is_named(
 def test_the_grading_process_finds_what_the_file_defines(file: Path) -> None:
     task = tasks.get(f"{file}:TASK")
     samples = [Sample(text, "yes", question="?") for text in ("yes", "no", "maybe", " ")]
-    found = grading.grade(task, samples)
+    grades = grading.grade(task, samples)
     grading.close()
-    assert [grade.score for grade in found] == [1.0, 0.0, 0.5, 0.0]
-    assert [grade.status for grade in found] == ["correct", "wrong", "wrong", "unparseable"]
-    assert [grade.answer for grade in found] == ["yes", "no", "maybe", ""]
+    assert [grade.score for grade in grades] == [1.0, 0.0, 0.5, 0.0]
+    assert [grade.status for grade in grades] == ["correct", "wrong", "wrong", "unparseable"]
+    assert [grade.answer for grade in grades] == ["yes", "no", "maybe", ""]
 
 
 def test_rows_of_a_file_need_no_reader(file: Path, tmp_path: Path) -> None:

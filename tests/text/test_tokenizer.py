@@ -203,9 +203,9 @@ def test_a_directory_as_hugging_face_writes_them(tmp_path):
         tokenizer_config={"eos_token": eos, "chat_template": named, "pad_token": None},
         generation_config={"eos_token_id": [0, 2, 5]},
     )
-    found = Tokenizer.from_directory(tmp_path)
-    assert found.stop_ids == (0, 2, 5)
-    assert found.chat_template == CHATML
+    read = Tokenizer.from_directory(tmp_path)
+    assert read.stop_ids == (0, 2, 5)
+    assert read.chat_template == CHATML
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] }}<|end|>")
     assert Tokenizer.from_directory(tmp_path).end_id == 0
 

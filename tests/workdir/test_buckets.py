@@ -100,13 +100,13 @@ def test_a_directory_counts_once_its_marker_is_written(bucket, monkeypatch):
 
 def test_shards_are_those_of_a_disk(bucket, tmp_path):
     calls: list[list[str]] = []
-    there = storage.at(f"{bucket}/trees")
-    trees.grow_nothing(there, calls)
+    in_bucket = storage.at(f"{bucket}/trees")
+    trees.grow_nothing(in_bucket, calls)
     trees.grow_nothing(tmp_path, calls)
-    trees.grow_nothing(there, calls)
+    trees.grow_nothing(in_bucket, calls)
     assert len(calls) == 2, "what is there was grown again"
     here = {path.name: path.read_bytes() for path in shards.paths(tmp_path)}
-    assert {path.name: path.read_bytes() for path in shards.paths(there)} == here
+    assert {path.name: path.read_bytes() for path in shards.paths(in_bucket)} == here
 
 
 def test_what_another_process_writes_is_seen(bucket):
@@ -122,9 +122,9 @@ def test_what_another_process_writes_is_seen(bucket):
 
 def test_checkpoints_come_back_and_damage_is_found(bucket, caplog):
     directory = saving.saved(storage.at(f"{bucket}/checkpoints"), 1, 2, 3)
-    step, found = saving.restored(directory)
+    step, state = saving.restored(directory)
     assert step == 3
-    np.testing.assert_array_equal(found["adapter"]["a"], np.full((3, 5), 3.0))
+    np.testing.assert_array_equal(state["adapter"]["a"], np.full((3, 5), 3.0))
     (directory / "3" / "_METADATA").unlink()
     (directory / "2" / checkpoints.MANIFEST).unlink()
     assert saving.restored(directory)[0] == 1

@@ -40,9 +40,9 @@ def delete(file: Path, bit: int) -> None:
 
 
 def test_the_newest_step_comes_back_to_the_bit(two):
-    step, found = restored(two)
+    step, adapter_state = restored(two)
     assert step == 20
-    jax.tree.map(np.testing.assert_array_equal, found, state(20))
+    jax.tree.map(np.testing.assert_array_equal, adapter_state, state(20))
 
 
 @pytest.mark.parametrize("harm", [flip, cut, delete])
@@ -66,11 +66,11 @@ def test_damage_to_any_file_is_found_and_the_step_before_is_used(harm, two, tmp_
     shutil.copytree(two, directory)
     harm(directory / "20" / names[-1], 0)
     with caplog.at_level(logging.WARNING):
-        step, found = restored(directory)
+        step, adapter_state = restored(directory)
     assert step == 10
     assert "passed over" in caplog.text
     assert str(directory / "20") in caplog.text
-    jax.tree.map(np.testing.assert_array_equal, found, state(10))
+    jax.tree.map(np.testing.assert_array_equal, adapter_state, state(10))
 
 
 def test_every_bit_of_a_manifest_counts(two, tmp_path):

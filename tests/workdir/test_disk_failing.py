@@ -122,8 +122,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     for key, value in CHANGES.items():
         change(config, key, value)
     parsed = parse(config)
-    one = job.Job(parsed, collects=False)
-    team = replace(one.team, sampler=instant(one.team))
+    prepared = job.Job(parsed, collects=False)
+    team = replace(prepared.team, sampler=instant(prepared.team))
     monkeypatch.setattr(train, "fit", fit)
 
     def through(workdir: Path) -> None:
@@ -131,7 +131,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
             claim(workdir, config)
             collect.run(workdir, parsed, team, QUESTIONS)
             datasets.run(workdir, parsed)
-            train.run(workdir, parsed, one.model, one.mesh)
+            train.run(workdir, parsed, prepared.model, prepared.mesh)
             evaluation.run(workdir, parsed, team, {}, QUESTIONS)
             audit.run(workdir, parsed)
             report.write(workdir)
@@ -143,13 +143,13 @@ def ends(workdir: Path) -> dict[str, str]:
     """What a run ends with."""
     results = json.loads((workdir / "eval" / "results.json").read_text())
     del results["seconds"]
-    found = products(workdir) | {"results": json.dumps(results)}
+    ended = products(workdir) | {"results": json.dumps(results)}
     for file in workdir.glob("checkpoints/*/*/metrics.jsonl"):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         figures = [[row["step"], row["loss"], row.get("eval")] for row in rows]
-        found[str(file.relative_to(workdir))] = json.dumps(figures)
-    assert len(found) > 10
-    return found
+        ended[str(file.relative_to(workdir))] = json.dumps(figures)
+    assert len(ended) > 10
+    return ended
 
 
 def met(stages: Callable[[Path], None], workdir: Path, disk: Disk) -> str:

@@ -23,11 +23,11 @@ def sample(workdir: Path, name: str) -> None:
     write_json(workdir / "eval" / "base" / f"{name}.parquet", {})
 
 
-def evaluated(workdir: Path, what: dict, name: str) -> None:
+def evaluated(workdir: Path, settings: dict, name: str) -> None:
     before = reads.stored(workdir)
-    reads.begin(workdir, what)
+    reads.begin(workdir, settings)
     sample(workdir, name)
-    reads.end(workdir, what, before)
+    reads.end(workdir, settings, before)
 
 
 def counted(workdir: Path) -> tuple[int, int]:
@@ -35,13 +35,13 @@ def counted(workdir: Path) -> tuple[int, int]:
 
 
 def test_an_evaluation_that_goes_on_counts_once(tmp_path):
-    what = read(tmp_path)
-    reads.begin(tmp_path, what)
+    settings = read(tmp_path)
+    reads.begin(tmp_path, settings)
     assert counted(tmp_path) == (1, 1), "what was begun may have been looked at"
-    evaluated(tmp_path, what, "a")
+    evaluated(tmp_path, settings, "a")
     assert counted(tmp_path) == (1, 1)
-    reads.begin(tmp_path, what)
-    reads.end(tmp_path, what, reads.stored(tmp_path))
+    reads.begin(tmp_path, settings)
+    reads.end(tmp_path, settings, reads.stored(tmp_path))
     assert counted(tmp_path) == (1, 1), "nothing was drawn: the same figures again"
 
 

@@ -15,7 +15,7 @@ another chosen text.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -139,6 +139,7 @@ def extra(step: StepData) -> Extra:
     return {"reference": step.reference} | step.counts(rows=len(step.present), nll_tokens=tokens)
 
 
+@lru_cache
 def loss(settings: DpoSettings) -> Loss:
     """The mean over pairs of `config.dpo.loss`."""
     return partial(_loss, settings)

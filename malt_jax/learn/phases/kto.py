@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -177,6 +177,7 @@ def extra(step: StepData) -> Extra:
     )
 
 
+@lru_cache
 def loss(settings: KtoSettings) -> Loss:
     """The mean over samples."""
     return partial(_loss, settings)

@@ -17,8 +17,12 @@ Passes = list[list[dict[str, Any]]]
 
 
 def critiques(team: Team, passes: Mapping[str, Passes], shown: Shown) -> Strategy:
-    """The last role on every stored pass once more: k answering nodes a question, with the paths of
-    the stored ones, which are roots here: what they follow from lies with the passes.
+    """The last role on every stored pass once more: k answering nodes a question.
+
+    Each has the path, and so the random key, of the stored node that it stands beside. It is a root
+    all the same: a parent is a place among a tree's own nodes, and the solution and its critique
+    lie with the passes, where the beginnings of the path name them. Rows of them here would be
+    sampled, paid for and audited twice.
 
     `team` is the one that made the passes, with its adapters, seed and stream; `passes` are those
     of all questions by id, of which a part may be asked. In the place of what the role before the

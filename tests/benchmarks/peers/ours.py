@@ -60,8 +60,8 @@ class Engine:
         limit = request["max_new_tokens"]
         asked = enumerate(zip(request["prompts"], keys, strict=True))
         left = iter([Request(p, k, limit, tag=i) for i, (p, k) in asked])
-        found = sampler.run(lambda: next(left, None), sampling=Sampling(request["temperature"]))
-        rows = {one.tag: [c.tokens for c in completions] for one, completions in found}
+        sampled = sampler.run(lambda: next(left, None), sampling=Sampling(request["temperature"]))
+        rows = {ended.tag: [c.tokens for c in completions] for ended, completions in sampled}
         completions = [rows[i] for i in range(len(rows))]
         return {"completions": completions, "seconds": time.perf_counter() - started}
 

@@ -70,12 +70,12 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
 
     def epoch() -> tuple[list[float], dict[str, Any]]:
         nonlocal state
-        found = []
+        figures = []
         for i in range(len(order)):
             batches, extra = data.step(phase, order, i, model.tokenizer.pad_id)
             state, metrics = step(model.params, state, *steps.place(mesh, batches, extra))
-            found.append(float(metrics["loss"]))
-        return found, about
+            figures.append(float(metrics["loss"]))
+        return figures, about
 
     return epoch
 

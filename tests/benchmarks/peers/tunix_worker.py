@@ -90,7 +90,7 @@ class Engine:
         limit = request["max_new_tokens"]
         drawn = {} if request["temperature"] == 0 else {"top_p": 1.0}
         sampler = self.sampler(longest + limit, request["pad_id"], tuple(request["stop_ids"]))
-        found = sampler(
+        output = sampler(
             [" ".join(map(str, row)) for row in rows],
             max_generation_steps=limit,
             max_prompt_length=longest,
@@ -102,7 +102,7 @@ class Engine:
         )
         # The stop id itself is left out of `tokens`; a shorter row ended with one.
         stop = request["stop_ids"][:1]
-        return [[*map(int, row), *(stop if len(row) < limit else [])] for row in found.tokens]
+        return [[*map(int, row), *(stop if len(row) < limit else [])] for row in output.tokens]
 
 
 def main() -> None:

@@ -1,48 +1,27 @@
-"""The public face: what `import malt_jax` offers. Plain lists are taken where arrays are.
-
-For example, where `prompts` holds the prompts of "generator" and "refiner":
-
-    model = malt_jax.load("SmolLM2-135M-Instruct.Q4_1.gguf")
-    trees = malt_jax.grow(malt_jax.team(model, prompts, "gsm8k"), [("What is 2+3?", "5")])
-    adapter = malt_jax.train(model, malt_jax.rows(trees, "refiner", "sft"), "sft", epochs=1)
-    team = malt_jax.team(model, prompts, "gsm8k", adapters={"refiner": adapter})
-    malt_jax.solve(team, "What is 2+3?", votes=3).answer
-"""
+"""What a team does: samples, trees, an answer by vote."""
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from malt_jax import credit, recipe, tasks
+from malt_jax import credit, tasks
 from malt_jax.config.settings import CreditSettings, RoleSettings
 from malt_jax.evaluate.stats import majority
-from malt_jax.learn import datasets, examples
-from malt_jax.learn.loop import fit
-from malt_jax.learn.phases import PHASES
-from malt_jax.models import Model, load, lora
+from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout import driver, roles
-from malt_jax.rollout.roles import Role
 from malt_jax.rollout.strategies.full_tree import full_tree, passes
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling, Work
 from malt_jax.tasks.extract import marked
 from malt_jax.types import Question
-from malt_jax.workdir import shards
-
-__all__ = ["Adapter", "Model", "Question", "Role", "Solution", "Team", "grow", "load"]
-__all__ += ["propagate", "rows", "sample", "solve", "team", "train"]
 
 Row = dict[str, Any]
 Asked = Question | tuple[str, str]
@@ -175,90 +154,6 @@ def grow(
     grown = driver.grow(full_tree(asked), complete, lambda nodes: None, Work())
     trees = {nodes[0]["question_id"]: nodes for nodes in grown}
     return [credit.assign(trees[question.id], settings, seed) for question in complete]
-
-
-def propagate(rewards: ArrayLike) -> tuple[Array, ...]:
-    """Values of all nodes of full trees: V(parent) is the mean of V(child).
-
-    Args:
-        rewards: float32[B, n_1, ..., n_D], or nested lists of it: one reward a leaf, NaN where a
-            leaf is missing.
-
-    Returns:
-        D arrays float32[B, n_1], float32[B, n_1, n_2], ...: a value for every node of each depth.
-
-    Raises ValueError if `rewards` has no axis beside the batch.
-
-    Example: propagate([[[1, 0], [1, 1]]]) gives [[0.5, 1.0]] for two nodes of the first role, and
-    the leaves' own rewards for the second.
-
-    Source: arXiv 2412.01928, section 4.2.
-    """
-    return credit.propagate(jnp.asarray(rewards, jnp.float32))
-
-
-def rows(trees: Sequence[Sequence[Row]], role: str, phase: str = "sft") -> list[Row]:
-    """What a role learns from in a phase, in TRL's forms with token ids beside the texts.
-
-    Args:
-        trees: of `grow`.
-        phase: "sft" (positives), "dpo" (pairs of siblings), "kto" (samples with labels).
-
-    Source: arXiv 2412.01928, section 4.3; KTO, arXiv 2402.01306.
-    """
-    nodes = [node for tree in trees for node in tree]
-    return datasets.harvest(nodes, [role], CreditSettings())[role].rows[phase]
-
-
-def train(
-    model: Model,
-    data: Sequence[Row],
-    phase: str = "sft",
-    *,
-    adapter: Adapter | None = None,
-    rank: int = 16,
-    alpha: float = 32.0,
-    directory: str | Path | None = None,
-    seed: int = 0,
-    **settings: Any,
-) -> Adapter:
-    """A LoRA adapter trained on rows of `rows`.
-
-    Args:
-        adapter: to go on from, and the reference of DPO and KTO; None begins with a fresh one of
-            `rank` and `alpha`.
-        directory: where checkpoints and figures go, and from where an interrupted training goes on;
-            None keeps nothing.
-        settings: of the phase, as in `config.PHASE.*`: learning_rate, epochs, batch, beta, ...
-
-    Raises ValueError for an unknown or impossible setting, by its key, and without rows.
-    """
-    if not data:
-        raise ValueError("data: no rows to learn from; grow more trees, or lower the threshold")
-    devices, trained_in = mesh.make(), PHASES[phase]
-    config = recipe.base().to_dict()
-    config |= {"seed": seed, "model": config["model"] | {"path": model.source}}
-    config[phase] |= settings
-    parsed = recipe.parse(config)
-    chosen = parsed.phases[phase]
-    if adapter is None:
-        adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
-    adapter = jax.tree.map(mesh.put, adapter, mesh.tree_shardings(devices, adapter))
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(directory or scratch) / phase
-        shards.write(place / "rows.parquet", data, trained_in.schema)
-        sides = examples.load(
-            place / "rows.parquet",
-            place / "reference.npz",
-            trained_in,
-            model,
-            devices,
-            adapter,
-            batch=chosen.batch,
-            share=chosen.held_out,
-            seed=seed,
-        )
-        return fit(place, trained_in, parsed, model, devices, adapter, sides, phase)
 
 
 def solve(asked: Team, question: str, votes: int = 3) -> Solution:
