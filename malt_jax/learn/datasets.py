@@ -6,8 +6,8 @@ Training reads the token id columns beside the texts, so that what is trained on
 sampled, to the token.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,11 +79,24 @@ def harvest(
     nodes: Sequence[Row], roles: Sequence[str], credit: CreditSettings
 ) -> dict[str, Harvest]:
     """What each of `roles` has of the nodes of whole trees, which have a value and a label."""
-    harvests = {role: Harvest() for role in roles}
-    for (role, *_), siblings in _families(nodes).items():
+    harvests, mixed = {role: Harvest() for role in roles}, _mixed(nodes)
+    for (role, question, _, prompt), siblings in _families(nodes).items():
         if role in harvests:
-            gather(harvests[role], siblings, credit)
+            gather(harvests[role], siblings, credit, mixed[role, question, prompt])
     return harvests
+
+
+def _mixed(nodes: Sequence[Row]) -> Mapping[tuple[str, str, str], set[str]]:
+    """By (role, question, prompt), the completions that have both labels, be it under several
+    parents, whose own texts are the same. They are one state of the game, sampled twice: that its
+    value was estimated on both sides of the threshold says nothing about it."""
+    labels: dict[tuple[str, str, str], dict[str, bool]] = defaultdict(dict)
+    mixed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for row in nodes:
+        key, text = (row["role"], row["question_id"], row["prompt"]), row["completion"]
+        if row["label"] is not None and labels[key].setdefault(text, row["label"]) != row["label"]:
+            mixed[key].add(text)
+    return mixed
 
 
 def check_fresh(workdir: Path, settings: Settings) -> None:
@@ -133,15 +146,18 @@ def _families(rows: Sequence[Row]) -> dict[tuple[str, str, int, str], list[Row]]
     return families
 
 
-def gather(harvest: Harvest, siblings: Sequence[Row], credit: CreditSettings) -> None:
-    """Adds one parent's children to its role's harvest. A node without a value (none of its leaves
-    could be graded) is neither positive nor negative."""
+def gather(
+    harvest: Harvest, siblings: Sequence[Row], credit: CreditSettings, mixed: Collection[str] = ()
+) -> None:
+    """Adds one parent's children to its role's harvest; the texts in `mixed` have the other label
+    under another parent. A node without a value (none of its leaves could be graded) is neither
+    positive nor negative."""
     harvest.dropped["not graded"] += sum(row["value"] is None for row in siblings)
     siblings = [row for row in siblings if row["value"] is not None]
     harvest.parents += 1
     harvest.values += [row["value"] for row in siblings]
     harvest.positives += sum(row["label"] for row in siblings)
-    family = Family(siblings, _distinct(harvest, siblings))
+    family = Family(siblings, _distinct(harvest, siblings, mixed))
     harvest.contrasts += bool(family.positives and family.negatives)
     for name, phase in PHASES.items():
         rows, dropped = phase.rows(family, credit)
@@ -149,9 +165,9 @@ def gather(harvest: Harvest, siblings: Sequence[Row], credit: CreditSettings) ->
         harvest.dropped.update(dropped)
 
 
-def _distinct(harvest: Harvest, siblings: Sequence[Row]) -> list[Row]:
+def _distinct(harvest: Harvest, siblings: Sequence[Row], mixed: Collection[str]) -> list[Row]:
     """Siblings without empty and repeated texts. A text with both labels (the refiners below it
-    fell differently) says nothing about itself and is dropped whole."""
+    fell differently), here or as one of `mixed`, says nothing about itself and is dropped whole."""
     labels: dict[str, set[bool]] = {}
     for row in siblings:
         labels.setdefault(row["completion"], set()).add(row["label"])
@@ -161,7 +177,7 @@ def _distinct(harvest: Harvest, siblings: Sequence[Row]) -> list[Row]:
         text = row["completion"]
         if not text.strip():
             harvest.dropped["empty"] += 1
-        elif len(labels[text]) > 1:
+        elif len(labels[text]) > 1 or text in mixed:
             harvest.dropped["same text, both labels"] += 1
         elif text in seen:
             harvest.dropped["repeated text"] += 1

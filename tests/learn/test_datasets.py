@@ -48,6 +48,9 @@ def write(workdir: Path, rows: list[dict]) -> None:
     shards.write(workdir / "trees" / "shard-00000.parquet", placed, records.SCHEMA)
 
 
+CREDIT = CreditSettings(0.5, False, 9, 9)
+
+
 def harvest(siblings, positives=9, pairs=9) -> Harvest:
     harvested = Harvest()
     gather(harvested, siblings, CreditSettings(0.5, False, positives, pairs))
@@ -82,6 +85,22 @@ def test_identical_texts_are_dropped():
     assert not mixed.rows["dpo"]
     assert mixed.dropped["same text, both labels"] == 2
     assert harvest([node(" ", 1.0)]).dropped["empty"] == 1
+
+
+def test_one_prompt_under_two_parents_never_teaches_a_text_both_ways():
+    """Two generators wrote the same, so that their verifiers had one prompt: the same critique was
+    chosen in one pair and rejected in another."""
+    one = [node("a", 1.0, (0, 0), "verifier"), node("b", 0.0, (0, 1), "verifier")]
+    other = [node("a", 0.0, (1, 0), "verifier"), node("c", 1.0, (1, 1), "verifier")]
+    rows = [
+        row | {"prompt": "?", "parent": i} for i, rows in enumerate((one, other)) for row in rows
+    ]
+    rows += [row | {"prompt": "? of another", "parent": 2} for row in one]
+    found = datasets.harvest(rows, ["verifier"], CREDIT)["verifier"]
+    assert [row["completion"] for row in found.rows["sft"]] == ["c", "a"]
+    assert pairs(found) == [("a", "b")]  # of the other prompt
+    assert found.dropped["same text, both labels"] == 2
+    assert found.parents == 3
 
 
 def test_every_distinct_node_of_a_parent_is_a_row_for_kto():
