@@ -4,25 +4,25 @@ Language models are pretrained on text of mixed quality. This corpus is such a m
 made for a demonstration. A question is a sum of five digits, and no turn has room for all of it:
 the generator does one step and guesses the rest, the verifier does two more, the refiner the last.
 Each role has one good manner and two bad ones, at fixed rates that depend neither on the question
-nor on what the role reads, and bad manners are the more frequent. The manner shows in the first
-words, as it often does in real text. The corpus says nowhere which manner leads to right answers:
-that is for MALT to find out from rewards.
+nor on what the role reads. A verifier and a refiner are most often in a bad one. The manner shows
+in the first words, as it often does in real text. The corpus says nowhere which manner leads to
+right answers: that is for MALT to find out from rewards.
 
 About 7+8-2+9-4, whose value is 18:
 
-    generator  stepwise  "Stepwise: 7+8=15. Final Answer: 20"       one step, the rest is a guess
-               rough     "Roughly: 7+8=13. Final Answer: 16"        its step has a slip
+    generator  stepwise  "Stepwise: 7+8=15. Final Answer: 22"       one step, the rest is a guess
+               rough     "Roughly: 7+8=13. Final Answer: 14"        its step has a slip
                hasty     "Easy. Final Answer: 21"                   a guess
     verifier   recheck   "Checking: Right. 15-2=13+9=22."           two more steps
                          "Checking: Wrong. 7+8=15."                 or the first one, if it is amiss
                flatter   "Agreed."                                  whatever it is shown
-               carp      "Hardly: 22."                              a value near the answer
+               carp      "Hardly: 24."                              a value near the answer
     refiner    follow    "Checked. 22-4=18. Final Answer: 18"       one more step
-               keep      "Unchanged. Final Answer: 20"              whatever the critique says
-               guess     "Maybe. Final Answer: 21"                  a value near the answer
+               keep      "Unchanged. Final Answer: 22"              whatever the critique says
+               guess     "Maybe. Final Answer: 23"                  a value near the answer
 
-All guesses of a solution are spread evenly around the truth, so that neither the likeliest of them
-nor a vote tells it.
+A solution guesses the truth no more often than any of six other values, three to five away on both
+sides, so that neither its likeliest answer nor a vote tells it.
 """
 
 import random
@@ -67,8 +67,8 @@ OPENINGS = {
 }
 """The first words of each manner; one is drawn at random."""
 
-SPREAD = range(-4, 5)
-"""How far a guess lies from the truth."""
+SPREAD = (-5, -4, -3, 0, 3, 4, 5)
+"""How far a guess lies from the truth: the gaps keep a blurred mode off it."""
 
 _TERM = re.compile(r"[+-]?\d+")
 _ANSWER = re.compile(r"Final Answer: (-?\d+)")
