@@ -14,7 +14,7 @@ ROUGH = "Roughly: 7+8=13. Final Answer: 16"
 
 
 class First(random.Random):
-    """Takes the first of every choice, so that texts are literals: a guess is four too low, a slip
+    """Takes the first of every choice, so that texts are literals: a guess is five too low, a slip
     three."""
 
     def choice(self, seq):
@@ -23,10 +23,10 @@ class First(random.Random):
 
 def test_solutions_literally():
     write = corpus.solve
-    assert write(First(0), "stepwise", QUESTION) == "Stepwise: 7+8=15. Final Answer: 14"
-    assert write(First(0), "stepwise", "3-9-1+2-5") == "Stepwise: 3-9=-6. Final Answer: -14"
-    assert write(First(0), "rough", QUESTION) == "Roughly: 7+8=12. Final Answer: 14"
-    assert write(First(0), "hasty", QUESTION) == "Easy. Final Answer: 14"
+    assert write(First(0), "stepwise", QUESTION) == "Stepwise: 7+8=15. Final Answer: 13"
+    assert write(First(0), "stepwise", "3-9-1+2-5") == "Stepwise: 3-9=-6. Final Answer: -15"
+    assert write(First(0), "rough", QUESTION) == "Roughly: 7+8=12. Final Answer: 13"
+    assert write(First(0), "hasty", QUESTION) == "Easy. Final Answer: 13"
 
 
 def test_critiques_literally():
@@ -91,7 +91,7 @@ def test_manners_come_at_their_rates(drawn):
         assert sum(rates.values()) == pytest.approx(1.0)
 
 
-def test_a_solution_guesses_evenly_around_the_truth(drawn):
+def test_a_solution_guesses_evenly_on_both_sides_of_the_truth(drawn):
     """So neither the likeliest guess nor a vote tells it, whatever the manner."""
     gaps = {name: Counter() for name in corpus.RATES["generator"]}
     for question, documents in drawn:
@@ -101,9 +101,10 @@ def test_a_solution_guesses_evenly_around_the_truth(drawn):
             gaps[manner("generator", text)][gap] += 1
     for counts in gaps.values():
         assert set(counts) == set(corpus.SPREAD)
-        # Five standard errors of a ninth of 900 draws are 0.052.
-        assert max(counts.values()) / counts.total() < 1 / 9 + 0.052
-        assert counts[0] / counts.total() > 1 / 9 - 0.052
+        # Five standard errors of a seventh of 550 draws are 0.075.
+        assert counts.total() > 550
+        assert max(counts.values()) / counts.total() < 1 / 7 + 0.075
+        assert counts[0] / counts.total() > 1 / 7 - 0.075
 
 
 def test_only_three_good_manners_in_a_row_reach_the_truth(drawn):
@@ -116,8 +117,8 @@ def test_only_three_good_manners_in_a_row_reach_the_truth(drawn):
                 last = corpus.refine(rng, "follow", question, solution, critique)
                 right[first, second] += corpus.answer(last) == arithmetic.value(question)
     assert right.pop(("stepwise", "recheck")) == 500
-    # By chance: a guess in one of nine cases, 56; five standard errors are 35.
-    assert all(count < 91 for count in right.values())
+    # By chance: a guess in one of seven cases, 71; five standard errors are 39.
+    assert all(count < 110 for count in right.values())
 
 
 def test_the_first_words_tell_the_manner():
