@@ -56,10 +56,10 @@ def test_star_learns_from_the_same_samples():
     assert (alone["chain"], alone["trees"]) == (("generator",), "runs/x")
     assert alone["roles"]["generator"]["train"] == ("sft",)
     team = resolved("star_ma", "paper_table1")
-    # MALT's roles began with SFT, its generator had nothing else: those adapters, not trained anew.
+    # MALT's roles began with SFT: those adapters, not trained anew.
     assert [team["roles"][r]["train"] for r in team["chain"]] == [(), (), ()]
     assert [team["roles"][r]["adapter"] for r in team["chain"]] == [
-        "runs/x/export/generator", "runs/x/export/sft/verifier", "runs/x/export/sft/refiner"
+        "runs/x/export/sft/generator", "runs/x/export/sft/verifier", "runs/x/export/sft/refiner"
     ]  # fmt: skip
 
 

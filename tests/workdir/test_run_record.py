@@ -117,7 +117,7 @@ def test_a_refusal_names_keys_values_directories_and_the_way_out(tmp_path):
         stages.claim(tmp_path, changed)
     lines = str(caught.value).splitlines()
     assert "  config.seed: 0 there, 5 now (bound by trees/, checkpoints/)" in lines
-    assert "  config.lora.rank: 8 there, 3 now (bound by checkpoints/)" in lines
+    assert "  config.lora.rank: 2 there, 3 now (bound by checkpoints/)" in lines
     assert lines[-1].endswith(f"delete {tmp_path / 'checkpoints'}, {tmp_path / 'trees'}")
     assert "mesh" not in str(caught.value)
 
@@ -150,8 +150,8 @@ def test_what_was_taken_over_is_remembered_with_its_date(tmp_path):
     assert recorded["config"]["lora"]["rank"] == 3
     assert recorded["config"]["sft"]["epochs"] == 7
     first, second = recorded["changes"]
-    assert first["config"] == {"lora.rank": {"old": 8, "new": 3}}
-    assert second["config"] == {"sft.epochs": {"old": 2, "new": 7}}
+    assert first["config"] == {"lora.rank": {"old": 2, "new": 3}}
+    assert second["config"] == {"sft.epochs": {"old": 1, "new": 7}}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["date"])
 
 
