@@ -95,7 +95,7 @@ def test_training_makes_its_rows_likelier_and_names_a_wrong_setting(model, trees
     planted = [dict(node, value=1.0, label=True) for node in trees[0]]
     data = malt_jax.rows([planted], "generator", "sft")
     adapter = malt_jax.train(model, data, "sft", rank=2, alpha=4.0, epochs=8, batch=2,
-                             learning_rate=5e-2, held_out=0.0)  # fmt: skip
+                             learning_rate=5e-3, held_out=0.0)  # fmt: skip
     assert max(float(np.abs(pair["b"]).max()) for pair in adapter.layers[0].values()) > 0
     with pytest.raises(ValueError, match=r"config\.sft\.lr: .*did you mean config\.sft\.learning"):
         malt_jax.train(model, data, "sft", lr=1.0)

@@ -196,6 +196,7 @@ def test_variants_are_made_by_the_command_of_the_suite(tmp_path, monkeypatch):
 )
 def test_the_papers_numbers_stand_beside_ours(tmp_path, task, row, expected):
     config = change(main_run(tmp_path, malt_mv=60), "data.task", task)
+    config["roles"]["generator"]["train"] = ("sft",)  # as in the paper
     config["suite"], config["eval"]["resamples"] = "paper_table1,ablations", 5
     for made in suites.of(config):
         evaluated(variant.directory(config, made.name), **dict.fromkeys(made.rows, 40))

@@ -67,7 +67,7 @@ def test_the_record_says_what_the_adapter_belongs_to(base, model, tmp_path):
     record = json.loads((tmp_path / "export" / "verifier" / "malt.json").read_text())
     assert record["base_hash"] == model.content_hash
     assert record["tokenizer_hash"] == tokenizer_hash(model.tokenizer)
-    assert record["settings"]["sft"]["learning_rate"] == 1.5e-3
+    assert record["settings"]["sft"]["learning_rate"] == 4e-3
     assert record["versions"]["jax"] == jax.__version__
     assert record["data"] == {"questions": 6, "yield": counts}
     assert record["results"] is None
@@ -75,7 +75,7 @@ def test_the_record_says_what_the_adapter_belongs_to(base, model, tmp_path):
     assert "6 training questions. Of 54 samples of this role 20 have" in text
     assert "18 rows for SFT, 9 pairs for DPO" in text
     assert "Check: {question}\n{generator}" in text
-    assert "learning_rate 0.0015" in text
+    assert "learning_rate 0.004" in text
     assert "Not evaluated yet" in text
 
 

@@ -23,13 +23,14 @@ PEFTS_SHAPE = {"lora__rank": 5, "lora__alpha": 7.0, "lora__targets": ("up", "q")
 
 def recipe(base: Path, **changes) -> settings.Settings:
     config = change(good(), "model.path", str(base))
+    config["lora"] = {"rank": 8, "alpha": 16.0, "targets": lora.TARGETS}
     for key, value in changes.items():
         change(config, key.replace("__", "."), value)
     return parse(config)
 
 
 def drawn(model: models.Model, seed: int = 0, rank: int = 8, alpha: float = 16.0) -> lora.Adapter:
-    """An adapter of quickstart's shape with B drawn as well, large enough to show in the logits."""
+    """An adapter of the recipe's shape with B drawn as well, large enough to show in the logits."""
     adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
     return jax.tree.map(
         lambda x: x + 0.05 * jax.random.normal(jax.random.key(seed), x.shape), adapter
