@@ -67,6 +67,6 @@ def test_results_without_votes_at_both_prices_have_no_such_table(written_before)
 def test_examples_are_counted_for_the_phases_that_the_role_goes_through(monkeypatch):
     """Those of SFT and DPO were read by name, so another phase's did not show."""
     assert "18 rows for SFT, 9 pairs for DPO." in card.text(record())
-    assert "above 0.5; 18 rows for SFT.\n" in card.text(record(("sft",)))
+    assert "above 0.3; 18 rows for SFT.\n" in card.text(record(("sft",)))
     monkeypatch.setitem(PHASES, "toy", toy_phase.PHASE)
     assert "18 rows for SFT, 41 rows for TOY." in card.text(record(("sft", "toy")))

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import small
-from exports import another_base, drawn, made_elsewhere
+from exports import SHAPE, another_base, drawn, made_elsewhere
 from jobs import a_job, write
 from recipes import change, good
 
@@ -163,7 +163,7 @@ def test_evaluation_uses_an_adapter_made_elsewhere(tmp_path):
 
 
 def test_an_export_of_another_base_is_not_evaluated(tmp_path):
-    prepared = a_job(tmp_path, roles__generator__train=(), roles__refiner__train=())
+    prepared = a_job(tmp_path, roles__generator__train=(), roles__refiner__train=(), **SHAPE)
     with pytest.raises(ValueError, match=r"export/verifier: not there; run --stage=train first"):
         prepared.adapters()
     export.write(tmp_path, prepared.settings, prepared.model, "verifier", drawn(prepared.model))

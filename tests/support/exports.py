@@ -18,13 +18,14 @@ from malt_jax.recipe import parse
 TOKENS = np.random.default_rng(3).integers(0, 90, (2, 11))
 
 
+SHAPE = {"lora__rank": 8, "lora__alpha": 16.0, "lora__targets": lora.TARGETS}
+"""Of the adapters of `drawn`."""
 PEFTS_SHAPE = {"lora__rank": 5, "lora__alpha": 7.0, "lora__targets": ("up", "q")}
 
 
 def recipe(base: Path, **changes) -> settings.Settings:
     config = change(good(), "model.path", str(base))
-    config["lora"] = {"rank": 8, "alpha": 16.0, "targets": lora.TARGETS}
-    for key, value in changes.items():
+    for key, value in (SHAPE | changes).items():
         change(config, key.replace("__", "."), value)
     return parse(config)
 
