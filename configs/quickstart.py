@@ -4,9 +4,13 @@ python -m malt_jax.main --config=configs/quickstart.py
 
 What the base model was taught (`python -m malt_jax.tiny.pretrain` made its 0.35M parameters): sums
 of five digits, of which no turn has room for more than a step or two, and the manners of each role,
-good and bad, at fixed rates. Bad manners are the usual ones, and every solution ends with a guess.
-Which manners lead to right answers no text told it: rewards at the leaves of the trees tell MALT.
-Result: not measured yet.
+good and bad, at fixed rates. A verifier and a refiner are most often in a bad one, and every
+solution ends with a guess. Which manners lead to right answers no text told it: rewards at the
+leaves of the trees tell MALT.
+Time:   7 minutes on 2 cores, most of it compilation; 1.4 GB of memory.
+Result: malt_mv 70.8%, malt_greedy 93.0% of 500 held-out questions (seed 0). The untrained base:
+        greedy 22.6% alone and 22.8% as a team, its vote with as many tokens as malt_mv 13.7%.
+Control: CONTROL
 """
 
 from ml_collections import ConfigDict
