@@ -7,10 +7,10 @@ of five digits, of which no turn has room for more than a step or two, and the m
 good and bad, at fixed rates. A verifier and a refiner are most often in a bad one, and every
 solution ends with a guess. Which manners lead to right answers no text told it: rewards at the
 leaves of the trees tell MALT.
-Time:   7 minutes on 2 cores, most of it compilation; 1.4 GB of memory.
+Time:   7 minutes on 2 cores, most of it compilation.
 Result: malt_mv 70.8%, malt_greedy 93.0% of 500 held-out questions (seed 0). The untrained base:
         greedy 22.6% alone and 22.8% as a team, its vote with as many tokens as malt_mv 13.7%.
-Control: CONTROL
+Control: --config.suite=control trains on shuffled rewards: malt_mv 14.4%.
 """
 
 from ml_collections import ConfigDict
