@@ -43,9 +43,9 @@ def applied(
 ) -> dict[str, Any]:
     """A copy of a nested config with the overrides' values, each of the type that it replaces.
 
-    Of a setting given twice the last value counts; of a tuple, items given one by one add up.
-    A role that `chain` names after all overrides, and that `config.roles` does not describe, is one
-    of the user's own: it begins with the values of `new_role`.
+    Of a setting given twice the last value counts; items of a tuple given one by one add up, and a
+    whole tuple begins anew. A role that `chain` names after all overrides, and that `config.roles`
+    does not describe, is one of the user's own: it begins with the values of `new_role`.
 
     Raises ValueError naming the key, and one like it, for a setting that does not exist, and for a
     text that is no value of its type.
@@ -88,7 +88,11 @@ def _value(key: str, before: Any, given: Sequence[Override]) -> Any:
             keys = ", ".join(f"{key}.{name}" for name in before)
             raise ValueError(f"{key}: is a group of settings; give one of {keys}")
         case tuple():
-            return tuple(item for flag in given for item in _items(key, flag.text or ""))
+            items: tuple[Any, ...] = ()
+            for flag in given:
+                value = _literal(key, flag.text or "")
+                items = tuple(value) if isinstance(value, tuple | list) else (*items, value)
+            return items
         case int() | float():
             try:
                 return type(before)(text)
@@ -100,16 +104,15 @@ def _value(key: str, before: Any, given: Sequence[Override]) -> Any:
     return text
 
 
-def _items(key: str, text: str) -> tuple[Any, ...]:
+def _literal(key: str, text: str) -> Any:
     """A tuple as Python writes it, or a single item without quotes."""
     try:
-        value = ast.literal_eval(text)
+        return ast.literal_eval(text)
     except (SyntaxError, ValueError):
         if re.search(r"[\s,]", text):
             example = f"--{key}=\"('a','b')\""
             raise ValueError(f"{key}: {text!r} is no tuple; write {example}") from None
-        value = text
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+        return text
 
 
 def _closest_key(key: str, config: Mapping[str, Any]) -> str:

@@ -41,6 +41,12 @@ def given(*arguments: str) -> dict:
         (["--config.chain=('a', 'b')"], "chain", ("a", "b")),
         (["--config.chain=['a','b']"], "chain", ("a", "b")),
         (["--config.chain=a", "--config.chain=b"], "chain", ("a", "b")),
+        (["--config.chain=('a','b')", "--config.chain=('c',)"], "chain", ("c",)),
+        (
+            ["--config.roles.generator.train=('sft',)", "--config.roles.generator.train=()"],
+            "roles.generator.train",
+            (),
+        ),
         (["--config.roles.verifier.train=()"], "roles.verifier.train", ()),
         (["--config.data.exclude=jsonl:/a/b.jsonl"], "data.exclude", ("jsonl:/a/b.jsonl",)),
     ],

@@ -17,6 +17,8 @@ def command(workdir: Path, model: Path, *flags: str) -> list[str]:
         "model.path": model,
         "data.train_questions": 6,
         "data.eval_questions": 4,
+        # As in the paper: a role without DPO beside two with it.
+        "roles.generator.train": ("sft",),
         "sample.rows": 24,
         "sample.questions_per_shard": 2,
         "credit.threshold": 0.0,
