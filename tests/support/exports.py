@@ -25,6 +25,7 @@ PEFTS_SHAPE = {"lora__rank": 5, "lora__alpha": 7.0, "lora__targets": ("up", "q")
 
 def recipe(base: Path, **changes) -> settings.Settings:
     config = change(good(), "model.path", str(base))
+    config["roles"]["generator"]["train"] = ("sft",)  # as in the paper
     for key, value in (SHAPE | changes).items():
         change(config, key.replace("__", "."), value)
     return parse(config)
