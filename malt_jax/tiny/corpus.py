@@ -49,7 +49,7 @@ RATES: Rates = {
 """The share of each manner in the texts of a role."""
 
 READ: Rates = {
-    "generator": {"stepwise": 0.70, "rough": 0.15, "hasty": 0.15},
+    "generator": RATES["generator"],
     "verifier": {"recheck": 0.70, "flatter": 0.15, "carp": 0.15},
 }
 """The share of each manner in what a later role reads: enough good ones to learn from."""
@@ -104,9 +104,11 @@ def documents(
         texts[role] = Document(PROMPTS[role].format(**seen), completion)
         if role in read:
             seen[role] = write(rng, _manner(rng, read[role]), **seen)
-    one, other, own = (solve(rng, _manner(rng, rates["generator"]), question) for _ in range(3))
-    prompt = PROMPTS["debater"].format(question=question, one=one, other=other)
-    return texts | {"debater": Document(prompt, own)}
+    first, second, completion = (
+        solve(rng, _manner(rng, rates["generator"]), question) for _ in range(3)
+    )
+    prompt = PROMPTS["debater"].format(question=question, one=first, other=second)
+    return texts | {"debater": Document(prompt, completion)}
 
 
 def solve(rng: random.Random, manner: str, question: str) -> str:

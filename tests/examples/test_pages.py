@@ -45,9 +45,8 @@ def test_the_notebook_s_pairs_are_of_one_parent():
         exec(cell, page)
     nodes = [page["Node"]([i // 3], [i], {}) for i in range(9)]
     values = np.array([1, 1 / 3, 0, 1, 1, 1, 0.5, 0, 0.5], np.float32)
-    assert [node.completion for node in page["positives"](nodes, values)] == [
-        *([0], [1], [3], [4], [5], [6], [8])
-    ]
+    positives = [node.completion for node in page["positives"](nodes, values)]
+    assert positives == [[0], [1], [3], [4], [5], [6], [8]]
     pairs = [(a.completion, b.completion) for a, b in page["pairs"](nodes, values)]
     assert pairs == [([0], [2]), ([6], [7])]
 
