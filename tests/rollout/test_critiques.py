@@ -8,18 +8,18 @@ import pytest
 import small
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import QUESTIONS, store
 
 from malt_jax import tasks
 from malt_jax.models import lora
-from malt_jax.rollout import driver, records
+from malt_jax.rollout import driver
 from malt_jax.rollout.roles import Role
 from malt_jax.rollout.strategies.critiques import critiques, strangers
 from malt_jax.rollout.strategies.full_tree import passes as chain_passes
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Sampler, Sampling, Work
-from malt_jax.types import Question
-from malt_jax.workdir import growth, shards
+from malt_jax.workdir import shards
 
 ROLES = (
     Role("generator", "Solve {question}", ("question",), 2, 8),
@@ -28,7 +28,6 @@ ROLES = (
         "refiner", "{question} {generator} {verifier}", ("question", "generator", "verifier"), 1, 9
     ),
 )
-QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
 OTHER = {"q0": "q2", "q1": "q3", "q2": "q4", "q3": "q0", "q4": "q1"}
 PLACE = ("node", "parent")
 
@@ -142,22 +141,10 @@ def test_a_part_of_the_questions_gets_the_same_critiques(team, passes):
 
 
 def test_a_killed_run_continues(team, passes, tmp_path):
-    evaluating = replace(team, stream="evaluate")
-
-    def grow(stop):
-        def grow_rows(pending, progress):
-            strategy = critiques(evaluating, passes, "other")
-            for i, rows in enumerate(driver.grow(strategy, pending, progress, Work())):
-                if i == stop:
-                    raise KeyboardInterrupt
-                yield rows
-
-        sizes = {"per_shard": 2, "nodes_per_question": 2}
-        growth.grow(tmp_path, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
-
+    strategy = critiques(replace(team, stream="evaluate"), passes, "other")
     with pytest.raises(KeyboardInterrupt):
-        grow(2)
-    grow(9)
+        store(tmp_path, strategy, [], 2)
+    store(tmp_path, strategy, [])
     stored = list(shards.read(tmp_path))
     assert len(shards.paths(tmp_path)) == 3
     assert [row["completion_token_ids"] for row in stored] == [

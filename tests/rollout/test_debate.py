@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import small
+from trees import QUESTIONS, store
 
 from malt_jax import tasks
 from malt_jax.config.evaluation import DebateSettings
@@ -19,10 +20,9 @@ from malt_jax.rollout.tree import Node
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Completion, Sampler, Sampling, Work
 from malt_jax.types import Question
-from malt_jax.workdir import growth, shards
+from malt_jax.workdir import shards
 
 GENERATOR = Role("generator", "Solve {question}", ("question",), 3, 12)
-QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
 
 
 def how(agents: int = 3, rounds: int = 3) -> DebateSettings:
@@ -162,25 +162,11 @@ def test_agents_use_the_first_roles_adapter(monkeypatch):
 
 
 def test_a_killed_debate_continues(tmp_path):
-    calls = []
-
-    def grow(directory, trees_before_the_kill=9):
-        def grow_rows(pending, progress):
-            calls.append([question.id for question in pending])
-            strategy = debate.debate(team(), how(2, 2))
-            trees = driver.grow(strategy, pending, progress, Work())
-            for i, rows in enumerate(trees):
-                if i == trees_before_the_kill:
-                    raise KeyboardInterrupt
-                yield rows
-
-        sizes = {"per_shard": 2, "nodes_per_question": 4}
-        growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
-
+    calls, strategy = [], debate.debate(team(), how(2, 2))
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken", 2)
-    grow(tmp_path / "broken")
-    grow(tmp_path / "whole")
+        store(tmp_path / "broken", strategy, calls, 2)
+    store(tmp_path / "broken", strategy, calls)
+    store(tmp_path / "whole", strategy, calls)
     assert calls == [[q.id for q in QUESTIONS], ["q2", "q3", "q4"], [q.id for q in QUESTIONS]]
     broken, unbroken = (list(shards.read(tmp_path / name)) for name in ("broken", "whole"))
     assert broken == unbroken

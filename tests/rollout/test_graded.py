@@ -9,15 +9,14 @@ from types import SimpleNamespace
 import pytest
 from corrected import corrected
 from telling import telling
-from trees import QUESTIONS, team
+from trees import QUESTIONS, store, team
 
 from malt_jax import grading
-from malt_jax.rollout import driver, records
+from malt_jax.rollout import driver
 from malt_jax.rollout.roles import Role
 from malt_jax.runtime import process
 from malt_jax.sampler import Work
 from malt_jax.types import Grade
-from malt_jax.workdir import growth
 
 CORRECTOR = Role("corrector", "{question} is not {generator}", ("question", "generator"), 2, 9)
 DEPTH = 2
@@ -81,24 +80,12 @@ def test_trees_do_not_depend_on_when_grades_come(monkeypatch):
 
 def test_a_killed_run_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "submit", by_letters)
-    asked = []
-
-    def store(directory, stop):
-        def grow_rows(pending, progress):
-            asked.append(len(pending))
-            for i, rows in enumerate(grow(team(), pending, progress)):
-                if i == stop:
-                    raise KeyboardInterrupt
-                yield rows
-
-        sizes = {"per_shard": 2, "nodes_per_question": 14}
-        growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
-
+    asked, strategy = [], corrected(team(), CORRECTOR, DEPTH)
     with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "broken", 3)
-    store(tmp_path / "broken", 9)
-    store(tmp_path / "whole", 9)
-    assert asked == [5, 2, 5]
+        store(tmp_path / "broken", strategy, asked, 3)
+    store(tmp_path / "broken", strategy, asked)
+    store(tmp_path / "whole", strategy, asked)
+    assert [len(ids) for ids in asked] == [5, 2, 5]
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
              for name in ("broken", "whole")]  # fmt: skip
     assert files[0] == files[1]

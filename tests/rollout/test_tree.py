@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from telling import telling
-from trees import QUESTIONS, ROLES, team, trees
+from trees import QUESTIONS, ROLES, store, team, trees
 
 from malt_jax import credit
 from malt_jax.config.settings import CreditSettings
@@ -204,33 +204,13 @@ def test_shuffled_rewards_keep_the_true_status():
 def test_a_killed_collection_continues(tmp_path):
     """Only what no committed shard holds is sampled again, and the trees equal an unbroken
     run's."""
-    calls = []
-
-    def grow(directory, trees_before_the_kill=9):
-        def grow_rows(pending, progress):
-            calls.append([question.id for question in pending])
-            trees = driver.grow(full_tree(team()), pending, progress, Work())
-            for i, rows in enumerate(trees):
-                if i == trees_before_the_kill:
-                    raise KeyboardInterrupt
-                yield rows
-
-        growth.grow(
-            directory,
-            QUESTIONS,
-            grow_rows,
-            records.SCHEMA,
-            per_shard=2,
-            nodes_per_question=nodes_per_question((3, 2, 3)),
-            title="test",
-        )
-
+    calls, strategy = [], full_tree(team())
     with pytest.raises(KeyboardInterrupt):
-        grow(tmp_path / "broken", 2)
+        store(tmp_path / "broken", strategy, calls, 2)
     (tmp_path / "broken" / "shard-00007.parquet.tmp").write_bytes(b"half a shard")
-    grow(tmp_path / "broken")
+    store(tmp_path / "broken", strategy, calls)
     assert calls == [["q0", "q1", "q2", "q3", "q4"], ["q2", "q3", "q4"]]
-    grow(tmp_path / "whole")
+    store(tmp_path / "whole", strategy, calls)
     broken, whole = (
         [list(shards.read_one(path)) for path in shards.paths(tmp_path / name)]
         for name in ("broken", "whole")
@@ -238,7 +218,7 @@ def test_a_killed_collection_continues(tmp_path):
     assert broken == whole
     assert [len(rows) for rows in whole] == [n * (3 + 6 + 18) for n in (2, 2, 1)]
     before = len(calls)
-    grow(tmp_path / "whole")
+    store(tmp_path / "whole", strategy, calls)
     assert len(calls) == before
 
 

@@ -9,7 +9,7 @@ from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.rollout.team import Team
 from malt_jax.rollout.tree import Node
 from malt_jax.runtime import hosts, mesh
-from malt_jax.sampler import Sampler, Sampling
+from malt_jax.sampler import Sampler, Sampling, Work
 from malt_jax.types import Question
 from malt_jax.workdir import growth
 
@@ -44,6 +44,21 @@ def trees(playing: Team, questions=QUESTIONS, **named) -> dict[str, list[list[No
 def by_depth(nodes: list[Node]) -> list[list[Node]]:
     depths = range(1 + max(node.depth for node in nodes))
     return [[node for node in nodes if node.depth == depth] for depth in depths]
+
+
+def store(directory, strategy, calls, kill_after=None):
+    """Shards of two questions; `calls` hears the ids of those that are asked for. A kill
+    (KeyboardInterrupt) comes once `kill_after` trees are there."""
+
+    def grow_rows(pending, progress):
+        calls.append([question.id for question in pending])
+        for i, rows in enumerate(driver.grow(strategy, pending, progress, Work())):
+            if i == kill_after:
+                raise KeyboardInterrupt
+            yield rows
+
+    sizes = {"per_shard": 2, "nodes_per_question": strategy.nodes}
+    growth.grow(directory, QUESTIONS, grow_rows, records.SCHEMA, **sizes, title="test")
 
 
 def grow_nothing(directory, calls, part=hosts.ALL, fails_at=""):
