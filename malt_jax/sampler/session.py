@@ -54,7 +54,7 @@ class Session:
         self.programs = programs.programs(spec.platform)
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
-        self.shapes = self.fixed, sampling, _shapes(self.adapter), _shapes(self.gates)
+        self.shapes = self.fixed, _shapes(self.adapter), _shapes(self.gates)
         self.memory = memory(spec)
         shards = range(kv_cache.shards_of(spec.mesh))
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
@@ -196,7 +196,7 @@ class Session:
         live = sum(len(shard.rows) for shard in self.shards)
         self._fit(shrink=self.spec.platform != "cpu")  # a CPU reads no page that is not in use
         pages = _length(self.shared), _length(self.decoded)
-        widths = self.programs.costs.setdefault((*self.shapes, pages), Widths())
+        widths = self.programs.costs.setdefault((*self.shapes, self.sampling, pages), Widths())
         alike = self.spec.mesh.is_multi_process  # hosts run the same programs: no clock decides
         left = max(row.left for shard in self.shards for row in shard.rows)
         ladder = row_sizes(self.rows)

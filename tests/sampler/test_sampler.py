@@ -124,6 +124,7 @@ def test_a_pass_narrows_without_changing_a_bit():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.schedule, "plan", watch)
         patch.setattr(Widths, "choose", narrowest)
+        patch.setattr(session, "pause", lambda *_: 6)
         whole = run(small_sampler, asked)
     assert widths == set(spec.row_sizes(100)) == {16, 24, 32, 48, 64, 96, 100}
     for i in (0, 20, 39):
@@ -134,9 +135,9 @@ def test_last_rows_compile_nothing_that_does_not_pay():
     """Where clocks choose, a run's short tail stays in the program that is there."""
     CPU.costs.clear()
     asked = [replace(r, max_new_tokens=10 + i) for i, r in enumerate(requests(40, longest=40))]
-    run(sampler(rows=100), asked)
+    run(sampler(rows=90), asked)
     decode = [widths for key, widths in CPU.costs.items() if key[0] != "prefill"]
-    assert [set(widths.seconds) for widths in decode] == [{100}]
+    assert [set(widths.seconds) for widths in decode] == [{90}]
 
 
 def test_children_differ_and_keys_decide():
