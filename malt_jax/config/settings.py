@@ -12,6 +12,7 @@ from typing import Any, Literal
 from malt_jax.config import prompts
 from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.schema import (
     Checks,
     Rule,
@@ -90,6 +91,9 @@ class RoleSettings:
     adapter: str = setting(
         "", "a PEFT directory to train on from, or, if train is (), to evaluate; empty: none"
     )
+    behaviour: str = setting(
+        "", "a PEFT directory under which trees are drawn; a round's: the round before; empty: none"
+    )
 
     def rules(self) -> Checks:
         """A phase is gone through once."""
@@ -144,6 +148,11 @@ class CreditSettings:
     )
     max_pairs_per_parent: int = setting(
         2, "DPO pairs of a parent; ours, the paper gives no caps", positive()
+    )
+    label: Literal["threshold", "quantile", "parent"] = setting(
+        "threshold",
+        "what a positive's value is above: threshold, theta; quantile, the theta-quantile of its "
+        "role's values; parent, its parent's value, and theta does not count",
     )
 
 
@@ -223,6 +232,7 @@ class Settings:
     sample: SampleSettings = group(SampleSettings, "how samples are drawn")
     credit: CreditSettings = group(CreditSettings, "from rewards to what is learned from")
     lora: LoraSettings = group(LoraSettings, "the shape of the adapters")
+    rounds: RoundsSettings = group(RoundsSettings, "how often trees are drawn and learned from")
     phases: Mapping[str, PhaseSettings] = beside("the training phases by name")
     wandb: str = setting(
         "", "a Weights & Biases project that training is logged to as well; empty: none"
@@ -252,6 +262,7 @@ class Settings:
         together |= {f"roles.{name}.branching": r.branching for name, r in self.roles.items()}
         phases = f"phases are {list(self.phases)}"
         return [
+            *self._rules_of_rounds(),
             ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
             (
                 "eval.split",
@@ -269,5 +280,35 @@ class Settings:
             *(
                 ("sample.rows", self.sample.rows >= count, f"too few: config.{key} is {count}")
                 for key, count in together.items()
+            ),
+        ]
+
+    def _rules_of_rounds(self) -> Checks:
+        several = self.rounds.count > 1
+        asks_all = self.rounds.questions == "fresh" and not self.data.train_questions
+        trained = any(self.roles[name].train for name in self.chain if name in self.roles)
+        return [
+            (
+                "trees",
+                not self.trees or not (several or self.rounds.number),
+                "rounds draw their own trees; leave it empty, or give config.rounds.count=1",
+            ),
+            (
+                "data.development_questions",
+                not several or self.data.development_questions > 0,
+                "0, but the best of several rounds is told by its accuracy on the development "
+                "split; give 150, say, or config.rounds.count=1",
+            ),
+            (
+                "data.train_questions",
+                not several or not asks_all,
+                "0 takes all in the first round, which leaves no fresh ones to the next; give the "
+                "number of a round, or config.rounds.questions='repeated'",
+            ),
+            (
+                "rounds.count",
+                not several or trained,
+                "no role of config.chain is trained, so that all rounds would be the same; give 1, "
+                "or phases in config.roles.ROLE.train",
             ),
         ]

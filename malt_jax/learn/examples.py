@@ -69,7 +69,7 @@ def load(
     phase: Phase[Any],
     model: Model,
     mesh: Mesh,
-    reference: Adapter,
+    reference: Adapter | None,
     *,
     batch: int,
     share: float,
@@ -77,9 +77,9 @@ def load(
 ) -> tuple[Data, Data]:
     """The rows of a phase's data set: those to train on, and the held-out ones.
 
-    Where the phase needs the reference policy's log-probabilities, they are computed once, `batch`
-    rows at a time, and kept in the file `cache`. Raises ValueError for a row that
-    `packing.examples` refuses.
+    Where the phase needs the reference policy's log-probabilities (`reference` None: those of the
+    model without an adapter), they are computed once, `batch` rows at a time, and kept in the file
+    `cache`. Raises ValueError for a row that `packing.examples` refuses.
     """
     rows = shards.read_one(path, arrays="_token_ids")
     questions = np.array([row["question_id"] for row in rows])
@@ -98,7 +98,7 @@ def load(
 
 
 def _reference(
-    data: Examples, cache: Path, model: Model, mesh: Mesh, adapter: Adapter, batch: int
+    data: Examples, cache: Path, model: Model, mesh: Mesh, adapter: Adapter | None, batch: int
 ) -> np.ndarray:
     """log pi_ref of every completion, float32[N, C], from `cache` if it holds those of the same
     examples under the same adapter."""

@@ -35,6 +35,7 @@ _FACTS = (
     *("role", "completion", "prompt_tokens", "completion_tokens", "logprob", "finish_reason"),
     *("answer", "status"),
 )
+_VALUED = ("role", "question_id", "node", "parent", "score")
 _PLACE = ("question_id", "node", "parent", "prompt", "question", "reference", "score")
 _WORTH = ("reward", "value", "label")
 
@@ -74,6 +75,9 @@ def load_forest(
     Raises:
       ValueError: a shard cannot be read or lacks a column, or a node lacks its parent.
     """
+    cuts = credit.cuts_of(
+        (records.read(shard, _VALUED) for shard in shards.paths(folder)), settings, seed
+    )
     kinds: dict[str, list[str]] = {}
     home: dict[str, Path] = {}
     nodes = 0
@@ -88,7 +92,7 @@ def load_forest(
     def trees(chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
         for shard in dict.fromkeys(home[question_id] for question_id in chosen):
             stored = records.read(shard, (*_FACTS, *_PLACE))
-            groups = _by_question(credit.assign(stored, settings, seed))
+            groups = _by_question(credit.assign(stored, settings, seed, cuts=cuts))
             for question_id in chosen:
                 if home[question_id] == shard:
                     yield _tree(question_id, groups[question_id], kinds[question_id])

@@ -58,11 +58,12 @@ def _check(
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
     earlier = read_json(record)
-    old = _ADDED | run_record.flat(earlier["config"])
+    drawn_by = {f"roles.{name}.behaviour": "" for name in earlier["config"]["roles"]}
+    old = _ADDED | drawn_by | run_record.flat(earlier["config"])
     new = run_record.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:
-        keys += [f"roles.{name}.prompt", f"roles.{name}.max_new_tokens"]
+        keys += [f"roles.{name}.{key}" for key in ("prompt", "max_new_tokens", "behaviour")]
     hashes = {name: value for name, value in base.items() if name.endswith("_hash")}
     other = [
         run_record.difference(key, old, new)

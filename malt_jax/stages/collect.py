@@ -26,7 +26,7 @@ def run(workdir: Path, settings: Settings, team: Team, questions: Sequence[Quest
 def _stage(job: Job) -> None:
     job.claim_base()
     if not job.settings.trees:
-        run(job.directory, job.settings, job.team, job.training)
+        run(job.directory, job.settings, job.drawing_team, job.training)
         return
     _check_questions(job)
     base = identity(job.model)
@@ -49,6 +49,10 @@ STAGE = Stage(
     "collect",
     "draw the training questions' trees and grade them",
     _stage,
-    (Output("trees", (*SAMPLES, "trees")),),
+    (
+        Output(
+            "trees", (*SAMPLES, "trees", "roles.*.behaviour", "rounds.number", "rounds.questions")
+        ),
+    ),
     collects=True,
 )

@@ -69,7 +69,7 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
             phase,
             model,
             mesh,
-            adapter,
+            adapter if settings.rounds.reference == "start" else None,
             batch=chosen.batch,
             share=chosen.held_out,
             seed=settings.seed,
@@ -106,10 +106,13 @@ STAGE = Stage(
     (
         Output(
             "checkpoints/{role}/{phase}",
-            ("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+            (
+                *("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+                *("rounds.reference", "rounds.replay"),
+            ),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
-        Output("export/{role}", needs=("checkpoints/{role}/*",)),
+        Output("export/{role}", ("rounds.*",), ("checkpoints/{role}/*",)),
         Output("export/{phase}/{role}", needs=("checkpoints/{role}/{phase}",)),
     ),
     foresees=_foresee,

@@ -11,9 +11,10 @@ from malt_jax.config.places import at_home, located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
-_PATHS = ("model.path", "data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
+ADAPTERS = ("roles.*.adapter", "roles.*.behaviour")
+_PATHS = ("model.path", "data.train", "data.eval", "data.exclude", "trees", *ADAPTERS)
 # Those whose content is hashed when a work directory is claimed. The base has its own hash there.
-_HASHED = ("data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
+_HASHED = ("data.train", "data.eval", "data.exclude", "trees", *ADAPTERS)
 
 
 def is_path(key: str) -> bool:
