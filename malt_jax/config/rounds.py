@@ -46,6 +46,12 @@ class RoundsSettings:
         "earlier rounds whose trees are learned from as well, with the labels of this round",
         at_least(0, "must be 0 or a number of rounds"),
     )
+    verdict: int = setting(
+        0,
+        "rounds, from the first on, in which credit.by_verdict counts; after them the value of "
+        "what followed does: a critic that first learns to tell, then to help; 0: in all",
+        at_least(0, "must be 0 or a number of rounds"),
+    )
     number: int = setting(
         0,
         "which round of the run above it a work directory is of; a run sets it for the directories "
@@ -72,6 +78,12 @@ class RoundsSettings:
                 "thresholds",
                 self.count > 1 or not given,
                 "there is one round; give config.credit.threshold, or raise config.rounds.count",
+            ),
+            (
+                "verdict",
+                not self.verdict or self.verdict < self.count,
+                f"{self.verdict}, but there are {self.count} rounds, so that no other follows; "
+                "give 0, or raise config.rounds.count",
             ),
             (
                 "number",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from malt_jax.config import prompts
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.rounds import RoundsSettings
@@ -25,6 +26,7 @@ from malt_jax.config.schema import (
 )
 
 _COUNT = at_least(0, "must be 0 or a count")
+_READERS = "only roles of config.chain after its first read a solution; name those"
 
 
 @dataclass(frozen=True)
@@ -128,31 +130,6 @@ class SampleSettings:
     )
     questions_per_shard: int = setting(
         16, "trees committed at a time: what a kill can cost, and what hosts share out", positive()
-    )
-
-
-@dataclass(frozen=True)
-class CreditSettings:
-    """`config.credit.*`: from rewards at the leaves to what is learned from."""
-
-    threshold: float = setting(
-        0.5,
-        "theta: a sample with a value strictly above it is positive",
-        Rule(lambda value: 0 <= value < 1, "must be in [0, 1): labels are value > it"),
-    )
-    shuffle_rewards: bool = setting(
-        False, "the negative control: rewards permuted among the samples of a shard"
-    )
-    max_positives_per_parent: int = setting(
-        3, "SFT rows of a parent; ours, the paper gives no caps", positive()
-    )
-    max_pairs_per_parent: int = setting(
-        2, "DPO pairs of a parent; ours, the paper gives no caps", positive()
-    )
-    label: Literal["threshold", "quantile", "parent"] = setting(
-        "threshold",
-        "what a positive's value is above: threshold, theta; quantile, the theta-quantile of its "
-        "role's values; parent, its parent's value, and theta does not count",
     )
 
 
@@ -268,6 +245,10 @@ class Settings:
                 "eval.split",
                 self.eval.split == "test" or self.data.development_questions > 0,
                 "there is no development split; config.data.development_questions is 0",
+            ),
+            *(
+                (f"credit.{key}", set(names) <= set(self.chain[1:]), _READERS)
+                for key, names in self.credit.by_role().items()
             ),
             *(
                 ("chain", name in self.roles, f"{name!r} is not described in config.roles")

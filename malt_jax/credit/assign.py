@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.credit.labels import above_parent, above_quantile, quantiles
 from malt_jax.credit.rules import Rule, mean_of_children
 from malt_jax.credit.values import label, shuffle
+from malt_jax.credit.verdicts import of_change, of_verdict, read_scores, verdict
 
 Row = dict[str, Any]
 
@@ -84,7 +85,40 @@ def _worth(
         scores[leaves] = shuffle(jnp.asarray(scores[leaves]), jax.random.key(seed))
     rewards = np.full(len(rows), np.nan, np.float32)
     rewards[leaves] = scores[leaves]
-    return parents, rewards, _padded(rule, scores, parents)
+    values = _padded(rule, scores, parents)
+    if settings.by_verdict or settings.by_change:
+        inner = np.setdiff1d(np.arange(len(rows)), leaves)
+        if settings.shuffle_rewards:
+            key = jax.random.fold_in(jax.random.key(seed), 1)
+            scores[inner] = shuffle(jnp.asarray(scores[inner]), key)
+        values = _by_role(rows, settings, scores, parents, values)
+    return parents, rewards, values
+
+
+def _by_role(
+    rows: Sequence[Row],
+    settings: CreditSettings,
+    scores: np.ndarray,
+    parents: np.ndarray,
+    values: np.ndarray,
+) -> np.ndarray:
+    """The values, with those of roles that have a reward of their own in their place."""
+    read = read_scores(scores, parents)
+    rewarded = values.copy()
+    for i, row in enumerate(rows):
+        if row["role"] in settings.by_verdict:
+            rewarded[i] = of_verdict(verdict(row["completion"], settings.verdict), float(read[i]))
+        elif row["role"] in settings.by_change:
+            rewarded[i] = of_change(float(read[i]), float(scores[i]))
+    return rewarded
+
+
+def columns(settings: CreditSettings) -> tuple[str, ...]:
+    """The columns that rows need for `assign` and `cuts_of`."""
+    placed = ("question_id", "node", "parent", "score")
+    by_role = (*settings.by_verdict, *settings.by_change)
+    named = by_role or settings.label == "quantile"
+    return (*placed, *(("role",) if named else ()), *(("completion",) if by_role else ()))
 
 
 def _labels(

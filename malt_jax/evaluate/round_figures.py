@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.settings import Settings
 from malt_jax.credit import assign
 from malt_jax.rollout import records
 from malt_jax.workdir import shards

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from malt_jax import credit
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.rounds import RoundsSettings
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.settings import Settings
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Row
 from malt_jax.rollout import records
@@ -29,7 +30,6 @@ _NODE = (
     *("role", "question_id", "node", "parent", "prompt", "completion", "score"),
     *("prompt_token_ids", "completion_token_ids"),
 )
-_VALUED = ("role", "question_id", "node", "parent", "score")
 
 
 @dataclass
@@ -61,8 +61,9 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     columns = (*_NODE, *{name for phase in PHASES.values() for name in phase.reads})
     totals = {role: summary(Harvest()) for role in settings.chain}
     shard_of: dict[Path, dict[str, Path]] = {folder: {} for folder in folders}
+    valued = credit.columns(settings.credit)
     cuts = credit.cuts_of(
-        (records.read(path, _VALUED) for path in paths), settings.credit, settings.seed
+        (records.read(path, valued) for path in paths), settings.credit, settings.seed
     )
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}

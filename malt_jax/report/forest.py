@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
@@ -35,7 +35,6 @@ _FACTS = (
     *("role", "completion", "prompt_tokens", "completion_tokens", "logprob", "finish_reason"),
     *("answer", "status"),
 )
-_VALUED = ("role", "question_id", "node", "parent", "score")
 _PLACE = ("question_id", "node", "parent", "prompt", "question", "reference", "score")
 _WORTH = ("reward", "value", "label")
 
@@ -75,8 +74,9 @@ def load_forest(
     Raises:
       ValueError: a shard cannot be read or lacks a column, or a node lacks its parent.
     """
+    valued = credit.columns(settings)
     cuts = credit.cuts_of(
-        (records.read(shard, _VALUED) for shard in shards.paths(folder)), settings, seed
+        (records.read(shard, valued) for shard in shards.paths(folder)), settings, seed
     )
     kinds: dict[str, list[str]] = {}
     home: dict[str, Path] = {}

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.typed import build
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Phase
@@ -16,7 +16,15 @@ from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import equal_compute, interval, parse_comparison
 from malt_jax.report.forest import Forest, load_forest
 from malt_jax.report.headline import VOTERS
-from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
+from malt_jax.report.records import (
+    Evaluation,
+    Flow,
+    Paired,
+    RoleYield,
+    Score,
+    Settings,
+    Verdicts,
+)
 from malt_jax.report.trainings import Training, read_trainings
 from malt_jax.workdir import reads
 
@@ -195,10 +203,15 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
+    verdicts = tuple(
+        Verdicts(system=name, role=role, **row)
+        for name, by_role in data.get("verdicts", {}).items()
+        for role, row in by_role.items()
+    )
     titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
     return Evaluation(
         data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
-        equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
+        verdicts, equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
     )  # fmt: skip
 
 

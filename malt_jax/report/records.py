@@ -128,6 +128,21 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What a role's verdicts say of the first role's answers, in counts, and the area under their
+    ROC curve, None where all answers are right, or all wrong."""
+
+    system: str
+    role: str
+    accepted_right: int
+    accepted_wrong: int
+    rejected_right: int
+    rejected_wrong: int
+    without: int
+    auroc: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """eval/results.json."""
 
@@ -137,6 +152,7 @@ class Evaluation:
     systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
+    verdicts: tuple[Verdicts, ...]
     equal_compute: tuple[EqualCompute, ...]
     titles: Mapping[str, str]  # of systems, also of those that only vote at equal compute
     split: str = "test"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.rounds import RoundsSettings
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.settings import Settings
 from malt_jax.credit import assign
 from malt_jax.rollout import records
 from malt_jax.types import Question

@@ -39,7 +39,10 @@ def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
     values = copy.deepcopy(dict(config))
     values["workdir"] = str(rounds.directory(workdir, number))
     values["suite"] = ""
-    values["rounds"] |= {"count": 1, "thresholds": (), "start": "base", "number": number}
+    alone = {"count": 1, "thresholds": (), "verdict": 0, "start": "base", "number": number}
+    values["rounds"] |= alone
+    if over.verdict and number > over.verdict:
+        values["credit"]["by_verdict"] = ()
     values["credit"]["threshold"] = over.threshold(number, settings.credit.threshold)
     systems = (*(round_figures.BASELINES if number == 1 else ()), *round_figures.SYSTEMS)
     asked = replace(
