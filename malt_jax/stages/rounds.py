@@ -32,14 +32,22 @@ DONE = "round.json"
 
 def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The config of a round of a run: what the command line would be given to go through its
-    stages alone. Rounds count from 1; settings that only say how rounds follow one another are at
-    their defaults, so that a change of theirs is none of a round that it leaves as it is."""
+    stages alone. Rounds count from 1; settings that only say how rounds follow one another, or say
+    nothing of this round, are at their defaults, so that a change of theirs is none of a round that
+    it leaves as it is."""
     settings = recipe.parse(config)
     workdir, over = storage.at(settings.workdir), settings.rounds
     values = copy.deepcopy(dict(config))
     values["workdir"] = str(rounds.directory(workdir, number))
     values["suite"] = ""
-    values["rounds"] |= {"count": 1, "thresholds": (), "start": "base", "number": number}
+    values["rounds"] |= {
+        "count": 1,
+        "questions": over.questions if number > 1 else "fresh",
+        "thresholds": (),
+        "start": "base",
+        "replay": min(over.replay, number - 1),
+        "number": number,
+    }
     values["credit"]["threshold"] = over.threshold(number, settings.credit.threshold)
     systems = (*(round_figures.BASELINES if number == 1 else ()), *round_figures.SYSTEMS)
     asked = replace(
