@@ -29,6 +29,13 @@ class Settings:
         return float(self.config["credit"]["threshold"])
 
     @property
+    def positive(self) -> str:
+        """What a positive's value is above where that is not the same value everywhere, or
+        empty."""
+        rules = {"quantile": "the quantile of its role's values", "parent": "its parent's"}
+        return rules.get(self.config["credit"].get("label", ""), "")
+
+    @property
     def chain(self) -> tuple[str, ...]:
         """The roles' names in their order."""
         return tuple(self.config["chain"])

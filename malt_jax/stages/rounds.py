@@ -32,15 +32,23 @@ DONE = "round.json"
 
 def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The config of a round of a run: what the command line would be given to go through its
-    stages alone. Rounds count from 1; settings that only say how rounds follow one another are at
-    their defaults, so that a change of theirs is none of a round that it leaves as it is."""
+    stages alone. Rounds count from 1; settings that only say how rounds follow one another, or say
+    nothing of this round, are at their defaults, so that a change of theirs is none of a round that
+    it leaves as it is."""
     settings = recipe.parse(config)
     workdir, over = storage.at(settings.workdir), settings.rounds
     values = copy.deepcopy(dict(config))
     values["workdir"] = str(rounds.directory(workdir, number))
     values["suite"] = ""
-    alone = {"count": 1, "thresholds": (), "verdict": 0, "start": "base", "number": number}
-    values["rounds"] |= alone
+    values["rounds"] |= {
+        "count": 1,
+        "questions": over.questions if number > 1 else "fresh",
+        "thresholds": (),
+        "verdict": 0,
+        "start": "base",
+        "replay": min(over.replay, number - 1),
+        "number": number,
+    }
     if over.verdict and number > over.verdict:
         values["credit"]["by_verdict"] = ()
     values["credit"]["threshold"] = over.threshold(number, settings.credit.threshold)
@@ -70,14 +78,15 @@ def _stage(job: Job) -> None:
     if over.questions == "fresh":
         curriculum.check_fresh(job.training, job.settings.data.train_questions, over.count)
     for number in range(1, over.count + 1):
-        _round(job, number)
-        hosts.by_first(lambda: _note(job.directory, over.count))
+        if _round(job, number):
+            hosts.by_first(lambda: _tell(job.directory, number))  # noqa: B023
+    hosts.by_first(lambda: _note(job.directory, over.count))
     hosts.by_first(lambda: chosen_round.promote(job.directory, job.settings))
 
 
-def _round(job: Job, number: int) -> None:
-    """A round that is not through yet, gone on with. Raises ValueError if its work directory holds
-    what other settings, or another round before it, led to."""
+def _round(job: Job, number: int) -> bool:
+    """Goes on with a round; whether it was not through already. Raises ValueError if its work
+    directory holds what other settings, or another round before it, led to."""
     config = resolve(job.config, number)
     of_round = Job(recipe.parse(config), collects=True, config=config)
     with lock.held(of_round.directory):
@@ -85,7 +94,7 @@ def _round(job: Job, number: int) -> None:
         claiming.check_questions(of_round)
         if _is_through(of_round):
             logging.info("round %d of %d: done before", number, job.settings.rounds.count)
-            return
+            return False
         logging.info("round %d of %d", number, job.settings.rounds.count)
         collect.STAGE.timed(of_round)
         datasets.STAGE.timed(of_round)
@@ -94,6 +103,7 @@ def _round(job: Job, number: int) -> None:
         train.STAGE.timed(cut)
         evaluate.STAGE.timed(of_round)
         hosts.by_first(lambda: _finish(of_round, kept))
+        return True
 
 
 def _is_through(job: Job) -> bool:
@@ -144,21 +154,21 @@ def _finish(job: Job, kept: Mapping[str, tuple[str, ...]]) -> None:
     storage.write_json(job.directory / DONE, figures | {"without_rows": left_out})
 
 
-def _note(workdir: Path, count: int) -> None:
-    """Brings `rounds/rounds.json` up to date: the figures of all rounds that are through."""
-    paths = (rounds.directory(workdir, number) / DONE for number in range(1, count + 1))
-    done = [read_json(path) for path in paths if path.exists()]
-    now = done[-1]
-    for line in round_figures.collapses(done[0], now):
+def _tell(workdir: Path, number: int) -> None:
+    """Logs what a round came to, and warns where it lost what rounds live on."""
+    first, now = (read_json(rounds.directory(workdir, i) / DONE) for i in (1, number))
+    accuracy = ", ".join(f"{name} {100 * share:.1f}%" for name, share in now["accuracy"].items())
+    logging.info("round %d: %s of %d development questions", number, accuracy, now["n"])
+    for line in round_figures.collapses(first, now):
         logging.warning("%s", line)
-    accuracy = {name: f"{100 * share:.1f}%" for name, share in now["accuracy"].items()}
-    logging.info("round %d: %s of %d development questions", now["round"], accuracy, now["n"])
+    _note(workdir, number)
+
+
+def _note(workdir: Path, count: int) -> None:
+    """Writes `rounds/rounds.json`: the figures of all rounds, and which of them is the best."""
+    done = [read_json(rounds.directory(workdir, i) / DONE) for i in range(1, count + 1)]
     record = {"rounds": done, "chosen": round_figures.best(done)}
     storage.write_json(rounds.table(workdir), record)
-
-
-def _foresee(job: Job) -> None:
-    train.STAGE.foresees(job)
 
 
 STAGE = Stage(
@@ -167,6 +177,6 @@ STAGE = Stage(
     _stage,
     on_request=True,
     collects=True,
-    foresees=_foresee,
+    foresees=train.STAGE.foresees,
 )
 _OF_A_ROUND = (collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, STAGE)
