@@ -6,6 +6,7 @@ Training reads the token id columns beside the texts, so that what is trained on
 sampled, to the token.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -132,7 +133,7 @@ def check_fresh(workdir: Path, settings: Settings) -> None:
         return
     stored = {"replay": 0} | storage.read_json(path)
     stored["credit"] = asdict(CreditSettings()) | stored["credit"]  # of an earlier version
-    if stored != _made_under(settings):
+    if json.dumps(stored, sort_keys=True) != json.dumps(_made_under(settings), sort_keys=True):
         raise ValueError(
             f"{path.parent}: made under other settings than config.credit, or with another "
             "config.rounds.replay; run --stage=datasets "

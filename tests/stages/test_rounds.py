@@ -208,10 +208,23 @@ def test_a_rounds_settings_follow_from_the_runs(tmp_path):
     assert fewer == first
 
 
+def test_a_critic_may_first_learn_to_tell(tmp_path):
+    given = config(
+        tmp_path,
+        rounds__count=3,
+        rounds__verdict=2,
+        credit__verdict=("Right", "Wrong"),
+        credit__by_verdict=("verifier",),
+    )
+    rewarded = [resolve(given, number)["credit"]["by_verdict"] for number in (1, 2, 3)]
+    assert rewarded == [("verifier",), ("verifier",), ()]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"rounds__thresholds": (0.5,) * 3}, "config.rounds.thresholds: 3 values for 2 rounds"),
+        ({"rounds__verdict": 2}, "config.rounds.verdict: 2, but there are 2 rounds"),
         ({"rounds__thresholds": (0.5, 1.0)}, "config.rounds.thresholds: must each be in"),
         ({"rounds__count": 1, "rounds__thresholds": (0.5,)}, "config.rounds.thresholds: there is"),
         ({"trees": "elsewhere"}, "config.trees: rounds draw their own trees"),
