@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -185,7 +185,8 @@ def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
     known of the run."""
     if settings is None or "credit" not in settings.config:
         return CreditSettings(), 0
-    given = settings.config["credit"]
+    # Records of earlier versions lack what was added since.
+    given = asdict(CreditSettings()) | settings.config["credit"]
     return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 
