@@ -52,6 +52,11 @@ class RoundsSettings:
         "what followed does: a critic that first learns to tell, then to help; 0: in all",
         at_least(0, "must be 0 or a number of rounds"),
     )
+    behaviour: str = setting(
+        "",
+        "a work directory whose exported team draws the trees; a run sets that of the round before "
+        "for each of its rounds from the second on; empty: the base draws",
+    )
     number: int = setting(
         0,
         "which round of the run above it a work directory is of; a run sets it for the directories "

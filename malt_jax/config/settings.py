@@ -93,9 +93,6 @@ class RoleSettings:
     adapter: str = setting(
         "", "a PEFT directory to train on from, or, if train is (), to evaluate; empty: none"
     )
-    behaviour: str = setting(
-        "", "a PEFT directory under which trees are drawn; a round's: the round before; empty: none"
-    )
 
     def rules(self) -> Checks:
         """A phase is gone through once."""

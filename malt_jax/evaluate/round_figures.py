@@ -100,12 +100,15 @@ def collapses(first: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     each, with the figures: a team that says one thing alone has nothing left to choose from."""
     for role, before in first["roles"].items():
         after = now["roles"].get(role, before)
-        for name, says in (("entropy", "nats a token"), ("mean_tokens", "tokens a completion")):
+        for name, says in (
+            ("entropy", "{:.3g} nats of entropy a token"),
+            ("mean_tokens", "{:.3g} tokens a completion"),
+        ):
             if after[name] < _COLLAPSED * before[name]:
                 yield (
-                    f"round {now['round']}: {role} writes {after[name]:.3g} {says}, "
-                    f"{before[name]:.3g} in round {first['round']}; raise "
-                    "config.sample.temperature, or lower the learning rates of its phases"
+                    f"round {now['round']}: {role}: {says.format(after[name])}, after "
+                    f"{before[name]:.3g} in round {first['round']}; if accuracy falls as well, "
+                    "raise config.sample.temperature or lower the learning rates of its phases"
                 )
 
 

@@ -193,7 +193,8 @@ def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
     known of the run."""
     if settings is None or "credit" not in settings.config:
         return CreditSettings(), 0
-    given = {**asdict(CreditSettings()), **settings.config["credit"]}  # of an earlier version
+    # Records of earlier versions lack what was added since.
+    given = asdict(CreditSettings()) | settings.config["credit"]
     return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 

@@ -52,8 +52,11 @@ class Rounds:
 
 
 def parse_rounds(data: Mapping[str, Any]) -> Rounds:
-    """Reads the object. Raises KeyError or TypeError where it does not follow the contract."""
+    """Reads the object. Raises KeyError, TypeError or ValueError where it does not follow the
+    contract."""
     rows: Sequence[Mapping[str, Any]] = data["rounds"]
+    if not rows:
+        raise ValueError("it names no round")
     before = rows[0]["accuracy"]
     return Rounds(
         tuple(_round(row) for row in rows),

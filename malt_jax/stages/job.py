@@ -232,24 +232,8 @@ class Job:
             base=self.model.content_hash,
         )
 
-    @property
-    def drawing_team(self) -> Team:
-        """Who draws the trees: the untrained team, or each role under the adapter that
-        `config.roles.ROLE.behaviour` names. Raises ValueError for one of another base."""
-        number = self.settings.rounds.number
-        paths = {role: self.settings.roles[role].behaviour for role in self.settings.chain}
-        return dataclasses.replace(
-            self.team,
-            adapters={
-                role: self._adapter(storage.at(path), role) for role, path in paths.items() if path
-            },
-            round=number,
-            # A question that is asked again is asked with other random numbers.
-            stream=f"collect {number}" if number > 1 else "collect",
-        )
-
-    def _adapter(self, path: Path, role: str) -> Adapter:
-        """An adapter on the devices that sample."""
+    def adapter(self, path: Path, role: str) -> Adapter:
+        """A role's adapter on the devices that sample. Raises ValueError as `export.load` does."""
         adapter = export.load(path, self.model, role)
         return jax.tree.map(mesh.put, adapter, mesh.tree_shardings(self.sampling_mesh, adapter))
 
@@ -271,7 +255,7 @@ class Job:
                     stage = "rounds" if self.settings.rounds.count > 1 else "train"
                     raise ValueError(f"{path}: not there; run --stage={stage} first")
             if path != Path():
-                adapters[role] = self._adapter(path, role)
+                adapters[role] = self.adapter(path, role)
         return adapters
 
     def base_hashes(self) -> dict[str, str]:

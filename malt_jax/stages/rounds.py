@@ -51,6 +51,9 @@ def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
     }
     if over.verdict and number > over.verdict:
         values["credit"]["by_verdict"] = ()
+    before = rounds.directory(workdir, number - 1)
+    if number > 1:
+        values["rounds"]["behaviour"] = str(before)
     values["credit"]["threshold"] = over.threshold(number, settings.credit.threshold)
     systems = (*(round_figures.BASELINES if number == 1 else ()), *round_figures.SYSTEMS)
     asked = replace(
@@ -61,12 +64,9 @@ def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
         single_agent=settings.eval.single_agent,
     )
     values["eval"] = Settings(eval=asked).as_config()["eval"]
-    for role in settings.chain if number > 1 else ():
-        given = values["roles"][role]
-        before = str(rounds.directory(workdir, number - 1) / "export" / role)
-        given["behaviour"] = before if given["train"] else given["adapter"]
-        if given["train"] and over.start == "previous":
-            given["adapter"] = before
+    for role in settings.chain if number > 1 and over.start == "previous" else ():
+        if settings.roles[role].train:
+            values["roles"][role]["adapter"] = str(before / "export" / role)
     return values
 
 

@@ -85,5 +85,5 @@ def test_a_collapse_is_told_with_the_figures_and_half_is_none():
     first = made(1, 0.8, 20.0)
     assert list(round_figures.collapses(first, made(2, 0.4, 10.0))) == []
     entropy, length = round_figures.collapses(first, made(3, np.nextafter(0.4, 0), 9.0))
-    assert entropy.startswith("round 3: verifier writes 0.4 nats a token, 0.8 in round 1;")
-    assert length.startswith("round 3: verifier writes 9 tokens a completion, 20 in round 1;")
+    assert entropy.startswith("round 3: verifier: 0.4 nats of entropy a token, after 0.8 in roun")
+    assert length.startswith("round 3: verifier: 9 tokens a completion, after 20 in round 1;")

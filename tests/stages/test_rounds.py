@@ -145,7 +145,7 @@ def test_a_later_round_drawn_by_another_team_is_refused(two, tmp_path):
     other = workdir / "rounds" / "1" / "export" / "verifier" / "adapter_model.safetensors"
     other.write_bytes((workdir / "rounds/1/export/refiner/adapter_model.safetensors").read_bytes())
     (workdir / "rounds" / "2" / "round.json").unlink()
-    with pytest.raises(ValueError, match=r"verifier.behaviour: .*\(bound by trees/"):
+    with pytest.raises(ValueError, match=r"rounds.behaviour: .*\(bound by trees/"):
         run(workdir)
 
 
@@ -198,11 +198,10 @@ def test_a_rounds_settings_follow_from_the_runs(tmp_path):
     )
     first, third = (resolve(given, number) for number in (1, 3))
     assert [first["credit"]["threshold"], third["credit"]["threshold"]] == [0.5, 0.7]
-    assert {role: first["roles"][role]["behaviour"] for role in ROLES} == dict.fromkeys(ROLES, "")
-    exported = f"{tmp_path}/rounds/2/export"
-    assert third["roles"]["verifier"]["behaviour"] == f"{exported}/verifier"
-    assert third["roles"]["verifier"]["adapter"] == f"{exported}/verifier"
-    assert third["roles"]["generator"]["behaviour"] == "peft"
+    before = f"{tmp_path}/rounds/2"
+    assert [first["rounds"]["behaviour"], third["rounds"]["behaviour"]] == ["", before]
+    assert third["roles"]["verifier"]["adapter"] == f"{before}/export/verifier"
+    assert third["roles"]["generator"]["adapter"] == "peft"
     assert third["eval"]["votes"] == 3
     fewer = resolve(given | {"rounds": given["rounds"] | {"count": 2, "start": "base"}}, 1)
     assert fewer == first
