@@ -102,7 +102,9 @@ def _mixed(nodes: Sequence[Row]) -> Mapping[tuple[str, str, str], set[str]]:
 def check_fresh(workdir: Path, settings: Settings) -> None:
     """Raises ValueError if the data sets in `workdir` were made under other credit settings."""
     path = workdir / "datasets" / "credit.json"
-    if path.exists() and storage.read_json(path) != _made_under(settings):
+    made = storage.read_json(path) if path.exists() else _made_under(settings)
+    # A record of an earlier version lacks settings; those were made under their defaults.
+    if made | {"credit": asdict(CreditSettings()) | made["credit"]} != _made_under(settings):
         raise ValueError(
             f"{path.parent}: made under other settings than config.credit; run --stage=datasets "
             "again, which takes seconds and no samples"

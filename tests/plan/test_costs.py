@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 from plans import CONFIG, LORA, OWN, PASS, PROMPT, SIZE, phase
 
+from malt_jax.config.settings import SampleSettings
 from malt_jax.plan import costs, programs
 from malt_jax.plan.programs import Packed
 from malt_jax.runtime import mesh
@@ -37,7 +38,9 @@ def test_a_prefill_pass():
 def test_an_optimiser_step(name, completion):
     device, trained = mesh.make(), phase(name)
     packed, lengths = Packed(128, 128, 1, 1), (8, completion)
-    xla = counted(programs.train(jnp.float32, LORA, device, *trained, packed)(CONFIG))
+    xla = counted(
+        programs.train(jnp.float32, LORA, device, *trained, packed, SampleSettings())(CONFIG)
+    )
     cost = costs.train(CONFIG, jnp.float32, LORA, device, *trained, packed, lengths)
     assert cost.flops == pytest.approx(xla["flops"], rel=0.1)
     assert cost.bytes < xla["bytes accessed"]
