@@ -127,6 +127,8 @@ def fit(
             updates = _steps(run, partial(step, model.params), inputs, done, state)
             row = step_figures(chosen, order, training.examples, model, mesh)
             last = _kept(run, row, updates)
+    if hosts.first() and (fault := _warning(run)):
+        logging.warning("%s: %s", title, fault)
     return _best(run, last["adapter"] if last else state["adapter"])
 
 
@@ -278,6 +280,13 @@ def _bests(run: _Training, step: int) -> set[int | None]:
         step,
         *(validation.best(run.evaluations, at) for at in checkpoints.steps(run.saved)),
     }
+
+
+def _warning(run: _Training) -> str:
+    """What the phase says of its first and its last figures; of evaluations where there are any."""
+    rows = metrics.read(run.directory / "metrics.jsonl", len(run.order))
+    rows = [row for row in rows if row.get("eval", False) == (run.evaluate is not None)]
+    return run.phase.warns(rows[0], rows[-1]) if rows else ""
 
 
 def _best(run: _Training, last: Adapter) -> Adapter:

@@ -242,5 +242,13 @@ def test_only_children_are_refused_before_anything_is_sampled():
         train.STAGE.foresees(job)
 
 
+def test_a_collapse_of_entropy_is_told_with_the_figures():
+    told = rl.warns({"entropy": 0.5}, {"entropy": 0.1})
+    assert "from 0.5 to 0.1 nats a token" in told
+    assert "config.rl.entropy_weight" in told
+    assert rl.warns({"entropy": 0.5}, {"entropy": 0.3}) == ""
+    assert rl.warns({"entropy": 0.5}, {"entropy": None}) == "", "not finite"
+
+
 def test_records_have_what_the_rows_are_made_of():
     assert set(rl.PHASE.reads) <= set(records.SCHEMA.names)

@@ -53,3 +53,14 @@ def test_what_is_computed_again_costs_a_forward_pass_more():
         for how in ("keep_products", "keep_inputs")
     )
     assert again.flops - kept.flops == 2 * 128 * costs.body(CONFIG)
+
+
+def test_a_step_of_policy_gradients_costs_what_one_of_sft_does():
+    """The KL to the base included, which is scored once and not in the step."""
+    packed, sample = Packed(256, 256, 1, 1), SampleSettings()
+    ours, sft = (
+        programs.train(jnp.float32, LORA, mesh.make(), *trained, packed, sample)(CONFIG)
+        for trained in (phase("rl", kl_weight=1e-3), phase("sft"))
+    )
+    assert counted(ours)["flops"] < 1.01 * counted(sft)["flops"]
+    assert programs.compiled(ours).total < 1.01 * programs.compiled(sft).total

@@ -157,6 +157,11 @@ class Phase(Generic[SettingsT]):
     """Whether the start, which is always evaluated, takes part when the best step is chosen."""
     judged: str = "loss"
     """The held-out metric that is lowest at the best step."""
+    warns: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = field(
+        default=lambda first, last: ""
+    )
+    """What went wrong between the metrics of the first step and those of the last (of evaluations,
+    where questions are held out), and the way out; empty if nothing did."""
     kl_of_first: bool = False
     """Whether the KL to the start is measured on the first completion of an example alone."""
     accumulates: bool = True

@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         ("completion_token_ids", IDS),
     ]
 )
+_COLLAPSED = 0.5  # of the entropy at the start
 _WEIGHT = at_least(0, "must not be negative (0 is off)")
 
 
@@ -275,6 +276,18 @@ def expected(forecast: Forecast, credit: CreditSettings) -> float:
     return forecast.contrast * forecast.nodes
 
 
+def warns(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Whether the samples of the trained policy will be alike: half of the entropy is gone."""
+    before, after = first["entropy"], last["entropy"]
+    if before is None or after is None or after > _COLLAPSED * before:
+        return ""
+    return (
+        f"the entropy fell from {before:.3g} to {after:.3g} nats a token, so that samples will "
+        "differ little; lower config.rl.learning_rate or config.rl.epochs, or give "
+        "config.rl.entropy_weight or config.rl.kl_weight"
+    )
+
+
 PHASE = Phase(
     name="rl",
     settings=RlSettings,
@@ -292,6 +305,7 @@ PHASE = Phase(
     reads=("behaviour_logprobs", "finish_reason"),
     needs_base=lambda settings: settings.kl_weight > 0,
     drawn=drawn,
+    warns=warns,
     # What the clipped objective promises on held-out samples, whatever is minimised.
     judged="surrogate",
 )
