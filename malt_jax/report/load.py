@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,7 +164,8 @@ def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
     known of the run."""
     if settings is None or "credit" not in settings.config:
         return CreditSettings(), 0
-    given = settings.config["credit"]
+    # A run of an earlier version lacks settings; it was valued under their defaults.
+    given = asdict(CreditSettings()) | settings.config["credit"]
     return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 

@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         ("completion_token_ids", IDS),
     ]
 )
+_HEAVIEST = 10.0  # weight of a token in what the best step is told by
 _COLLAPSED = 0.5  # of the entropy at the start
 _WEIGHT = at_least(0, "must not be negative (0 is off)")
 
@@ -248,7 +249,7 @@ def _loss(settings: RlSettings, logps: Array, batch: Batch, extra: Extra) -> tup
         objective = policy_losses.clipped(of_clip, worth, **clip, truncate=settings.truncate)
     value = -mean(objective)
     metrics = {
-        "surrogate": -mean(policy_losses.clipped(of_clip, worth, **clip)),
+        "surrogate": -mean(jnp.minimum(jnp.exp(log_ratio), _HEAVIEST) * worth),
         "ratio_deviation": mean(jnp.abs(jnp.expm1(log_ratio))),
         "clipped": mean(policy_losses.is_clipped(of_clip, worth, **clip)),
         "approx_kl": mean(policy_losses.k3(-log_ratio)),
@@ -306,6 +307,6 @@ PHASE = Phase(
     needs_base=lambda settings: settings.kl_weight > 0,
     drawn=drawn,
     warns=warns,
-    # What the clipped objective promises on held-out samples, whatever is minimised.
+    # The importance-weighted advantage of held-out samples, whatever is clipped or minimised.
     judged="surrogate",
 )
