@@ -56,7 +56,8 @@ def test_a_sequences_ratio_is_its_tokens_mean_and_padding_says_nothing():
 def test_estimators_of_the_kl():
     """Of pi = (0.75, 0.25) and base = (0.5, 0.5), in the mean over what pi draws; k2 has the KL's
     gradient to the logit of pi, and k1 none."""
-    assert [float(k(jnp.array(0.2))) for k in (k1, k2, k3)] == pytest.approx([0.2, 0.02, 0.0187308])
+    figures = [float(k(jnp.array(0.2))) for k in (k1, k2, k3)]
+    assert figures == pytest.approx([0.2, 0.02, 0.01873075], rel=1e-5)
     base = jnp.log(jnp.array([0.5, 0.5]))
     start = jnp.log(3.0)
 
