@@ -24,6 +24,11 @@ class CreditSettings:
     max_pairs_per_parent: int = setting(
         2, "DPO pairs of a parent; ours, the paper gives no caps", positive()
     )
+    truncated: bool = setting(
+        False,
+        "whether rl learns from completions that were cut at config.roles.ROLE.max_new_tokens; in "
+        "their siblings' mean they count either way",
+    )
     label: Literal["threshold", "quantile", "parent"] = setting(
         "threshold",
         "what a positive's value is above: threshold, theta; quantile, the theta-quantile of its "

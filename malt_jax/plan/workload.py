@@ -140,7 +140,8 @@ def _training(settings: Settings, train: int, context: int) -> tuple[Counter[str
             evaluations += chosen.held_out > 0  # and one of the start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
-            scored += examples * tokens if phase.needs_reference else 0
+            # Passes of the reference policy and of the base over all examples.
+            scored += examples * tokens * (phase.needs_reference + phase.needs_base(chosen))
     return steps, scored
 
 

@@ -58,21 +58,19 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
     )
     names = settings.roles[role].train
     for name in names:
-        phase, chosen = PHASES[name], settings.phases[name]
+        phase = PHASES[name]
         directory = workdir / "checkpoints" / role / name
         check_identity(directory / "base.json", model)
         base = identity(model)
         hosts.by_first(partial(storage.write_json, directory / "base.json", base))
         data = examples.load(
             workdir / "datasets" / role / f"{name}.parquet",
-            directory / "reference.npz",
+            directory,
             phase,
+            settings,
             model,
             mesh,
             adapter if settings.rounds.reference == "start" else None,
-            batch=chosen.batch,
-            share=chosen.held_out,
-            seed=settings.seed,
         )
         adapter = fit(directory, phase, settings, model, mesh, adapter, data, f"{role} {name}")
         if phase.exported and name != names[-1]:

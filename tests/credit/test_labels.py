@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 
 NAN = float("nan")
 

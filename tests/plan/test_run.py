@@ -17,7 +17,7 @@ from plans import CONFIG, LORA, PASS, phase
 from configs.gsm8k import get_config
 from configs.quickstart import get_config as quickstart
 from malt_jax import models, plan
-from malt_jax.config.settings import Settings
+from malt_jax.config.settings import SampleSettings, Settings
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import costs, programs, topology, workload
 from malt_jax.plan.programs import Footprint, Packed
@@ -197,7 +197,9 @@ def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     deep, device = replace(CONFIG, num_layers=4), mesh.make()
     build = {
         "decode": programs.decode(jnp.float32, LORA, device, PASS),
-        "train": programs.train(jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1)),
+        "train": programs.train(
+            jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1), SampleSettings()
+        ),
     }[kind]
     line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
     assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)

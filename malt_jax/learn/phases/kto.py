@@ -156,7 +156,7 @@ def _mismatched(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list
     return chosen
 
 
-def arrays(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def arrays(rows: Sequence[Row], settings: KtoSettings) -> dict[str, np.ndarray]:
     """`labels: bool[N]`, which are desirable."""
     return {"labels": np.array([row["label"] for row in rows], bool)}
 
