@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from malt_jax import credit, recipe
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets, examples
 from malt_jax.learn.loop import fit
 from malt_jax.learn.phases import PHASES

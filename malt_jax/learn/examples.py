@@ -73,12 +73,13 @@ def load(
     settings: Settings,
     model: Model,
     mesh: Mesh,
-    reference: Adapter,
+    reference: Adapter | None,
 ) -> tuple[Data, Data]:
     """The rows of a phase's data set: those to train on, and the held-out ones.
 
-    Where the phase needs the log-probabilities of the policy `reference`, or of the base without
-    an adapter, they are computed once and kept in `directory`, as `reference.npz` or `base.npz`.
+    Where the phase needs the log-probabilities of the policy `reference` (None: the base without an
+    adapter), or of the base, they are computed once and kept in `directory`, as `reference.npz` or
+    `base.npz`.
     Raises ValueError for a row that `packing.examples` or `phase.arrays` refuses.
     """
     chosen = settings.phases[phase.name]
@@ -130,7 +131,7 @@ class _Scoring:
             yield once.order[i].reshape(-1), batches, fetched
 
 
-def _reference(scoring: _Scoring, adapter: Adapter) -> np.ndarray:
+def _reference(scoring: _Scoring, adapter: Adapter | None) -> np.ndarray:
     """log pi_ref of every completion: float32[N, C]."""
     model, branches = scoring.model, scoring.data.completions.shape[1]
     scores = np.zeros((len(scoring.data), branches), np.float32)

@@ -70,7 +70,7 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
             settings,
             model,
             mesh,
-            adapter,
+            adapter if settings.rounds.reference == "start" else None,
         )
         adapter = fit(directory, phase, settings, model, mesh, adapter, data, f"{role} {name}")
         if phase.exported and name != names[-1]:
@@ -104,10 +104,13 @@ STAGE = Stage(
     (
         Output(
             "checkpoints/{role}/{phase}",
-            ("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+            (
+                *("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+                *("rounds.reference", "rounds.replay"),
+            ),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
-        Output("export/{role}", needs=("checkpoints/{role}/*",)),
+        Output("export/{role}", ("rounds.*",), ("checkpoints/{role}/*",)),
         Output("export/{phase}/{role}", needs=("checkpoints/{role}/{phase}",)),
     ),
     foresees=_foresee,

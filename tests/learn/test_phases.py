@@ -14,7 +14,8 @@ from plans import CONFIG, LORA
 from recipes import change, good
 from training import MODEL, exported, metrics
 
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.settings import Settings
 from malt_jax.learn import datasets, losses, unpaired
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Forecast

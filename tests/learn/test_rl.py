@@ -16,7 +16,8 @@ from recipes import change, good
 from training import exported, metrics, recipe, with_phase
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.settings import Settings
 from malt_jax.learn import datasets, examples, logprobs, steps
 from malt_jax.learn.logprobs import Drawn
 from malt_jax.learn.packing import plan

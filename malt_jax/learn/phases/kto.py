@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import Array
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import another_default, positive, setting
-from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import unpaired
 from malt_jax.learn.logprobs import per_sequence
 from malt_jax.learn.packing import Batch

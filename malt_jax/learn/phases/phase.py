@@ -15,8 +15,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import CreditSettings, SampleSettings
+from malt_jax.config.settings import SampleSettings
 from malt_jax.learn.logprobs import Drawn
 from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.steps import Extra, Loss

@@ -31,9 +31,10 @@ import numpy as np
 import pyarrow as pa
 from jax import Array
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import Checks, Rule, another_default, at_least, positive, setting
-from malt_jax.config.settings import CreditSettings, SampleSettings
+from malt_jax.config.settings import SampleSettings
 from malt_jax.credit import advantages
 from malt_jax.learn import policy_losses
 from malt_jax.learn.logprobs import Drawn
