@@ -127,7 +127,8 @@ def test_scores_and_gradients_are_those_of_the_full_logits(sampling, monkeypatch
 def test_right_answers_gain_and_all_metrics_are_there(tmp_path):
     loaded(tmp_path, SAMPLINGS[0])
     settings = of(SAMPLINGS[0], epochs=6, held_out=0.4, eval_every=3)
-    chosen = replace(settings.phases["rl"], kl_weight=0.1, kl="k2", entropy_weight=0.01)
+    weights = {"kl_weight": 0.1, "kl": "k2", "entropy_weight": 0.01}
+    chosen = replace(settings.phases["rl"], ratio="token", **weights)
     settings = with_phase(settings, "rl", replace(chosen, role_statistics="scale"))
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = [row for row in metrics(tmp_path, "rl") if not row.get("eval")]
@@ -239,7 +240,10 @@ def test_log_probabilities_of_other_tokens_are_refused():
     ("changes", "fault"),
     [
         ({"sample.temperature": 0.0}, "config.sample.temperature: 0 is greedy.* leave rl out of"),
-        ({"rl.truncate": 1.1}, "config.rl.truncate: must be above 1 . config.rl.clip_high"),
+        (
+            {"rl.ratio": "token", "rl.truncate": 1.1},
+            "config.rl.truncate: must be above 1 . config.rl.clip_high",
+        ),
         ({"rl.clip_low": 0.0}, r"config.rl.clip_low: must be in \(0, 1\]"),
         ({"rl.advantage": "gae"}, "config.rl.advantage"),
     ],
