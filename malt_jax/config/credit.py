@@ -31,8 +31,8 @@ class CreditSettings:
     )
     group: Literal["siblings", "question"] = setting(
         "siblings",
-        "what rl compares a sample's value with: its siblings', or those of all samples of its role "
-        "on the question, whatever they read, as where only the final reward is known",
+        "what rl compares a sample's value with: its siblings', or those of all samples of its "
+        "role on the question, whatever they read, as where only the final reward is known",
     )
     label: Literal["threshold", "quantile", "parent"] = setting(
         "threshold",
