@@ -192,8 +192,8 @@ def gather(
     of_question: Sequence[Row] = (),
 ) -> None:
     """Adds one parent's children to its role's harvest; the texts in `mixed` have the other label
-    under another parent, and `of_question` is as in `Family`. A node without a value (none of its leaves could be graded) is neither
-    positive nor negative."""
+    under another parent, and `of_question` is as in `Family`. A node without a value (none of its
+    leaves could be graded) is neither positive nor negative."""
     harvest.dropped["not graded"] += sum(row["value"] is None for row in siblings)
     siblings = [row for row in siblings if row["value"] is not None]
     harvest.parents += 1
