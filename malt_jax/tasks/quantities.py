@@ -29,7 +29,8 @@ _WORKED_OUT = re.compile(
     r"|comes?\s+to|results?\s+in|resulting\s+in)\s+(?=[$€£]?-?[$€£]?\d)",
     re.IGNORECASE,
 )
-_BETWEEN = re.compile(r"[\s*_$€£]*(?:[,;&]|,?\s+and\b)[\s*_$€£]*", re.IGNORECASE)
+# Between two numbers of a list, with the next one's first character; "18,00" is none.
+_BETWEEN = re.compile(r"[\s*_$€£]*(?:,\s|[;&]|,?\s+and\s)[\s*_$€£]*(?:-|\.|\d)?", re.IGNORECASE)
 # What a sentence says besides its answer: "After 3 years", "of the 20 students", "Day 5:".
 _REASON = re.compile(r"[,;]?\s+(?:because|since)\b", re.IGNORECASE)
 _LEADING_CLAUSE = re.compile(
@@ -113,7 +114,7 @@ def _is_list(text: str) -> bool:
         and bool(BARE_PREFIX.fullmatch(text, 0, numbers[0].start))
         and bool(BARE_SUFFIX.fullmatch(text, numbers[-1].end))
         and all(
-            _BETWEEN.fullmatch(text, before.end, after.start)
+            _BETWEEN.fullmatch(text, before.end, after.start + 1)
             for before, after in itertools.pairwise(numbers)
         )
     )
