@@ -65,7 +65,7 @@ def grade(
 
     Raises:
         ValueError: if the task's rules do, for a reference answer that they cannot read.
-        RuntimeError: if the process does not start.
+        ChildProcessError: if the process does not start.
     """
     start = 0
     while start < len(samples):
@@ -119,7 +119,12 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
             return
         end(worker)
         if starts == _STARTS:
-            raise RuntimeError(f"the grading process ({sys.executable}) does not start")
+            raise ChildProcessError(
+                f"the grading process ({sys.executable}) does not start: {_STARTS} ended, or were "
+                "not ready in time; its own lines stand above. Free memory or processes, or mend "
+                "the task's imports; what is committed is whole, and the same command goes on "
+                "from it"
+            )
 
 
 def _exchange(process: subprocess.Popen[bytes], line: bytes, seconds: float) -> Iterator[list[Any]]:

@@ -45,7 +45,7 @@ def submit(
     Any thread may call it.
 
     The future raises ValueError if the task's rules do, for a reference answer that they cannot
-    read, and RuntimeError if a grading process does not start.
+    read, and ChildProcessError if a grading process does not start.
 
     Raises:
         ValueError: if a function of the task cannot be found from another process.

@@ -3,6 +3,7 @@ included."""
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -176,7 +177,20 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def put_batch(mesh: Mesh, array: np.ndarray | Array) -> Array:
-    """Places a host batch: its leading axis over the devices, the others whole."""
-    logical = ("batch",) + (None,) * (array.ndim - 1)
-    return put(array, sharding(mesh, array.shape, logical))
+def put_batch(mesh: Mesh, tree: Any) -> Any:
+    """Places host batches, in one transfer: their leading axis over the devices, the others whole.
+    A scalar stays with the host."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if np.ndim(leaf)]
+    shardings = [_of_batch(mesh, array.shape) for array in arrays]
+    if mesh.is_multi_process:
+        placed = iter([put(*pair) for pair in zip(arrays, shardings, strict=True)])
+    else:
+        placed = iter(jax.device_put(arrays, shardings))
+    both = [next(placed) if np.ndim(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, both)
+
+
+@lru_cache(256)
+def _of_batch(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    return sharding(mesh, shape, ("batch",) + (None,) * (len(shape) - 1))

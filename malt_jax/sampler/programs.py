@@ -20,6 +20,7 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.sampler.draw import Sampling, draw, uniforms
 from malt_jax.sampler.schedule import Plan
+from malt_jax.sampler.widths import Costs
 
 STEPS = 16
 """The most steps of one decoding pass, after which the host looks at its rows again."""
@@ -183,6 +184,7 @@ class Programs(NamedTuple):
     prefill: Any  # `_prefill`
     copy: Any  # `kv_cache.copy`
     resized: Any  # `kv_cache.resized`
+    costs: Costs  # of `decode` and `prefill`
 
 
 def options(platform: str) -> dict[str, str]:
@@ -216,4 +218,5 @@ def programs(platform: str) -> Programs:
         jit(_prefill, static_argnames=("fixed",), donate_argnames=("pool",)),
         jit(_copy, static_argnames=("fixed",), donate_argnames=("target",)),
         jit(kv_cache.resized),
+        {},
     )

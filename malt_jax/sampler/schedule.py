@@ -46,6 +46,11 @@ class Row:
         """The token to feed next."""
         return self.tokens[-1] if self.tokens else self.group.request.prompt[-1]
 
+    @property
+    def left(self) -> int:
+        """The most tokens that it may still draw."""
+        return self.group.request.max_new_tokens - len(self.tokens)
+
 
 @dataclass
 class Pages:
@@ -148,10 +153,11 @@ class Shard:
         )
 
 
-def sizes(shared: int, decoded: int, capacity: int) -> tuple[int, int]:
+def sizes(shared: int, decoded: int, capacity: int, least: int = 64) -> tuple[int, int]:
     """Lengths of the two decode pools, of `capacity` pages at most together, that are to hold so
-    many pages each. Few lengths: each makes a program, and a spare page costs little."""
-    first, second = (max(64, 1 << (pages - 1).bit_length()) for pages in (shared, decoded))
+    many pages each, and at least `least`. Few lengths: each makes a program, and a spare page costs
+    little."""
+    first, second = (1 << (max(least, pages) - 1).bit_length() for pages in (shared, decoded))
     if first + second <= capacity:
         return first, second
     first = min(first, max(capacity - decoded, 1))
@@ -205,23 +211,40 @@ def plan(
         begin=full(-1, pages[1]),
     )
     for e, shard in enumerate(shards):
-        for r, row in enumerate(shard.rows):
-            request, prompt = row.group.request, row.group.pages
-            before, many = len(request.prompt) - 1, len(prompt)
-            p.token[e, r], p.count[e, r] = row.fed, len(row.tokens)
-            p.limit[e, r], p.adapter[e, r] = request.max_new_tokens, request.adapter
-            p.keys[e, r], p.before[e, r] = request.keys[row.child], before
-            seat = row.group.children.index(row.child)
-            p.shared.table[e, r, :many], p.shared.member[e, r, :many] = prompt, seat
-            p.shared.readers[e, prompt, seat] = r
-            p.shared.seen[e, prompt, seat] = np.clip(before - size * np.arange(many), 0, size)
-            p.decoded.table[e, r, : len(row.pages)] = row.pages
-            p.decoded.readers[e, row.pages, 0] = r
-            p.begin[e, row.pages] = size * np.arange(len(row.pages))
+        _lay_out(p, e, shard.rows, size)
     seated = [row for shard in shards for row in shard.rows]
     p.shared = p.shared._replace(depth=_most(len(row.group.pages) for row in seated))
     p.decoded = p.decoded._replace(depth=_most(len(row.pages) for row in seated))
     return p
+
+
+def _lay_out(p: Plan, e: int, rows: Sequence[Row], size: int) -> None:
+    """Writes a shard's rows into the plan, field by field: row by row it takes three times as
+    long, and the devices wait."""
+    if not rows:
+        return
+    n, requests = len(rows), [row.group.request for row in rows]
+    before = np.array([len(request.prompt) - 1 for request in requests], np.int32)
+    seats = np.array([row.group.children.index(row.child) for row in rows], np.int32)
+    p.token[e, :n] = [row.fed for row in rows]
+    p.count[e, :n] = [len(row.tokens) for row in rows]
+    p.limit[e, :n] = [request.max_new_tokens for request in requests]
+    p.adapter[e, :n] = [request.adapter for request in requests]
+    p.keys[e, :n] = [request.keys[row.child] for request, row in zip(requests, rows, strict=True)]
+    p.before[e, :n] = before
+    r, j, page = _pages([row.group.pages for row in rows])
+    p.shared.table[e, r, j], p.shared.member[e, r, j] = page, seats[r]
+    p.shared.readers[e, page, seats[r]] = r
+    p.shared.seen[e, page, seats[r]] = np.clip(before[r] - size * j, 0, size)
+    r, j, page = _pages([row.pages for row in rows])
+    p.decoded.table[e, r, j], p.decoded.readers[e, page, 0] = page, r
+    p.begin[e, page] = size * j
+
+
+def _pages(pages: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows' pages as triples (row, place in it, page): int32[3, pages of all rows]."""
+    triples = [(r, j, page) for r, held in enumerate(pages) for j, page in enumerate(held)]
+    return np.array(triples, np.int32).reshape(-1, 3).T
 
 
 def _most(depths: Iterable[int]) -> np.int32:

@@ -1,7 +1,11 @@
 """One run of the sampler: the loop that seats requests, prefills prompts and decodes."""
 
+import math
 import operator
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, auto
 from typing import Any
 
 import jax
@@ -19,6 +23,15 @@ from malt_jax.sampler.prefixes import Place, Prefixes
 from malt_jax.sampler.request import Completion, Request, Work
 from malt_jax.sampler.shapes import bucket
 from malt_jax.sampler.spec import Spec, memory, pages_needed, prefill_sizes, row_sizes
+from malt_jax.sampler.widths import Widths, pause
+
+
+class _Start(Enum):
+    """What became of a request that was to start."""
+
+    OPENED = auto()
+    LATER = auto()  # what it would share is being computed
+    NO_ROOM = auto()
 
 
 class Session:
@@ -41,45 +54,57 @@ class Session:
         self.programs = programs.programs(spec.platform)
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
+        self.shapes = self.fixed, _shapes(self.adapter), _shapes(self.gates)
         self.memory = memory(spec)
         shards = range(kv_cache.shards_of(spec.mesh))
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
         self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
         self.prompts = self._pool(self.memory.prompts)
-        self.shared, self.decoded = (
-            self._pool(pages) for pages in schedule.sizes(1, 1, self.memory.decode)
-        )
-        self.held: Request | None = None
+        self.shared, self.decoded = (self._pool(pages) for pages in self._sizes(1, 1))
+        self.held: deque[Request] = deque()
         self.opened: list[tuple[int, schedule.Group, Place]] = []
         self.parts: dict[Request, list[Completion | None]] = {}
+        self.between = 0.0  # seconds of the host between passes, the last ones weighing more
+        self.ended, self.drawn = 0, 0  # rows, and their tokens
 
     def run(self, take: Callable[[], Request | None]) -> Iterator[tuple[Request, list[Completion]]]:
         """See `Sampler.run`."""
         while True:
+            begun = time.perf_counter()
             self._admit(take)
+            self.between += (time.perf_counter() - begun - self.between) / 4
             if not any(shard.rows for shard in self.shards):
                 return
             yield from self._decode()
             process.heed()  # between programs: what they computed is with the caller
 
     def _admit(self, take: Callable[[], Request | None]) -> None:
-        """Seats children until the rows are full or there is no more to start."""
-        while True:
-            for shard in self.shards:
-                shard.seat(self.rows)
-            if all(len(shard.rows) >= self.rows for shard in self.shards):
+        """Seats children until the rows are full or there is no more to start. Prompts that share
+        what others are about to compute wait for them, all together."""
+        room = True
+        while room:
+            later: list[Request] = []
+            while room and self._seats() > sum(len(request.keys) for request in later):
+                request = self.held.popleft() if self.held else take()
+                if request is None:
+                    break
+                start = self._open(request)
+                room = start is not _Start.NO_ROOM
+                if start is not _Start.OPENED:
+                    later.append(request)
+            self.held.extendleft(reversed(later))
+            self._prefill()
+            if not later:
                 break
-            request = self.held or take()
-            self.held = None
-            if request is None:
-                break
-            if not self._open(request):
-                self.held = request
-                break
-        self._prefill()
 
-    def _open(self, request: Request) -> bool:
-        """Starts a request's groups on the shard that knows most of its prompt; False: no room."""
+    def _seats(self) -> int:
+        """Seats the children that wait, and says how many rows are left."""
+        for shard in self.shards:
+            shard.seat(self.rows)
+        return sum(self.rows - len(shard.rows) for shard in self.shards)
+
+    def _open(self, request: Request) -> "_Start":
+        """Starts a request's groups on the shard that knows most of its prompt."""
         children, most = len(request.keys), self.spec.siblings
         self.memory.check(self.spec, len(request.prompt), request.max_new_tokens, children)
         groups = [list(range(i, min(i + most, children))) for i in range(0, children, most)]
@@ -91,15 +116,14 @@ class Session:
             if len(shard.rows) < self.rows and shard.room(wanted)
         ]
         if not open_to:
-            return False
+            return _Start.NO_ROOM
         cut = np.asarray(request.prompt[:-1], np.int32)
         known = {e: self.prefixes[e].shared(request.adapter, cut) for e in open_to}
         e = max(open_to, key=lambda e: (known[e], -len(self.shards[e].rows), -e))
         place = self.prefixes[e].place(request.adapter, cut)
         if place is None:
-            self._prefill()
-            place = self.prefixes[e].place(request.adapter, cut)
-        assert place is not None, "the prompt pool holds any prompt that `check` lets through"
+            assert self.opened, "the prompt pool holds any prompt that `check` lets through"
+            return _Start.LATER
         self.work.prefilled += len(cut) - place.start
         self.work.reused += place.start
         self.parts[request] = [None] * children
@@ -108,7 +132,7 @@ class Session:
             # The prompt's pages are computed for the first group and copied for the others.
             done = Place(place.pages, len(cut), None)
             self.opened.append((e, group, place if i == 0 else done))
-        return True
+        return _Start.OPENED
 
     def _prefill(self) -> None:
         """Computes what the opened groups' prompts need and moves their pages to the decode
@@ -139,7 +163,9 @@ class Session:
 
     def _prefill_pass(self, tiles: Sequence[Sequence[tuple[Request, int, Place]]], q: int) -> None:
         most = max(map(len, tiles))
-        n = next(size for size in prefill_sizes(self.rows, q) if size >= most)
+        ladder, alike = prefill_sizes(self.rows, q), self.spec.mesh.is_multi_process
+        widths = self.programs.costs.setdefault(("prefill", *self.shapes), Widths())
+        n = widths.choose(ladder, most, math.inf if alike else 1)
         shape = (len(tiles), n)
         tokens = np.full((*shape, q), self.spec.pad_id, np.int32)
         start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
@@ -153,27 +179,32 @@ class Session:
                 table[e, b, : len(place.pages)] = place.pages
                 depth = max(depth, -(-(at + len(part)) // self.size))
         self.work.prefill_slots += tokens.size
+        placed = self._put((paged.Tiles(tokens, start, length, table, np.int32(depth)), adapter))
+        begun = time.perf_counter()
         self.prompts = self.programs.prefill(
-            self.fixed,
-            self.spec.params,
-            self.adapter,
-            self.gates,
-            self.prompts,
-            self._put(paged.Tiles(tokens, start, length, table, np.int32(depth))),
-            self._put(adapter),
+            self.fixed, self.spec.params, self.adapter, self.gates, self.prompts, *placed
         )
+        if not widths.seconds.get(n):  # its time is not known: once it is, nothing waits for it
+            jax.block_until_ready(self.prompts)
+            widths.ran(n, 1, time.perf_counter() - begun)
+        widths.lose(n, ladder, most, 1)
 
     def _decode(self) -> Iterator[tuple[Request, list[Completion]]]:
         for shard in self.shards:
             shard.grow(programs.STEPS, self.size)
         busiest = max(len(shard.rows) for shard in self.shards)
         live = sum(len(shard.rows) for shard in self.shards)
-        ladder = row_sizes(self.rows)
-        rows = next(size for size in ladder if size >= busiest)
-        self._fit(shrink=True)
+        self._fit(shrink=self.spec.platform != "cpu")  # a CPU reads no page that is not in use
         pages = _length(self.shared), _length(self.decoded)
+        widths = self.programs.costs.setdefault((*self.shapes, self.sampling, pages), Widths())
+        alike = self.spec.mesh.is_multi_process  # hosts run the same programs: no clock decides
+        left = max(row.left for shard in self.shards for row in shard.rows)
+        ladder = row_sizes(self.rows)
+        rows = widths.choose(ladder, busiest, math.inf if alike else left)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
-        floor = live - max(rows // 16, 1)  # so many free rows are worth a pause
+        step = 0.0 if alike else widths.seconds.get(rows, 0.0)
+        free = pause(rows, self.between, step, self.drawn / max(self.ended, 1))
+        placed, begun = self._put(plan), time.perf_counter()
         drawn, self.decoded = self.programs.decode(
             self.fixed,
             self.spec.params,
@@ -181,12 +212,14 @@ class Session:
             self.gates,
             self.shared,
             self.decoded,
-            self._put(plan),
-            np.int32(max(floor, 0)),
+            placed,
+            np.int32(max(live - free, 0)),
             self.sampling,
         )
         with process.watched("decoding"):
             drawn = meshes.fetch(drawn)
+        widths.ran(rows, int(drawn.steps), time.perf_counter() - begun)
+        widths.lose(rows, ladder, busiest, int(drawn.steps))
         self.work.steps += int(drawn.steps)
         self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
         self.work.decoded += int(drawn.counts.sum())
@@ -209,6 +242,7 @@ class Session:
                     )
                 stopped = bool(drawn.stopped[e, r])
                 if stopped or len(row.tokens) == row.group.request.max_new_tokens:
+                    self.ended, self.drawn = self.ended + 1, self.drawn + len(row.tokens)
                     request, child, completion = shard.finish(row, stopped)
                     self.parts[request][child] = completion
                     if None not in self.parts[request]:
@@ -224,8 +258,7 @@ class Session:
         tops = [max(pages.top for pages in pool) for pool in both]
         used = [max(pages.used for pages in pool) for pool in both]
         least, grown = (
-            schedule.sizes(shared, decoded, self.memory.decode)
-            for shared, decoded in (used, map(max, tops, held))
+            self._sizes(shared, decoded) for shared, decoded in (used, map(max, tops, held))
         )
         enough = all(map(operator.le, tops, held))
         if enough and not (shrink and any(2 * a <= b for a, b in zip(least, held, strict=True))):
@@ -237,6 +270,12 @@ class Session:
             sizes, ids = least, list(map(list, zip(*compacted, strict=True)))
         self._resize(self.shared, sizes[0], ids[0])
         self._resize(self.decoded, sizes[1], ids[1])
+
+    def _sizes(self, shared: int, decoded: int) -> tuple[int, int]:
+        """Lengths of the two decode pools. On a CPU as many as there are rows from the start: a
+        spare page costs nothing there, and another length is another program."""
+        least = max(64, self.rows if self.spec.platform == "cpu" else 0)
+        return schedule.sizes(shared, decoded, self.memory.decode, least)
 
     def _resize(self, pool: kv_cache.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
         old = np.zeros((len(self.shards), pages), np.int32)
@@ -261,10 +300,15 @@ class Session:
         return kv_cache.empty_pool(self.spec.config, self.spec.mesh, pages, self.size, dtype)
 
     def _put(self, tree: Any) -> Any:
-        mesh = self.spec.mesh
-        return jax.tree.map(lambda x: meshes.put_batch(mesh, x) if np.ndim(x) else x, tree)
+        return meshes.put_batch(self.spec.mesh, tree)
 
 
 def _length(pool: kv_cache.Pool) -> int:
     """Pages of each shard's part of a pool."""
     return pool[0][0].shape[1]
+
+
+def _shapes(tree: Any) -> Any:
+    """What a compiled program depends on of an argument."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

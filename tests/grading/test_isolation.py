@@ -104,7 +104,7 @@ def test_a_reference_that_cannot_be_read_is_an_error_here_too() -> None:
 
 def test_a_process_that_does_not_start_is_an_error_and_no_verdict() -> None:
     task = replace(GSM8K, warm_up=planted_graders.warm_up_fails)
-    with pytest.raises(RuntimeError, match="does not start"):
+    with pytest.raises(OSError, match=r"does not start: 3 ended.*the same command goes on"):
         statuses(task, ["18"])
     with pytest.raises(ValueError, match="function of a module"):
         statuses(planted(lambda answer, choices: planted_graders.dies("", ())), ["18"])

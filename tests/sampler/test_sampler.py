@@ -23,6 +23,7 @@ from malt_jax.sampler import (
     session,
     spec,
 )
+from malt_jax.sampler.widths import Widths
 
 CPU = programs.programs("cpu")
 
@@ -107,7 +108,8 @@ def test_other_row_counts_change_no_bit():
 
 
 def test_a_pass_narrows_without_changing_a_bit():
-    """100 rows run in ever narrower passes as they end, each child alone in the narrowest."""
+    """100 rows run in ever narrower passes as they end, each child alone in the narrowest: all
+    that clocks may choose of."""
     asked = [replace(r, max_new_tokens=10 + 2 * i) for i, r in enumerate(requests(40, longest=40))]
     widths: set[int] = set()
     small_sampler, plans = sampler(rows=100), session.schedule.plan
@@ -116,12 +118,26 @@ def test_a_pass_narrows_without_changing_a_bit():
         widths.add(rows)
         return plans(shards, rows, *rest)
 
+    def narrowest(_, ladder, least, steps):
+        return next(width for width in ladder if width >= least)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.schedule, "plan", watch)
+        patch.setattr(Widths, "choose", narrowest)
+        patch.setattr(session, "pause", lambda *_: 6)
         whole = run(small_sampler, asked)
     assert widths == set(spec.row_sizes(100)) == {16, 24, 32, 48, 64, 96, 100}
     for i in (0, 20, 39):
         assert same(whole[i], run(small_sampler, [asked[i]])[i])
+
+
+def test_last_rows_compile_nothing_that_does_not_pay():
+    """Where clocks choose, a run's short tail stays in the program that is there."""
+    CPU.costs.clear()
+    asked = [replace(r, max_new_tokens=10 + i) for i, r in enumerate(requests(40, longest=40))]
+    run(sampler(rows=90), asked)
+    decode = [widths for key, widths in CPU.costs.items() if key[0] != "prefill"]
+    assert [set(widths.seconds) for widths in decode] == [{90}]
 
 
 def test_children_differ_and_keys_decide():
