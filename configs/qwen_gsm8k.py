@@ -6,9 +6,8 @@ python -m malt_jax.main --config=configs/qwen_gsm8k.py \
 The prompts are those of qwen_svamp.py, with room for more steps. Scale it with
 --config.data.train_questions=N and --config.data.eval_questions=N.
 Time:   not run at full size.
-Result: with the paper's prompts 22 of 160 answers to training questions are right and 57 cut
-        (one sample each, temperature 0.7, 300 tokens; docs/guides/grader.md); no figure of a team has been
-        measured yet.
+Result: with the paper's prompts 22 of 160 answers to training questions are right and 57 are cut
+        (temperature 0.7, 300 tokens; docs/guides/grader.md). No figure of a team has been measured.
 """
 
 from ml_collections import ConfigDict

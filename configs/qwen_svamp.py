@@ -15,11 +15,13 @@ from ml_collections import ConfigDict
 
 from malt_jax.recipe import base
 
-# A form to fill in: told only how to end, this model writes the last line and nothing before it.
+# A form to fill in: told how to end alone, this model often writes the last line and no other.
+# All three prompts say "solve": asked to check, it agrees, and asked to refine, it gives a verdict.
 FORM = "What is asked: ...\nCalculation: ...\nFinal Answer: X, where X is {hint} and nothing else."
-# The question first: what prompts share, the sampler computes once.
-PROBLEM = "Problem:\n{question}\n\n"
-ATTEMPT = PROBLEM + "Proposed solution:\n{generator}\n\n"
+PROGRAM = "Quantities: ...\nPython: answer = ...\nValue: ..."
+PROBLEM = "\n\nProblem:\n{question}"
+ATTEMPT = "\n\nAn attempt of somebody else, which is often wrong:\n{generator}"
+SECOND = "\n\nA second attempt, which is often wrong:\n{verifier}"
 
 
 def get_config() -> ConfigDict:
@@ -30,23 +32,18 @@ def get_config() -> ConfigDict:
     c.data.train = "svamp/train.json"
     c.data.eval = "svamp/test.json"
     c.data.development_questions = 40
-    c.roles.generator.prompt = PROBLEM + "Solve the problem in this form:\n" + FORM
-    c.roles.verifier.prompt = (
-        ATTEMPT + "The proposed solution may be wrong. Check it in this form:\nWhat is asked: ...\n"
-        "The numbers that matter: ...\nRight calculation: ...\nVerdict: right or wrong, and why"
-    )
-    c.roles.refiner.prompt = (
-        ATTEMPT + "Check:\n{verifier}\n\nThe proposed solution and the check may be wrong. Write "
-        "the right solution in this form:\n" + FORM
-    )
+    solve = "Solve the problem in this form:\n"
+    c.roles.generator.prompt = solve + FORM + PROBLEM
+    c.roles.verifier.prompt = solve + PROGRAM + PROBLEM + ATTEMPT
+    c.roles.refiner.prompt = solve + FORM + PROBLEM + ATTEMPT + SECOND
     for role in c.chain:
         c.roles[role].max_new_tokens = 100
     # 21 nodes a tree in place of 39: more questions for the same hours.
     c.roles.verifier.branching = 2
     c.roles.refiner.branching = 2
-    c.sample.temperature = 0.7  # at 0.3 siblings are too much alike for pairs
-    c.sample.rows = 64  # a decoding step of more rows leaves the fast products
-    c.credit.max_positives_per_parent = 1  # a row of 300 tokens takes half a minute of a core
+    c.sample.temperature = 0.7  # where the prompts were chosen; siblings must differ
+    c.sample.rows = 64  # the most that the CPU's products for few rows take
+    c.credit.max_positives_per_parent = 1  # training is what costs most here
     c.credit.max_pairs_per_parent = 1
     c.lora.rank = 8
     c.lora.alpha = 16.0
