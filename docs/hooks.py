@@ -67,6 +67,7 @@ def schemas() -> dict[str, pa.Schema]:
 
 
 MEANINGS = {
+    "advantage": "the value less the mean of its siblings' values, its own included",
     "answer": "the answer in its canonical form, as the run graded it; a vote counts these",
     "behaviour_logprobs": "of each completion token, in nats, under the distribution that was "
     "sampled: temperature, top-k, top-p",
@@ -98,6 +99,7 @@ MEANINGS = {
     "round": "the round of learning; 0 is the base",
     "sample": "the pass, from 0",
     "score": "the grade in [0, 1]; null where there is no verdict",
+    "sibling_values": "the values of all that the parent's policy drew there, its own first",
     "source": "the directory: `trees`, `eval/base`, `eval/malt`, ...",
     "status": "`correct`, `wrong`, `unparseable`, `truncated`, `unknown`; empty where no answer "
     "was asked for",

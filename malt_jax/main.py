@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -51,7 +51,7 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
     )
     add(
         "--topology",
@@ -158,21 +158,23 @@ def _work(flags: argparse.Namespace, config: dict[str, Any]) -> None:
 
     from malt_jax import recipe, stages
     from malt_jax.runtime import devices, hosts, process
-    from malt_jax.workdir import storage
+    from malt_jax.workdir import lock, storage
 
     _log_news()
     _keep_compiled_programs()
-    names = stages.in_order() if flags.stage == "all" else (flags.stage,)
-    claims = any(stages.named(name).claims for name in names)
     try:
         parsed = recipe.parse(config)
+        whole = stages.in_order(parsed.rounds.count)
+        names = whole if flags.stage == "all" else (flags.stage,)
+        claims = any(stages.named(name).claims for name in names)
         stages.foresee(parsed, names)
         if flags.topology:
             stages.run(parsed, config, names, topology=flags.topology)
             return
         hosts.start(flags.coordinator, flags.processes, flags.process)
         devices.meet()  # now: the runtime of TPUs brings a handler of SIGTERM that only aborts
-        with process.stoppable(), _sole(parsed.workdir) if claims else nullcontext():
+        workdir = storage.at(parsed.workdir)
+        with process.stoppable(), lock.held(workdir) if claims else nullcontext():
             _run(flags, config, parsed, names)
     except process.Stopped as stopped:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is kept: a second one breaks the exit
@@ -203,15 +205,6 @@ def _run(
         experiments.run(config)
     else:
         stages.run(parsed, config, names, sample=flags.sample)
-
-
-def _sole(workdir: str) -> AbstractContextManager[None]:
-    """The work directory held against other runs, by the first host, where it lies on a disk."""
-    from malt_jax.runtime import hosts
-    from malt_jax.workdir import lock, storage
-
-    path = storage.at(workdir)
-    return nullcontext() if not hosts.first() or storage.in_bucket(path) else lock.sole(path)
 
 
 def _keep_compiled_programs() -> None:

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from malt_jax import credit, recipe
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets, examples
 from malt_jax.learn.loop import fit
 from malt_jax.learn.phases import PHASES
@@ -48,7 +48,8 @@ def rows(trees: Sequence[Sequence[Row]], role: str, phase: str = "sft") -> list[
 
     Args:
         trees: of `grow`.
-        phase: "sft" (positives), "dpo" (pairs of siblings), "kto" (samples with labels).
+        phase: "sft" (positives), "dpo" (pairs of siblings), "kto" (samples with labels), "rl"
+            (samples with advantages).
 
     Source: arXiv 2412.01928, section 4.3; KTO, arXiv 2402.01306.
     """
@@ -65,6 +66,9 @@ def train(
     rank: int = 16,
     alpha: float = 32.0,
     directory: str | Path | None = None,
+    temperature: float = 0.3,
+    top_k: int = 0,
+    top_p: float = 1.0,
     seed: int = 0,
     **settings: Any,
 ) -> Adapter:
@@ -75,6 +79,8 @@ def train(
             `rank` and `alpha`.
         directory: where checkpoints and figures go, and from where an interrupted training goes on;
             None keeps nothing.
+        temperature, top_k, top_p: of the team that grew the trees; for "rl", whose gradient is that
+            of what was sampled.
         settings: of the phase, as in `config.PHASE.*`: learning_rate, epochs, batch, beta, ...
 
     Raises ValueError for an unknown or impossible setting, by its key, and without rows.
@@ -84,9 +90,9 @@ def train(
     devices, trained_in = mesh.make(), PHASES[phase]
     config = recipe.base().to_dict()
     config |= {"seed": seed, "model": config["model"] | {"path": model.source}}
+    config["sample"] |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     config[phase] |= settings
     parsed = recipe.parse(config)
-    chosen = parsed.phases[phase]
     if adapter is None:
         adapter = lora.init(model.config, jax.random.key(seed), rank=rank, alpha=alpha)
     adapter = jax.tree.map(mesh.put, adapter, mesh.tree_shardings(devices, adapter))
@@ -95,13 +101,11 @@ def train(
         shards.write(place / "rows.parquet", data, trained_in.schema)
         sides = examples.load(
             place / "rows.parquet",
-            place / "reference.npz",
+            place,
             trained_in,
+            parsed,
             model,
             devices,
             adapter,
-            batch=chosen.batch,
-            share=chosen.held_out,
-            seed=seed,
         )
         return fit(place, trained_in, parsed, model, devices, adapter, sides, phase)

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from malt_jax import credit, tasks
-from malt_jax.config.settings import CreditSettings, RoleSettings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.settings import RoleSettings
 from malt_jax.evaluate.stats import majority
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter

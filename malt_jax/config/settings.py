@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from malt_jax.config import prompts
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.schema import (
     Checks,
     Rule,
@@ -24,6 +26,7 @@ from malt_jax.config.schema import (
 )
 
 _COUNT = at_least(0, "must be 0 or a count")
+_READERS = "only roles of config.chain after its first read a solution; name those"
 
 
 @dataclass(frozen=True)
@@ -128,26 +131,6 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class CreditSettings:
-    """`config.credit.*`: from rewards at the leaves to what is learned from."""
-
-    threshold: float = setting(
-        0.5,
-        "theta: a sample with a value strictly above it is positive",
-        Rule(lambda value: 0 <= value < 1, "must be in [0, 1): labels are value > it"),
-    )
-    shuffle_rewards: bool = setting(
-        False, "the negative control: rewards permuted among the samples of a shard"
-    )
-    max_positives_per_parent: int = setting(
-        3, "SFT rows of a parent; ours, the paper gives no caps", positive()
-    )
-    max_pairs_per_parent: int = setting(
-        2, "DPO pairs of a parent; ours, the paper gives no caps", positive()
-    )
-
-
-@dataclass(frozen=True)
 class LoraSettings:
     """`config.lora.*`: the shape of every role's adapter. The paper trains with LoRA, but gives
     neither rank nor targets."""
@@ -223,6 +206,7 @@ class Settings:
     sample: SampleSettings = group(SampleSettings, "how samples are drawn")
     credit: CreditSettings = group(CreditSettings, "from rewards to what is learned from")
     lora: LoraSettings = group(LoraSettings, "the shape of the adapters")
+    rounds: RoundsSettings = group(RoundsSettings, "how often trees are drawn and learned from")
     phases: Mapping[str, PhaseSettings] = beside("the training phases by name")
     wandb: str = setting(
         "", "a Weights & Biases project that training is logged to as well; empty: none"
@@ -252,11 +236,16 @@ class Settings:
         together |= {f"roles.{name}.branching": r.branching for name, r in self.roles.items()}
         phases = f"phases are {list(self.phases)}"
         return [
+            *self._rules_of_rounds(),
             ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
             (
                 "eval.split",
                 self.eval.split == "test" or self.data.development_questions > 0,
                 "there is no development split; config.data.development_questions is 0",
+            ),
+            *(
+                (f"credit.{key}", set(names) <= set(self.chain[1:]), _READERS)
+                for key, names in self.credit.by_role().items()
             ),
             *(
                 ("chain", name in self.roles, f"{name!r} is not described in config.roles")
@@ -269,5 +258,35 @@ class Settings:
             *(
                 ("sample.rows", self.sample.rows >= count, f"too few: config.{key} is {count}")
                 for key, count in together.items()
+            ),
+        ]
+
+    def _rules_of_rounds(self) -> Checks:
+        several = self.rounds.count > 1
+        asks_all = self.rounds.questions == "fresh" and not self.data.train_questions
+        trained = any(self.roles[name].train for name in self.chain if name in self.roles)
+        return [
+            (
+                "trees",
+                not self.trees or not (several or self.rounds.number),
+                "rounds draw their own trees; leave it empty, or give config.rounds.count=1",
+            ),
+            (
+                "data.development_questions",
+                not several or self.data.development_questions > 0,
+                "0, but the best of several rounds is told by its accuracy on the development "
+                "split; give 150, say, or config.rounds.count=1",
+            ),
+            (
+                "data.train_questions",
+                not several or not asks_all,
+                "0 takes all in the first round, which leaves no fresh ones to the next; give the "
+                "number of a round, or config.rounds.questions='repeated'",
+            ),
+            (
+                "rounds.count",
+                not several or trained,
+                "no role of config.chain is trained, so that all rounds would be the same; give 1, "
+                "or phases in config.roles.ROLE.train",
             ),
         ]

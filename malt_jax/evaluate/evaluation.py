@@ -83,6 +83,11 @@ def run(
             for label, of_team in teams.items()
             if len(of_team[0][0]) > 1
         },
+        "verdicts": {
+            label: scoring.verdicts(of_team, settings.credit.verdict)
+            for label, of_team in teams.items()
+            if settings.credit.verdict
+        },
         "at_k": {
             label: voting.at_k(rows, curves[label])
             for label, rows in finals.items()

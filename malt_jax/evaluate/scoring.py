@@ -1,7 +1,7 @@
 """What systems made of questions: verdicts, tokens spent, and how they compare. Pure functions over
 stored rows."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from malt_jax import credit
 from malt_jax.evaluate import stats
 from malt_jax.types import Price, System
 from malt_jax.workdir import shards
@@ -236,6 +237,34 @@ def flows(passes: Iterable[Passes]) -> dict[str, int]:
             )
             count[f"{first}_to_{last}"] += 1
     return count
+
+
+def verdicts(passes: Iterable[Passes], marks: Sequence[str]) -> dict[str, Row]:
+    """By role after the first, what its verdicts say of the first role's answer: counts of answers
+    accepted and rejected, right and wrong, and of texts without a verdict; and `auroc`, the area
+    under the ROC curve of "accepts" as a sign of a right answer, where no verdict lies between the
+    two. It is None where all answers are right, or all wrong. Roles that never give one are left
+    out.
+    """
+    said: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for question in passes:
+        for first, *others in question:
+            for node in others:
+                accepts = credit.verdict(node["completion"], marks)
+                score = 0.5 if accepts is None else float(accepts)
+                said[node["role"]].append((score, first["status"] == "correct"))
+    names = {1.0: "accepted", 0.0: "rejected"}
+    rows: dict[str, Row] = {}
+    for role, pairs in said.items():
+        if all(score == 0.5 for score, _ in pairs):
+            continue
+        scores, correct = map(np.array, zip(*pairs, strict=True))
+        rows[role] = {
+            f"{name}_{truth}": int(((scores == score) & (correct == (truth == "right"))).sum())
+            for score, name in names.items()
+            for truth in ("right", "wrong")
+        } | {"without": int((scores == 0.5).sum()), "auroc": stats.auroc(scores, correct)}
+    return rows
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, Outcomes]]:

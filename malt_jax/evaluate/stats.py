@@ -239,6 +239,26 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (draws - math.comb(n - correct, k)) / draws
 
 
+def auroc(scores: ArrayLike, positive: ArrayLike) -> float | None:
+    """The area under the ROC curve: how often a positive has a higher score than a negative, equal
+    scores counting half. None without a positive or without a negative.
+
+    Args:
+        scores: [N], finite. positive: bool[N].
+
+    Worked example: the scores 0, 1/2, 1/2 and 1 of a negative, a positive, a negative and a
+    positive make 3 1/2 of 4 pairs: 7/8.
+
+    Source: Hanley and McNeil, Radiology 143 (1982), 29-36: it is Mann and Whitney's statistic.
+    """
+    values, right = _finite(scores, 1), np.asarray(positive, bool)
+    above, below = values[right], np.sort(values[~right])
+    if not len(above) or not len(below):
+        return None
+    lower = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
+    return float(lower.sum() / (2 * len(above) * len(below)))
+
+
 def _check_k(n: int, k: int) -> None:
     if not 1 <= k <= n:
         raise ValueError(f"need 1 <= k <= n, got k={k}, n={n}; store more samples a question")

@@ -35,7 +35,7 @@ def run(config: Config) -> None:
     of_main = recipe.parse(main)
     for checked in (of_main, *parsed.values()):
         stages.check(checked)
-    stages.run(of_main, main, stages.in_order())
+    stages.run(of_main, main, stages.in_order(of_main.rounds.count))
     failed: dict[str, str] = {}
     for i, row in enumerate(chosen, 1):
         place = f"{row.key} ({i} of {len(chosen)})"
@@ -74,7 +74,7 @@ def _try(row: Variant, parsed: Settings, config: Config, failed: Mapping[str, st
     if row.beside and row.beside.key in failed:
         return f"{row.beside.key} failed, beside which it stands"
     try:
-        stages.run(parsed, config, row.stages)
+        stages.run(parsed, config, _stages(row, parsed))
     except (ValueError, ArithmeticError) as error:  # a role without examples, a loss of NaN
         return str(error) or repr(error)
     except RuntimeError as error:  # of the devices: no memory, say
@@ -82,6 +82,13 @@ def _try(row: Variant, parsed: Settings, config: Config, failed: Mapping[str, st
             raise
         return str(error) or repr(error)
     return ""
+
+
+def _stages(row: Variant, parsed: Settings) -> tuple[str, ...]:
+    """The stages of a variant, which of several rounds are done in each."""
+    if parsed.rounds.count == 1:
+        return row.stages
+    return "rounds", *(name for name in row.stages if name not in stages.OF_A_ROUND)
 
 
 def _note(main: Config, failed: Mapping[str, str]) -> None:

@@ -49,13 +49,19 @@ class Variant:
 
 
 def resolve(main: Config, variant: Variant) -> Config:
-    """The whole config of a variant: what `malt_jax.main` would be given to run it by itself."""
+    """The whole config of a variant: what `malt_jax.main` would be given to run it by itself. One
+    that trains beside a run of several rounds goes through as many, and draws its own trees: from
+    the second round on they are of its own team."""
     run = beside(main, variant)
     config = copy.deepcopy(run)
+    trains, several = "collect" in variant.stages, run["rounds"]["count"] > 1
     values = {
         "suite": "",
         "workdir": str(directory(run, variant.name)),
-        "trees": run["workdir"] if variant.reuses and "collect" in variant.stages else "",
+        "trees": run["workdir"] if variant.reuses and trains and not several else "",
+        # What is only evaluated goes through no rounds.
+        "rounds.count": run["rounds"]["count"] if trains else 1,
+        "rounds.thresholds": run["rounds"]["thresholds"] if trains else (),
         "eval.systems": tuple(variant.rows),
         "eval.critiques": False,
         "eval.equal_compute": False,

@@ -15,7 +15,7 @@ from malt_jax.models import Model, gguf, lora
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
 from malt_jax.models.merged import save_merged
-from malt_jax.models.peft import WEIGHTS, load_adapter, save_adapter
+from malt_jax.models.peft import CONFIG, WEIGHTS, load_adapter, save_adapter
 from malt_jax.runtime import hosts, mesh
 from malt_jax.workdir import run_record, storage
 from malt_jax.workdir.storage import file_hash, read_json
@@ -27,9 +27,36 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 
 
-def exists(workdir: Path, role: str) -> bool:
-    """Whether a role's adapter has been exported."""
-    return (workdir / "export" / role / RECORD).exists()
+def exists(workdir: Path, role: str, phase: str = "") -> bool:
+    """Whether a role's adapter has been exported; of `phase`, what that left to the next."""
+    return (workdir / "export" / phase / role / RECORD).exists()
+
+
+def round_of(workdir: Path, role: str) -> int:
+    """The round of learning that a role's exported adapter is of; 0 if there is none."""
+    path = workdir / "export" / role / RECORD
+    return int(read_json(path).get("round", 0)) if path.exists() else 0
+
+
+def copied(source: Path, workdir: Path, role: str, phase: str = "", number: int = 0) -> None:
+    """Exports a role's adapter as another work directory exported it, there in round `number`,
+    unless it is here already."""
+    place = Path("export", phase, role)
+    record = read_json(source / place / RECORD) | {"round": number}
+    target = workdir / place
+    if (target / RECORD).exists():
+        stored = read_json(target / RECORD)
+        if all(stored.get(key) == record[key] for key in ("adapter_hash", "round")):
+            return
+    with storage.directory_whole(target, RECORD) as directory:
+        for file in storage.files(source / place):
+            (directory / file.name).write_bytes(file.read_bytes())
+        config = read_json(directory / CONFIG)
+        if config["base_model_name_or_path"] == str(storage.absolute(source / "export" / BASE)):
+            # Of a GGUF file: what --stage=merge writes in this work directory.
+            config["base_model_name_or_path"] = str(storage.absolute(workdir / "export" / BASE))
+            (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _describe(directory, record | {"results": None})
 
 
 def write(

@@ -6,6 +6,7 @@ Training reads the token id columns beside the texts, so that what is trained on
 sampled, to the token.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from absl import logging
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rounds import RoundsSettings
+from malt_jax.config.settings import Settings
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Row
 from malt_jax.rollout import records
-from malt_jax.workdir import shards, storage
+from malt_jax.workdir import rounds, shards, storage
 
 _NODE = (
     *("role", "question_id", "node", "parent", "prompt", "completion", "score"),
@@ -43,24 +47,31 @@ class Harvest:
 
 def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     """Writes `datasets/ROLE/PHASE.parquet` of every phase, `datasets/yield.json` and
-    `datasets/credit.json` (the settings that they follow from) from `trees/`; returns the yield. A
-    shard of trees is in memory at a time.
+    `datasets/credit.json` (the settings that they follow from) from `trees/`, and from those of the
+    rounds before it that `config.rounds.replay` names; returns the yield. A shard of trees is in
+    memory at a time.
 
-    Raises ValueError if there are no trees, or a tree twice.
+    Raises ValueError if there are no trees, or in a round a tree twice.
     """
-    paths = shards.paths(workdir / "trees")
-    if not paths:
-        raise ValueError(f"{workdir / 'trees'}: no shards; run --stage=collect first")
+    folders = _folders(workdir, settings.rounds)
+    for folder in folders:
+        if not shards.paths(folder):
+            raise ValueError(f"{folder}: no shards; run --stage=collect first")
+    paths = [path for folder in folders for path in shards.paths(folder)]
     directory = workdir / "datasets"
     columns = (*_NODE, *{name for phase in PHASES.values() for name in phase.reads})
     totals = {role: summary(Harvest()) for role in settings.chain}
-    shard_of: dict[str, Path] = {}
+    shard_of: dict[Path, dict[str, Path]] = {folder: {} for folder in folders}
+    valued = credit.columns(settings.credit)
+    cuts = credit.cuts_of(
+        (records.read(path, valued) for path in paths), settings.credit, settings.seed
+    )
     with ExitStack() as stack:
         writers = {role: _writers(directory / role, stack) for role in settings.chain}
         for path in paths:
             stored = records.read(path, columns, arrays="_token_ids")
-            shards.distinct(shard_of, path, stored)
-            nodes = credit.assign(stored, settings.credit, settings.seed)
+            shards.distinct(shard_of[path.parent], path, stored)
+            nodes = credit.assign(stored, settings.credit, settings.seed, cuts=cuts)
             for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
                 for phase, rows in of_role.rows.items():
                     writers[role][phase](rows)
@@ -73,6 +84,13 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         if why := lacks(counts):
             logging.warning("%s: %s", role, why)
     return totals
+
+
+def _folders(workdir: Path, settings: RoundsSettings) -> list[Path]:
+    """The directories of trees to learn from, those of the earliest round first."""
+    number = settings.number
+    earlier = range(max(1, number - settings.replay), number)
+    return [*(rounds.beside(workdir, i) / "trees" for i in earlier), workdir / "trees"]
 
 
 def harvest(
@@ -99,18 +117,33 @@ def _mixed(nodes: Sequence[Row]) -> Mapping[tuple[str, str, str], set[str]]:
     return mixed
 
 
+def rows(workdir: Path, role: str, phase: str) -> int:
+    """How many rows a role has for a phase. Raises ValueError if its data set is not there."""
+    path = workdir / "datasets" / role / f"{phase}.parquet"
+    if not path.exists():
+        raise ValueError(f"{path}: not there; run --stage=datasets first")
+    with path.open("rb") as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
 def check_fresh(workdir: Path, settings: Settings) -> None:
     """Raises ValueError if the data sets in `workdir` were made under other credit settings."""
     path = workdir / "datasets" / "credit.json"
-    if path.exists() and storage.read_json(path) != _made_under(settings):
+    if not path.exists():
+        return
+    stored = {"replay": 0} | storage.read_json(path)
+    stored["credit"] = asdict(CreditSettings()) | stored["credit"]  # of an earlier version
+    if json.dumps(stored, sort_keys=True) != json.dumps(_made_under(settings), sort_keys=True):
         raise ValueError(
-            f"{path.parent}: made under other settings than config.credit; run --stage=datasets "
+            f"{path.parent}: made under other settings than config.credit, or with another "
+            "config.rounds.replay; run --stage=datasets "
             "again, which takes seconds and no samples"
         )
 
 
 def _made_under(settings: Settings) -> Row:
-    return {"credit": asdict(settings.credit), "seed": settings.seed}
+    replay = settings.rounds.replay
+    return {"credit": asdict(settings.credit), "seed": settings.seed, "replay": replay}
 
 
 def lacks(counts: Mapping[str, Any]) -> str:

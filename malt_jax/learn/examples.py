@@ -2,20 +2,23 @@
 on two sides, one to train on and one held out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from malt_jax.config.settings import Settings
 from malt_jax.learn import steps
-from malt_jax.learn.logprobs import sequence_logprobs
+from malt_jax.learn.logprobs import Drawn, base_logprobs, sequence_logprobs
 from malt_jax.learn.packing import Batch, Examples, Plan, examples, plan, take
-from malt_jax.learn.phases.phase import Phase, StepData
+from malt_jax.learn.phases.phase import Phase, StepData, ragged
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import hosts, process
@@ -65,63 +68,111 @@ def held_out(questions: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def load(
     path: Path,
-    cache: Path,
+    directory: Path,
     phase: Phase[Any],
+    settings: Settings,
     model: Model,
     mesh: Mesh,
-    reference: Adapter,
-    *,
-    batch: int,
-    share: float,
-    seed: int,
+    reference: Adapter | None,
 ) -> tuple[Data, Data]:
     """The rows of a phase's data set: those to train on, and the held-out ones.
 
-    Where the phase needs the reference policy's log-probabilities, they are computed once, `batch`
-    rows at a time, and kept in the file `cache`. Raises ValueError for a row that
-    `packing.examples` refuses.
+    Where the phase needs the log-probabilities of the policy `reference` (None: the base without an
+    adapter), or of the base, they are computed once and kept in `directory`, as `reference.npz` or
+    `base.npz`.
+    Raises ValueError for a row that `packing.examples` or `phase.arrays` refuses.
     """
+    chosen = settings.phases[phase.name]
     rows = shards.read_one(path, arrays="_token_ids")
     questions = np.array([row["question_id"] for row in rows])
-    out = held_out(questions, share, seed)
+    out = held_out(questions, chosen.held_out, settings.seed)
     packed = examples(
         [row["prompt_token_ids"] for row in rows],
         phase.completions(rows, out, model.config.context),
         model.config.context,
         [f"{path}: question {name}" for name in questions],
     )
-    arrays = phase.arrays(rows)
+    arrays = phase.arrays(rows, chosen)
+    scoring = _Scoring(packed, model, mesh, chosen.batch)
     if phase.needs_reference:
-        arrays["reference"] = _reference(packed, cache, model, mesh, reference, batch)
+        digest = _digest(packed, fetch(reference))
+        compute = partial(_reference, scoring, reference)
+        arrays["reference"] = _kept(directory / "reference.npz", digest, compute)
+    if phase.needs_base(chosen):
+        drawn = phase.drawn(chosen, settings.sample)
+        compute = partial(_base, scoring, drawn)
+        flat = _kept(directory / "base.npz", _digest(packed, drawn), compute)
+        ends = np.cumsum(packed.completions.sum(1))
+        arrays["base"] = ragged(np.split(flat, ends[:-1]))
     data = Data(packed, path, questions, arrays)
     return data.part(np.flatnonzero(~out)), data.part(np.flatnonzero(out))
 
 
-def _reference(
-    data: Examples, cache: Path, model: Model, mesh: Mesh, adapter: Adapter, batch: int
-) -> np.ndarray:
-    """log pi_ref of every completion, float32[N, C], from `cache` if it holds those of the same
-    examples under the same adapter."""
+@dataclass(frozen=True)
+class _Scoring:
+    """A pass over all examples, `batch` at a time."""
+
+    data: Examples
+    model: Model
+    mesh: Mesh
+    batch: int
+
+    def passes(
+        self, score: Callable[[Batch], Array], title: str
+    ) -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
+        """(examples of each place int32[...], -1 for none; micro-batch; its scores), in turn."""
+        rows = steps.rows(self.mesh)
+        once = plan(self.data, batch=self.batch, accumulate=1, epochs=1, seed=[0], rows=rows)
+        for i in tqdm(range(len(once)), desc=title, unit="batch"):
+            batches = take(self.data, once, i, self.model.tokenizer.pad_id)
+            scores = score(steps.place(self.mesh, batches, {})[0])
+            with process.watched(title):
+                fetched = fetch(scores)
+            yield once.order[i].reshape(-1), batches, fetched
+
+
+def _reference(scoring: _Scoring, adapter: Adapter | None) -> np.ndarray:
+    """log pi_ref of every completion: float32[N, C]."""
+    model, branches = scoring.model, scoring.data.completions.shape[1]
+    scores = np.zeros((len(scoring.data), branches), np.float32)
+    score = partial(sequence_logprobs, model.config, model.params, adapter)
+    for order, _, sums in scoring.passes(score, "reference"):
+        scores[order[order >= 0]] = sums.reshape(-1, branches)[order >= 0]
+    return scores
+
+
+def _base(scoring: _Scoring, drawn: Drawn | None) -> np.ndarray:
+    """Log-probabilities of all completion tokens under the base, example by example: float32."""
+    model, lengths = scoring.model, scoring.data.completions.sum(1)
+    parts: list[np.ndarray] = [np.zeros(0, np.float32)] * len(lengths)
+    score = partial(base_logprobs, model.config, model.params, drawn=drawn)
+    for order, batch, logps in scoring.passes(score, "base"):
+        present = order[order >= 0]
+        flat = logps[np.asarray(batch.counted)]
+        ends = np.cumsum(lengths[present])[:-1]
+        for i, part in zip(present, np.split(flat, ends), strict=True):
+            parts[i] = part
+    return np.concatenate(parts)
+
+
+def _digest(data: Examples, under: Any) -> str:
+    """A hash of the examples and what they are scored under: arrays, or settings."""
     digest = hashlib.sha256()
     for array in (data.tokens, data.starts, data.prompts, data.completions):
         digest.update(np.asarray(array).tobytes())
-    for leaf in jax.tree.leaves(fetch(adapter)):
-        digest.update(leaf.tobytes())
+    for leaf in jax.tree.leaves(under):
+        digest.update(leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def _kept(cache: Path, digest: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The scores in the file `cache` if they are those of `digest`, else computed and kept."""
     if cache.exists():
         with cache.open("rb") as stored, np.load(stored) as kept:
-            if kept["of"] == digest.hexdigest():
+            if kept["of"] == digest:
                 return kept["scores"]
-    branches = data.completions.shape[1]
-    once = plan(data, batch=batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh))
-    scores = np.zeros((len(data), branches), np.float32)
-    for i in tqdm(range(len(once)), desc="reference", unit="batch"):
-        batches, _ = steps.place(mesh, take(data, once, i, model.tokenizer.pad_id), {})
-        sums = sequence_logprobs(model.config, model.params, adapter, batches)
-        with process.watched("reference"):
-            scored = fetch(sums).reshape(-1, branches)
-        order = once.order[i].reshape(-1)
-        scores[order[order >= 0]] = scored[order >= 0]
+    scores = compute()
     if hosts.first():
         with storage.written_whole(cache) as file:
-            np.savez(file, of=digest.hexdigest(), scores=scores)
+            np.savez(file, of=digest, scores=scores)
     return scores

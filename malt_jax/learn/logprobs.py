@@ -1,6 +1,7 @@
 """Log-probabilities of completions under a model and an adapter: what every training loss is made
 of."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,20 @@ from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
 from malt_jax.models.training import Remat
 from malt_jax.runtime.mesh import constrain
+from malt_jax.sampler.draw import Sampling, truncate
 
 CHUNK = 128  # predictions of a row whose logits exist at a time
 _slice = jax.lax.dynamic_slice_in_dim
 _update = jax.lax.dynamic_update_slice_in_dim
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The distribution that a loss is of where that is not the model's own but the one that was
+    sampled, and whether its entropy has a gradient (one more product with the head)."""
+
+    sampling: Sampling  # of a temperature above 0
+    entropy_gradient: bool = False
 
 
 def completion_logprobs(
@@ -56,6 +67,22 @@ def target_logprobs(config: LlamaConfig, params: Params, hidden: Array, batch: B
     target = _whole_chunks(jnp.asarray(batch.target))
     logps = _score(_whole_chunks(hidden), _head(config, params), target, _used(batch))
     return logps[:, : batch.target.shape[1]]
+
+
+def drawn_logprobs(
+    config: LlamaConfig, params: Params, hidden: Array, batch: Batch, drawn: Drawn
+) -> tuple[Array, Array]:
+    """From the batch's `predicting` states, of the distribution that `drawn` says:
+    log-probabilities of the targets, and entropies in nats, float32[R, P] each; places of padding
+    say nothing.
+
+    They are what `sampler.draw` gives, but that a target is never cut: under a policy that has
+    moved on, a token that was drawn may have left the nucleus. What is cut has no gradient.
+    """
+    target = _whole_chunks(jnp.asarray(batch.target))
+    scores = _score_drawn(_whole_chunks(hidden), _head(config, params), target, _used(batch), drawn)
+    logps, entropy = (score[:, : batch.target.shape[1]] for score in scores)
+    return logps, entropy if drawn.entropy_gradient else jax.lax.stop_gradient(entropy)
 
 
 def token_kl(
@@ -102,6 +129,22 @@ def sequence_logprobs(
     return jax.lax.map(sums, batches)
 
 
+@partial(jax.jit, static_argnames=("config", "drawn"))
+def base_logprobs(
+    config: LlamaConfig, params: Params, batches: Batch, drawn: Drawn | None
+) -> Array:
+    """Log-probabilities of K micro-batches' targets under the base without an adapter, of the
+    distribution that `drawn` says, or of the model's own: float32[K, R, P]."""
+
+    def score(batch: Batch) -> Array:
+        hidden = predicting(config, params, None, batch)
+        if drawn is None:
+            return target_logprobs(config, params, hidden, batch)
+        return drawn_logprobs(config, params, hidden, batch, drawn)[0]
+
+    return jax.lax.map(score, batches)
+
+
 @jax.custom_vjp
 def _score(hidden: Array, head: Array, target: Array, used: Array) -> Array:
     """log p(target) float32[R, P] from hidden [R, P, D] and a frozen head [V, D]. Only the first
@@ -125,13 +168,7 @@ def _score_forward(
         logits, targets = _logits(hidden, head, target, i)
         lse = jax.nn.logsumexp(logits, -1, keepdims=True)
         logp = jnp.take_along_axis(logits, targets[..., None], -1) - lse
-        mean = jnp.einsum(
-            "rpv,vd->rpd",
-            jnp.exp(logits - lse).astype(head.dtype),
-            head,
-            preferred_element_type=jnp.float32,
-        )
-        pull = (head[targets] - mean).astype(hidden.dtype)
+        pull = (head[targets] - _expected(jnp.exp(logits - lse), head)).astype(hidden.dtype)
         at = i * CHUNK
         return _update(logps, logp[..., 0], at, 1), _update(pulls, pull, at, 1)
 
@@ -146,6 +183,78 @@ def _score_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Any, ...]:
 
 
 _score.defvjp(_score_forward, _score_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _score_drawn(
+    hidden: Array, head: Array, target: Array, used: Array, drawn: Drawn
+) -> tuple[Array, Array]:
+    """As `_score`, of the distribution that was sampled: log p(target) and entropy, float32[R, P]
+    each."""
+
+    def chunk(i: Array, scores: tuple[Array, Array]) -> tuple[Array, Array]:
+        logp, entropy, _ = _drawn_chunk(hidden, head, target, i, drawn)
+        at = i * CHUNK
+        return _update(scores[0], logp, at, 1), _update(scores[1], entropy, at, 1)
+
+    nothing = jnp.zeros(target.shape, jnp.float32)
+    return jax.lax.fori_loop(0, _chunks(used), chunk, (nothing, nothing))
+
+
+def _score_drawn_forward(
+    hidden: Array, head: Array, target: Array, used: Array, drawn: Drawn
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    """The gradients to the hidden state beside the scores: (W[y] - sum_v p_v W_v) / T of log p(y),
+    and -sum_v p_v (log p_v + H) W_v / T of the entropy H, where that is asked for."""
+
+    def chunk(i: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        logp, entropy, logps = _drawn_chunk(hidden, head, target, i, drawn)
+        probs, targets = jnp.exp(logps), _slice(target, i * CHUNK, CHUNK, 1)
+        pulls = [head[targets] - _expected(probs, head)]
+        if drawn.entropy_gradient:
+            surprise = jnp.where(probs > 0, logps, 0.0) + entropy[..., None]
+            pulls.append(-_expected(probs * surprise, head))
+        temperature = drawn.sampling.temperature
+        parts = [logp, entropy, *((pull / temperature).astype(hidden.dtype) for pull in pulls)]
+        return tuple(_update(x, part, i * CHUNK, 1) for x, part in zip(state, parts, strict=True))
+
+    nothing, still = jnp.zeros(target.shape, jnp.float32), jnp.zeros_like(hidden)
+    start = (nothing, nothing, still, *((still,) if drawn.entropy_gradient else ()))
+    logps, entropy, *pulls = jax.lax.fori_loop(0, _chunks(used), chunk, start)
+    return (logps, entropy), tuple(pulls)
+
+
+def _score_drawn_backward(
+    drawn: Drawn, pulls: tuple[Array, ...], grads: tuple[Array, Array]
+) -> tuple[Any, ...]:
+    total = sum(grad[..., None] * pull for grad, pull in zip(grads, pulls, strict=False))
+    return jnp.asarray(total).astype(pulls[0].dtype), None, None, None
+
+
+_score_drawn.defvjp(_score_drawn_forward, _score_drawn_backward)
+
+
+def _drawn_chunk(
+    hidden: Array, head: Array, target: Array, i: Array, drawn: Drawn
+) -> tuple[Array, Array, Array]:
+    """Chunk `i`'s log p(target) and entropy, float32[R, C] each, and log p float32[R, C, V], -inf
+    where it is cut."""
+    logits, targets = _logits(hidden, head, target, i)
+    sampling = drawn.sampling
+    kept = truncate(logits, sampling.top_k, sampling.top_p, sampling.temperature)
+    if kept is not logits:
+        drawn_token = jnp.arange(logits.shape[-1]) == targets[..., None]
+        kept = jnp.where(drawn_token, logits, kept)
+    scaled = (kept - logits.max(-1, keepdims=True)) / sampling.temperature
+    logps = scaled - jnp.log(jnp.exp(scaled).sum(-1, keepdims=True))
+    entropy = -jnp.sum(jnp.where(jnp.isfinite(logps), jnp.exp(logps) * logps, 0.0), -1)
+    return jnp.take_along_axis(logps, targets[..., None], -1)[..., 0], entropy, logps
+
+
+def _expected(weights: Array, head: Array) -> Array:
+    """sum_v weights[..., v] W_v, float32[R, C, D]."""
+    weights = weights.astype(head.dtype)
+    return jnp.einsum("rpv,vd->rpd", weights, head, preferred_element_type=jnp.float32)
 
 
 def _head(config: LlamaConfig, params: Params) -> Array:

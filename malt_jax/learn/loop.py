@@ -21,6 +21,7 @@ from malt_jax.config.settings import Settings
 from malt_jax.learn import metrics, steps, validation
 from malt_jax.learn.examples import Data
 from malt_jax.learn.figures import Values, step_figures
+from malt_jax.learn.logprobs import Drawn
 from malt_jax.learn.packing import Plan, plan
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.models import Model
@@ -87,10 +88,11 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    begun, step = _compiled(phase, chosen, model, mesh, adapter, len(order))
+    drawn = phase.drawn(chosen, settings.sample)
+    begun, step = _compiled(phase, chosen, drawn, model, mesh, adapter, len(order))
     evaluate = None
     if len(held):
-        evaluate = validation.evaluator(phase, chosen, model, mesh, adapter, held)
+        evaluate = validation.evaluator(phase, chosen, model, mesh, adapter, held, drawn)
     elif chosen.held_out:
         logging.info("%s: too few questions to hold any out; no evaluation", title)
 
@@ -125,12 +127,15 @@ def fit(
             updates = _steps(run, partial(step, model.params), inputs, done, state)
             row = step_figures(chosen, order, training.examples, model, mesh)
             last = _kept(run, row, updates)
+    if hosts.first() and (fault := _warning(run)):
+        logging.warning("%s: %s", title, fault)
     return _best(run, last["adapter"] if last else state["adapter"])
 
 
 def _compiled(
     phase: Phase[Any],
     chosen: PhaseSettings,
+    drawn: Drawn | None,
     model: Model,
     mesh: Mesh,
     adapter: Adapter,
@@ -140,7 +145,9 @@ def _compiled(
     tx = steps.optimiser(chosen, total)
     # A copy: the step takes over what it is given, and the evaluations still need `adapter`.
     begun = steps.init(tx, jax.tree.map(jnp.copy, adapter), mesh)
-    step = steps.training(model.config, tx, phase.loss(chosen), begun, remat=chosen.remat)
+    step = steps.training(
+        model.config, tx, phase.loss(chosen), begun, remat=chosen.remat, drawn=drawn
+    )
     return begun, hosts.in_step(step)
 
 
@@ -273,6 +280,13 @@ def _bests(run: _Training, step: int) -> set[int | None]:
         step,
         *(validation.best(run.evaluations, at) for at in checkpoints.steps(run.saved)),
     }
+
+
+def _warning(run: _Training) -> str:
+    """What the phase says of its first and its last figures; of evaluations where there are any."""
+    rows = metrics.read(run.directory / "metrics.jsonl", len(run.order))
+    rows = [row for row in rows if row.get("eval", False) == (run.evaluate is not None)]
+    return run.phase.warns(rows[0], rows[-1]) if rows else ""
 
 
 def _best(run: _Training, last: Adapter) -> Adapter:

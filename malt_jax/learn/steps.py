@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.learn import optim
-from malt_jax.learn.logprobs import completion_logprobs, predicting, target_logprobs, token_kl
+from malt_jax.learn.logprobs import Drawn, drawn_logprobs, predicting, target_logprobs, token_kl
 from malt_jax.learn.packing import Batch
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
@@ -34,7 +34,9 @@ Extra = dict[str, Any]
 """Arrays that the loss needs beside the batch, with a leading axis K."""
 Metrics = dict[str, Array]
 Loss = Callable[[Array, Batch, Extra], tuple[Array, Metrics]]
-"""(log-probabilities float32[R, P], batch, extra) -> share of the loss, shares of the metrics."""
+"""(log-probabilities float32[R, P], batch, extra) -> share of the loss, shares of the metrics.
+Where a program is made with `drawn`, they are of that distribution, and `extra` has its `entropy:
+float32[R, P]`."""
 Step = Callable[[Params, State, Batch, Extra], tuple[State, Metrics]]
 Evaluate = Callable[[Params, Adapter, Adapter, Batch, Extra], Metrics]
 """(base, adapter, reference, batches, extra) -> metrics."""
@@ -92,6 +94,7 @@ def training(
     like: State,
     *,
     remat: Remat,
+    drawn: Drawn | None = None,
 ) -> Step:
     """The compiled optimiser step. It takes over (donates) the state it is given, and places the
     new one as `like`: left to itself XLA places it otherwise and the second step compiles anew.
@@ -101,7 +104,7 @@ def training(
     the new state is the old one, bit for bit.
     """
     leaves, tree = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, like))
-    return _training(config, tx, loss, tree, tuple(leaves), remat)
+    return _training(config, tx, loss, tree, tuple(leaves), remat, drawn)
 
 
 @lru_cache(_REMEMBERED)
@@ -112,12 +115,13 @@ def _training(
     tree: jax.tree_util.PyTreeDef,
     placed: tuple[Any, ...],
     remat: Remat,
+    drawn: Drawn | None,
 ) -> Step:
     """`training`, with the shardings of its state as leaves of `tree`."""
 
     def share(adapter: Adapter, params: Params, batch: Batch, extra: Extra) -> Any:
-        logps = completion_logprobs(config, params, adapter, batch, remat=remat)
-        return _with_counts(loss, logps, batch, extra)
+        hidden = predicting(config, params, adapter, batch, remat=remat)
+        return _share(config, params, hidden, batch, extra, loss, drawn)
 
     shardings = jax.tree.unflatten(tree, placed)
     # The devices that the state lies on: a program for others may be compiled where there are none.
@@ -141,14 +145,16 @@ def _training(
     return step
 
 
-def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
+def evaluation(
+    config: LlamaConfig, loss: Loss, *, every: int = 1, drawn: Drawn | None = None
+) -> Evaluate:
     """A function that evaluates: the same loss and metrics, without gradients, and `kl`, the mean
     of `token_kl` from the adapter to the reference over the tokens of every `every`-th completion.
 
     It waits for one micro-batch after another, however many there are: none takes longer than a
     hang is told by.
     """
-    score = scoring(config, loss, every=every)
+    score = scoring(config, loss, every=every, drawn=drawn)
 
     def evaluate(
         params: Params, adapter: Adapter, reference: Adapter, batches: Batch, extra: Extra
@@ -169,7 +175,7 @@ def evaluation(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Evaluate:
 
 
 @lru_cache(_REMEMBERED)
-def scoring(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Any:
+def scoring(config: LlamaConfig, loss: Loss, *, every: int = 1, drawn: Drawn | None = None) -> Any:
     """The compiled program of an evaluation: (sums, k, base, adapter, reference, batches, extra) ->
     `sums`, None at first, with those of micro-batch k: ((loss, metrics), (`token_kl`, tokens)).
 
@@ -188,16 +194,30 @@ def scoring(config: LlamaConfig, loss: Loss, *, every: int = 1) -> Any:
     ) -> Any:
         batch, of_batch = jax.tree.map(lambda x: x[k], (batches, extra))
         ours, theirs = (predicting(config, params, which, batch) for which in (adapter, reference))
-        logps = target_logprobs(config, params, ours, batch)
         counted = batch.counted & (batch.sequence % every == 0)
         kl = jnp.where(counted, token_kl(config, params, ours, theirs, batch), 0.0)
-        share = _with_counts(loss, logps, batch, of_batch), (kl.sum(), counted.sum())
+        value = _share(config, params, ours, batch, of_batch, loss, drawn)
+        share = value, (kl.sum(), counted.sum())
         return share if sums is None else jax.tree.map(jnp.add, sums, share)
 
     return score
 
 
-def _with_counts(loss: Loss, logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:
+def _share(
+    config: LlamaConfig,
+    params: Params,
+    hidden: Array,
+    batch: Batch,
+    extra: Extra,
+    loss: Loss,
+    drawn: Drawn | None,
+) -> tuple[Array, Metrics]:
+    """A micro-batch's share of the loss and the metrics, from its `predicting` states."""
+    if drawn is None:
+        logps = target_logprobs(config, params, hidden, batch)
+    else:
+        logps, entropy = drawn_logprobs(config, params, hidden, batch, drawn)
+        extra = extra | {"entropy": entropy}
     value, metrics = loss(logps, batch, extra)
     predicted = jnp.sum(batch.counted)
     return value, metrics | {"predicted": predicted, "computed": jnp.sum(batch.example >= 0)}

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.learn import steps
 from malt_jax.learn.examples import Data
+from malt_jax.learn.logprobs import Drawn
 from malt_jax.learn.metrics import Row
 from malt_jax.learn.packing import plan
 from malt_jax.learn.phases.phase import Phase
@@ -28,6 +29,7 @@ def evaluator(
     mesh: Mesh,
     reference: Adapter,
     data: Data,
+    drawn: Drawn | None = None,
 ) -> Evaluate:
     """A function from an adapter to its metrics on `data`: those of the phase's loss over all of
     it, and `kl`, KL(adapter || reference) in nats a completion token.
@@ -45,7 +47,7 @@ def evaluator(
     )
     batches, placed = steps.place(mesh, *data.step(phase, order, 0, model.tokenizer.pad_id))
     every = phase.branches if phase.kl_of_first else 1
-    score = steps.evaluation(model.config, phase.loss(settings), every=every)
+    score = steps.evaluation(model.config, phase.loss(settings), every=every, drawn=drawn)
 
     def evaluate(adapter: Adapter) -> dict[str, float]:
         metrics = score(model.params, adapter, reference, batches, placed)

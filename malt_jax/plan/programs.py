@@ -18,10 +18,10 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import LoraSettings
+from malt_jax.config.settings import LoraSettings, SampleSettings
 from malt_jax.learn import steps
 from malt_jax.learn.packing import Batch, Examples
-from malt_jax.learn.phases.phase import Phase, StepData
+from malt_jax.learn.phases.phase import Phase, StepData, ragged
 from malt_jax.models import kv_cache, llama, lora, paged
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.config import LlamaConfig
@@ -198,12 +198,13 @@ def train(
     phase: Phase[Any],
     settings: PhaseSettings,
     packed: Packed,
+    sample: SampleSettings,
 ) -> Build:
-    """An optimiser step of a phase."""
+    """An optimiser step of a phase, on samples that were drawn so."""
 
     def build(config: LlamaConfig) -> Any:
         begun = state(config, shape, settings, mesh)
-        data = _step_data(phase, packed, steps.rows(mesh))
+        data = _step_data(phase, settings, packed, steps.rows(mesh))
 
         def spread(array: np.ndarray) -> Any:
             return _shaped(mesh, array.shape, array.dtype, (None, "batch", None))
@@ -217,6 +218,7 @@ def train(
             phase.loss(settings),
             begun,
             remat=settings.remat,
+            drawn=phase.drawn(settings, sample),
         )
         return step.lower(  # type: ignore[attr-defined]
             weights(config, dtype, mesh),
@@ -228,19 +230,23 @@ def train(
     return build
 
 
-def _step_data(phase: Phase[Any], packed: Packed, rows: int) -> StepData:
-    """A step's data in its shapes: every place has the same blank example."""
+def _step_data(phase: Phase[Any], settings: PhaseSettings, packed: Packed, rows: int) -> StepData:
+    """A step's data in its shapes: all of it is padding."""
     many = packed.accumulate
-    order = np.zeros((many, rows, -(-packed.examples // rows)), np.int32)
+    order = np.full((many, rows, -(-packed.examples // rows)), -1, np.int32)
     tokens = np.zeros((many, rows, packed.length), np.int32)
     predicted = np.zeros((many, rows, packed.predictions), np.int32)
     sequences = order[0].size * phase.branches
-    batch = Batch(tokens, tokens, tokens, tokens, predicted, predicted, predicted, sequences)
+    padding = np.full_like(predicted, sequences)
+    batch = Batch(tokens, tokens, tokens, tokens, predicted, predicted, padding, sequences)
     lengths = np.ones((1, 1 + phase.branches), np.int32)
     blank = Examples(lengths[0], np.array([0, lengths.size]), lengths[:, 0], lengths[:, 1:])
-    arrays = phase.arrays([{column.name: _blank(column.type) for column in phase.schema}])
+    row = {column.name: _blank(column.type) for column in phase.schema}
+    arrays = phase.arrays([row], settings)
     if phase.needs_reference:
         arrays["reference"] = lengths[:, 1:].astype(np.float32)
+    if phase.needs_base(settings):
+        arrays["base"] = ragged([lengths[0, 1:]])
     return StepData(order, blank, arrays, batch)
 
 

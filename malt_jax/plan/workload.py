@@ -5,9 +5,11 @@ tokenizer.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.settings import Settings
 from malt_jax.learn.phases import PHASES
@@ -37,7 +39,7 @@ ASSUMPTIONS = (
 class Work:
     """What the devices have to do for the whole job, in tokens and optimiser steps."""
 
-    train_questions: int
+    train_questions: int  # of all rounds
     eval_questions: int
     decoded: Mapping[str, int]  # tokens by stage: collect, evaluate
     prefilled: Mapping[str, int]
@@ -89,8 +91,41 @@ def work(settings: Settings, teams: int = 2, context: int = UNLIMITED) -> Work:
     passes, chain_tokens = settings.eval.votes + greedy, sum(new)
     # Each team's first role votes with the tokens of the team's own vote.
     voting = settings.eval.votes * (chain_tokens - new[0]) if settings.eval.equal_compute else 0
-    steps: dict[str, int] = {}
-    scored = 0
+    rounds, steps, scored = settings.rounds.count, Counter[str](), 0
+    for number in range(rounds):
+        learned = train * (1 + min(number, settings.rounds.replay))
+        steps_of_round, scored_of_round = _training(settings, learned, context)
+        steps += steps_of_round
+        scored += scored_of_round
+    collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
+    trees = 0 if settings.trees else train * rounds
+    # Every round's team on the development split, and in the first round the untrained one.
+    developed = settings.data.development_questions * (rounds + 1) if rounds > 1 else 0
+    at_development = EvalSettings().votes + 1  # and a greedy one
+    return Work(
+        train * rounds,
+        held_out,
+        {
+            "collect": trees * collect,
+            "evaluate": held_out * teams * (passes * chain_tokens + voting)
+            + developed * at_development * chain_tokens,
+        },
+        {
+            "collect": trees * _prefilled(settings, chain, nodes, asked),
+            "evaluate": teams * held_out * _prefilled(settings, chain, [passes] * len(chain), asked)
+            + developed * _prefilled(settings, chain, [at_development] * len(chain), asked),
+        },
+        dict(steps),
+        scored,
+    )
+
+
+def _training(settings: Settings, train: int, context: int) -> tuple[Counter[str], int]:
+    """Optimiser steps by phase of training every role on the trees of so many questions, and the
+    tokens of its reference and held-out passes."""
+    asked, chain = question(settings, context), roles.chain(settings)
+    nodes = [math.prod(settings.branching[: i + 1]) for i in range(len(chain))]
+    steps, scored = Counter[str](), 0
     for i, role in enumerate(chain):
         parents = train * (nodes[i - 1] if i else 1)
         for name in settings.roles[role.name].train:
@@ -100,29 +135,14 @@ def work(settings: Settings, teams: int = 2, context: int = UNLIMITED) -> Work:
             tokens = prompt(settings, role, asked) + role.max_new_tokens * phase.branches
             learnt = math.ceil(examples * (1 - chosen.held_out))
             updates = math.ceil(learnt / (chosen.batch * chosen.accumulate)) * chosen.epochs
-            steps[name] = steps.get(name, 0) + updates
+            steps[name] += updates
             evaluations = math.ceil(updates / chosen.eval_every) if chosen.held_out else 0
             evaluations += chosen.held_out > 0  # and one of the start
             # An evaluation is a pass of the adapter and one of the reference, for the KL.
             scored += 2 * evaluations * math.ceil(examples * chosen.held_out) * tokens
-            scored += examples * tokens if phase.needs_reference else 0
-    collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
-    return Work(
-        train,
-        held_out,
-        {
-            "collect": 0 if settings.trees else train * collect,
-            "evaluate": held_out * teams * (passes * chain_tokens + voting),
-        },
-        {
-            "collect": 0 if settings.trees else train * _prefilled(settings, chain, nodes, asked),
-            "evaluate": teams
-            * held_out
-            * _prefilled(settings, chain, [passes] * len(chain), asked),
-        },
-        steps,
-        scored,
-    )
+            # Passes of the reference policy and of the base over all examples.
+            scored += examples * tokens * (phase.needs_reference + phase.needs_base(chosen))
+    return steps, scored
 
 
 def _prefilled(

@@ -70,7 +70,8 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
         "task": settings.config["data"]["task"] if settings else "",
         "model": "/".join(Path(settings.config["model"]["path"]).parts[-2:]) if settings else "",
         "shuffled": bool(settings and settings.config["credit"]["shuffle_rewards"]),
-        "threshold": settings.threshold if settings else 0.5,
+        "threshold": _threshold(run),
+        "positive": settings.positive if settings else "",
         "trainings": sorted(run.trainings, key=lambda t: order.get(t.role, len(order))),
         "missing": {
             name: (lack, stage_command(lack.command or command, lack.stage))
@@ -81,7 +82,8 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
         "forests": [
             (name, title, forest)
             for name, title, forest in (
-                ("training", "training trees", run.forest),
+                ("training", _grown_in(run.rounds.chosen if run.rounds else None), run.forest),
+                *((f"round-{i}", _grown_in(i), forest) for i, forest in run.forests.items()),
                 ("trained", "the trained team on held-out questions", run.transcripts),
             )
             if forest
@@ -91,6 +93,17 @@ def _context(run: Run, workdir: Path) -> dict[str, Any]:
         "style_hash": _hash(style),
         "script_hash": _hash(script),
     }
+
+
+def _threshold(run: Run) -> float:
+    """theta of the training trees that the page shows."""
+    if run.rounds:
+        return next(r.threshold for r in run.rounds.rounds if r.number == run.rounds.chosen)
+    return run.settings.threshold if run.settings else 0.5
+
+
+def _grown_in(number: int | None) -> str:
+    return f"training trees of round {number}" if number else "training trees"
 
 
 def _page_file(name: str) -> Markup:

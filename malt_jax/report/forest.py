@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
 
@@ -74,6 +74,10 @@ def load_forest(
     Raises:
       ValueError: a shard cannot be read or lacks a column, or a node lacks its parent.
     """
+    valued = credit.columns(settings)
+    cuts = credit.cuts_of(
+        (records.read(shard, valued) for shard in shards.paths(folder)), settings, seed
+    )
     kinds: dict[str, list[str]] = {}
     home: dict[str, Path] = {}
     nodes = 0
@@ -88,7 +92,7 @@ def load_forest(
     def trees(chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
         for shard in dict.fromkeys(home[question_id] for question_id in chosen):
             stored = records.read(shard, (*_FACTS, *_PLACE))
-            groups = _by_question(credit.assign(stored, settings, seed))
+            groups = _by_question(credit.assign(stored, settings, seed, cuts=cuts))
             for question_id in chosen:
                 if home[question_id] == shard:
                     yield _tree(question_id, groups[question_id], kinds[question_id])

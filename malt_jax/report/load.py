@@ -2,23 +2,32 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.typed import build
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.report import described, freshness
 from malt_jax.report.comparison import Comparison
 from malt_jax.report.contract import equal_compute, interval, parse_comparison
-from malt_jax.report.forest import Forest, load_forest
+from malt_jax.report.forest import BUDGET, Forest, load_forest
 from malt_jax.report.headline import VOTERS
-from malt_jax.report.records import Evaluation, Flow, Paired, RoleYield, Score, Settings
+from malt_jax.report.records import (
+    Evaluation,
+    Flow,
+    Paired,
+    RoleYield,
+    Score,
+    Settings,
+    Verdicts,
+)
+from malt_jax.report.rounds import Rounds, parse_rounds
 from malt_jax.report.trainings import Training, read_trainings
-from malt_jax.workdir import reads
+from malt_jax.workdir import reads, rounds
 
 T = TypeVar("T")
 
@@ -37,7 +46,8 @@ class Missing:
 class Run:
     """All that the work directory holds; a part is None or empty where its stage has not run.
     `forest` are the training trees, `transcripts` the passes of the trained team on the held-out
-    questions.
+    questions. Of a run of several `rounds` training trees, yields and trainings are those of the
+    round that is exported, and `forests` the trees of the others by the round.
 
     `stale` is a comparison of results that have changed since in the directories `changed`; it is
     not shown. `test_reads` is how often the test split was read, and by how many configurations.
@@ -54,6 +64,8 @@ class Run:
     stale: Comparison | None = None
     changed: tuple[str, ...] = ()
     test_reads: tuple[int, int] = (0, 0)
+    rounds: Rounds | None = None
+    forests: Mapping[int, Forest] = field(default_factory=dict)
 
     @property
     def bare(self) -> bool:
@@ -102,24 +114,41 @@ def load(workdir: Path) -> Run:
     comparison = _read(workdir / "comparison.json", parse_comparison, "compare")
     changed = tuple(freshness.changed(workdir, comparison.inputs)) if comparison else ()
     settings = _read(workdir / "config.json", _settings)
+    over = _read(rounds.table(workdir), parse_rounds)
+    source = rounds.directory(workdir, over.chosen) if over else workdir
     trained = _trained(settings)
     given, seed = _credit(settings)
+    budget = BUDGET // (len(over.rounds) if over else 1)
     return Run(
         settings=settings,
         data=_read(workdir / "data.json", _counts),
-        forest=load_forest(workdir / "trees", given, seed),
+        forest=_grown(source, budget),
+        rounds=over,
+        forests={
+            r.number: forest
+            for r in (over.rounds if over else ())
+            if over
+            and r.number != over.chosen
+            and (forest := _grown(rounds.directory(workdir, r.number), budget))
+        },
         # Held-out answers are what they are, in a control as well.
         transcripts=load_forest(
             workdir / "eval" / "malt", replace(given, shuffle_rewards=False), seed
         ),
-        yields=_read(workdir / "datasets" / "yield.json", partial(_yields, trained=trained)) or (),
-        trainings=read_trainings(workdir),
+        yields=_read(source / "datasets" / "yield.json", partial(_yields, trained=trained)) or (),
+        trainings=read_trainings(source),
         evaluation=_read(workdir / "eval" / "results.json", _evaluation),
         comparison=None if changed else comparison,
         stale=comparison if changed else None,
         changed=changed,
         test_reads=_test_reads(workdir, settings),
     )
+
+
+def _grown(workdir: Path, budget: int) -> Forest | None:
+    """The training trees of a work directory, valued by its own settings."""
+    given, seed = _credit(_read(workdir / "config.json", _settings))
+    return load_forest(workdir / "trees", given, seed, budget)
 
 
 def _test_reads(workdir: Path, settings: Settings | None) -> tuple[int, int]:
@@ -164,7 +193,8 @@ def _credit(settings: Settings | None) -> tuple[CreditSettings, int]:
     known of the run."""
     if settings is None or "credit" not in settings.config:
         return CreditSettings(), 0
-    given = settings.config["credit"]
+    # Records of earlier versions lack what was added since.
+    given = asdict(CreditSettings()) | settings.config["credit"]
     return build(CreditSettings, given, "config.credit"), settings.config["seed"]
 
 
@@ -195,10 +225,15 @@ def _evaluation(data: Mapping[str, Any]) -> Evaluation:
     order = list(data["systems"])
     paired = tuple(sorted(paired, key=lambda pair: -order.index(pair.a)))
     flows = tuple(Flow(system=name, **row) for name, row in data["flows"].items())
+    verdicts = tuple(
+        Verdicts(system=name, role=role, **row)
+        for name, by_role in data.get("verdicts", {}).items()
+        for role, row in by_role.items()
+    )
     titles = {name: str(row["title"]) for name, row in data.get("described", {}).items()}
     return Evaluation(
         data["split"]["n"], data["k"], data["tie_rule"], scores, paired, flows,
-        equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
+        verdicts, equal_compute(data), VOTERS | titles, data["split"].get("name", "test"),
     )  # fmt: skip
 
 

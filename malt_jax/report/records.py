@@ -29,6 +29,13 @@ class Settings:
         return float(self.config["credit"]["threshold"])
 
     @property
+    def positive(self) -> str:
+        """What a positive's value is above where that is not the same value everywhere, or
+        empty."""
+        rules = {"quantile": "the quantile of its role's values", "parent": "its parent's"}
+        return rules.get(self.config["credit"].get("label", ""), "")
+
+    @property
     def chain(self) -> tuple[str, ...]:
         """The roles' names in their order."""
         return tuple(self.config["chain"])
@@ -128,6 +135,21 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What a role's verdicts say of the first role's answers, in counts, and the area under their
+    ROC curve, None where all answers are right, or all wrong."""
+
+    system: str
+    role: str
+    accepted_right: int
+    accepted_wrong: int
+    rejected_right: int
+    rejected_wrong: int
+    without: int
+    auroc: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """eval/results.json."""
 
@@ -137,6 +159,7 @@ class Evaluation:
     systems: tuple[Score, ...]
     paired: tuple[Paired, ...]
     flows: tuple[Flow, ...]
+    verdicts: tuple[Verdicts, ...]
     equal_compute: tuple[EqualCompute, ...]
     titles: Mapping[str, str]  # of systems, also of those that only vote at equal compute
     split: str = "test"

@@ -18,6 +18,8 @@ _CHARTS = (
     (("margin",), "reward margin"),
     (("chosen_logp", "rejected_logp"), "log-probability, chosen and (dashed) rejected"),
     (("kl",), "KL to the reference (nats a token)"),
+    (("entropy",), "entropy of what is sampled (nats a token)"),
+    (("ratio_deviation", "clipped"), "mean |ratio - 1| and (dashed) share of tokens clipped"),
 )
 _FIGURES = [name for names, _ in _CHARTS for name in names]
 

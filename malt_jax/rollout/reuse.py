@@ -24,7 +24,7 @@ from malt_jax.workdir.storage import read_json
 
 _DATA = ("task", "train", "eval", "exclude", "train_questions", "skip_questions", "max_chars")
 # Settings that records of earlier versions lack, with the values that those ran with.
-_ADDED = {"data.development_questions": 0, "data.seed": -1}
+_ADDED = {"data.development_questions": 0, "data.seed": -1, "rounds.behaviour": ""}
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),
@@ -58,7 +58,7 @@ def _check(
     if not record.exists() or not data.exists():
         raise ValueError(f"config.trees: {source} holds no run; run its --stage=collect first")
     earlier = read_json(record)
-    old = _ADDED | run_record.flat(earlier["config"])
+    old: dict[str, Any] = _ADDED | run_record.flat(earlier["config"])
     new = run_record.flat(json.loads(json.dumps(config)))
     keys = list(_SHAPES_SAMPLES)
     for name in settings.chain:

@@ -1,47 +1,47 @@
 """The stages of a job, one a file, and the job that goes through them in one work directory."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
-from malt_jax import recipe
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
-from malt_jax.evaluate import passes, systems
-from malt_jax.runtime import hosts
 from malt_jax.stages import (
     audit,
+    claiming,
     collect,
     datasets,
     evaluate,
     merge,
     plan,
     report,
+    rounds,
     solutions,
     train,
 )
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import FREE, Stage
-from malt_jax.workdir import question_record, run_record
+from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
-from malt_jax.workdir.storage import read_json
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
+        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
     )
 }
 """By name, in the order of a job."""
+OF_A_ROUND = ("collect", "datasets", "train")
+"""What a job of several rounds does in each, in the place of doing it once."""
 
 
-def in_order() -> tuple[str, ...]:
-    """The names of the stages that a job goes through unless it is asked for others."""
-    return tuple(stage.name for stage in STAGES.values() if not stage.on_request)
+def in_order(count: int = 1) -> tuple[str, ...]:
+    """The names of the stages that a job of so many rounds goes through unless it is asked for
+    others."""
+    names = tuple(stage.name for stage in STAGES.values() if not stage.on_request)
+    if count == 1:
+        return names
+    return rounds.STAGE.name, *(name for name in names if name not in OF_A_ROUND)
 
 
 def named(name: str) -> Stage:
@@ -61,20 +61,11 @@ def named(name: str) -> Stage:
 
 def bindings(stages: Sequence[Stage] = ()) -> Bindings:
     """What the stages, and others of the user's own, declare of their outputs."""
-    declared = {**STAGES, **{stage.name: stage for stage in stages}}.values()
-    outputs = tuple(output for stage in declared for output in stage.outputs)
-    return Bindings(outputs, FREE, _adds)
+    return claiming.bindings(_declared(stages))
 
 
-def _adds(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """More systems only add passes, unless these are longer ones in the place of those there."""
-    if key != "eval.systems" or not set(old["eval"]["systems"]) <= set(new["eval"]["systems"]):
-        return False
-    before, now = (
-        passes.draws(systems.chosen(settings), settings)
-        for settings in map(recipe.parse, (old, new))
-    )
-    return all(now.get(place) == draw for place, draw in before.items())
+def _declared(stages: Sequence[Stage]) -> list[Stage]:
+    return list({**STAGES, **{stage.name: stage for stage in stages}}.values())
 
 
 def check(settings: Settings) -> None:
@@ -89,6 +80,11 @@ def foresee(settings: Settings, names: Sequence[str]) -> None:
     be known before any work is done, and before anything is written."""
     job = Job(settings, collects=False)
     for name in names:
+        if settings.rounds.count > 1 and name in OF_A_ROUND:
+            raise ValueError(
+                f"--stage={name}: with config.rounds.count={settings.rounds.count} it is done in "
+                "every round; give --stage=rounds"
+            )
         named(name).foresees(job)
 
 
@@ -113,30 +109,9 @@ def run(
     job = Job(settings, collects, config, topology, sample)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
-        check_questions(job)
+        claiming.check_questions(job)
     for stage in stages:
-        started = time.perf_counter()
-        logging.info("stage %s", stage.name)
-        stage.run(job)
-        logging.info("stage %s took %.0f s", stage.name, time.perf_counter() - started)
-
-
-def check_questions(job: Job) -> None:
-    """Reads the questions again, and so compares them with those of then, where a file that they
-    come from has changed: also for stages that do not ask them. Raises ValueError naming one that
-    differs."""
-    record = read_json(job.directory / "config.json")
-    changed = run_record.changed_inputs(record)
-    held_out = question_record.path(job.directory, "eval").exists() and "data.eval" in changed
-    sources = {"data.train", "data.eval", "data.exclude"}
-    trained = question_record.path(job.directory, "train").exists() and sources & changed.keys()
-    if hosts.any_says(held_out):
-        _ = job.held_out
-    if hosts.any_says(bool(trained)):
-        _ = job.training
-    noted = {**record.get("inputs", {}), **changed}
-    if hosts.any_says(bool(changed)):
-        hosts.by_first(lambda: run_record.note(job.directory, inputs=noted))
+        stage.timed(job)
 
 
 def claim(
@@ -145,14 +120,5 @@ def claim(
     stages: Sequence[Stage] = (),
     base: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
-    """`run_record.claim` by the first host, with what all stages declare. Raises ValueError if the
-    other hosts have another directory of this name."""
-    hosts.by_first(
-        lambda: run_record.claim(workdir, config, bindings(stages), base, recipe.completed)
-    )
-    path = workdir / "config.json"
-    if not hosts.same(path.read_bytes() if path.exists() else b""):
-        raise ValueError(
-            f"config.workdir: {workdir} is not one directory for all hosts; name one on a file "
-            "system that they share, or in a bucket"
-        )
+    """`claiming.claim` with what all stages declare, and others of the user's own."""
+    claiming.claim(workdir, config, _declared(stages), base)

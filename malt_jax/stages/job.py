@@ -22,6 +22,7 @@ from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
+from malt_jax.stages import curriculum
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
 from malt_jax.workdir import question_record, run_record, storage
@@ -122,9 +123,14 @@ class Job:
     @cached_property
     def training(self) -> list[Question]:
         """The training questions, which overlap neither with a test set nor with the development
-        split."""
-        data = self.settings.data
-        questions, account = self._load("train", data.train, data.train_questions)
+        split; of a round those that `curriculum.of_round` chooses."""
+        number, data = self.settings.rounds.number, self.settings.data
+        limit = curriculum.most(self.settings.rounds, data.train_questions)
+        questions, account = self._load("train", data.train, limit)
+        if number:
+            questions = curriculum.of_round(self.directory, self.settings, questions)
+            left_out = account.kept - len(questions) + account.beyond_limit
+            account = dataclasses.replace(account, kept=len(questions), beyond_limit=left_out)
         self._account("train", account)
         question_record.settle(self.directory, "train", questions)
         return questions
@@ -226,6 +232,11 @@ class Job:
             base=self.model.content_hash,
         )
 
+    def adapter(self, path: Path, role: str) -> Adapter:
+        """A role's adapter on the devices that sample. Raises ValueError as `export.load` does."""
+        adapter = export.load(path, self.model, role)
+        return jax.tree.map(mesh.put, adapter, mesh.tree_shardings(self.sampling_mesh, adapter))
+
     def adapters(self) -> dict[str, Adapter | None]:
         """The adapters of the roles that have one, on the devices: the exported ones of trained
         roles, and of the others what `config.roles.ROLE.adapter` names.
@@ -241,11 +252,10 @@ class Job:
             if self.settings.roles[role].train:
                 path = self.directory / "export" / role
                 if not export.exists(self.directory, role):
-                    raise ValueError(f"{path}: not there; run --stage=train first")
+                    stage = "rounds" if self.settings.rounds.count > 1 else "train"
+                    raise ValueError(f"{path}: not there; run --stage={stage} first")
             if path != Path():
-                adapter = export.load(path, self.model, role)
-                shardings = mesh.tree_shardings(self.sampling_mesh, adapter)
-                adapters[role] = jax.tree.map(mesh.put, adapter, shardings)
+                adapters[role] = self.adapter(path, role)
         return adapters
 
     def base_hashes(self) -> dict[str, str]:

@@ -4,11 +4,9 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from malt_jax import export
 from malt_jax.config.settings import Settings
-from malt_jax.learn.datasets import lacks
+from malt_jax.learn import datasets
 from malt_jax.models import Model
 from malt_jax.models.identity import check_identity
 from malt_jax.workdir.storage import read_json
@@ -30,13 +28,8 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
             continue
         for phase in phases:
             check_identity(workdir / "checkpoints" / role / phase / "base.json", model)
-            path = workdir / "datasets" / role / f"{phase}.parquet"
-            if not path.exists():
-                raise ValueError(f"{path}: not there; run --stage=datasets first")
-            with path.open("rb") as file:
-                rows = pq.read_metadata(file).num_rows
-            if not rows:
-                empty.append(path)
+            if not datasets.rows(workdir, role, phase):
+                empty.append(workdir / "datasets" / role / f"{phase}.parquet")
                 kept = phases[: phases.index(phase)]
                 flags.setdefault(role, f"--config.roles.{role}.train={_literal(kept)}")
         export.starting_adapter(settings, model, role)
@@ -53,7 +46,7 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
 def _why(path: Path, roles: Iterable[str]) -> str:
     """What the roles' samples lack, by the counts in `yield.json`, and the ways out."""
     counts = read_json(path) if path.exists() else {}
-    reasons = {role: lacks(counts[role]) for role in roles if role in counts}
+    reasons = {role: datasets.lacks(counts[role]) for role in roles if role in counts}
     lines = [f"  {role}: {why}\n" for role, why in reasons.items() if why]
     lines = lines or ["  raise config.data.train_questions or lower config.credit.threshold\n"]
     return f"with another --config.workdir ({path} has the counts):\n{''.join(lines)}"

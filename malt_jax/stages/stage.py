@@ -1,7 +1,10 @@
 """What a stage is: a name, what it does, and what it leaves in the work directory."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from absl import logging
 
 from malt_jax.stages.job import Job
 from malt_jax.workdir.outputs import Output
@@ -48,3 +51,10 @@ class Stage:
     collects: bool = False  # whether it asks the training questions
     claims: bool = True  # whether it works in the work directory, under the settings given
     foresees: Callable[[Job], None] = known
+
+    def timed(self, job: Job) -> None:
+        """Runs it, and logs its seconds."""
+        started = time.perf_counter()
+        logging.info("stage %s", self.name)
+        self.run(job)
+        logging.info("stage %s took %.0f s", self.name, time.perf_counter() - started)

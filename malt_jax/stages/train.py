@@ -58,21 +58,19 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
     )
     names = settings.roles[role].train
     for name in names:
-        phase, chosen = PHASES[name], settings.phases[name]
+        phase = PHASES[name]
         directory = workdir / "checkpoints" / role / name
         check_identity(directory / "base.json", model)
         base = identity(model)
         hosts.by_first(partial(storage.write_json, directory / "base.json", base))
         data = examples.load(
             workdir / "datasets" / role / f"{name}.parquet",
-            directory / "reference.npz",
+            directory,
             phase,
+            settings,
             model,
             mesh,
-            adapter,
-            batch=chosen.batch,
-            share=chosen.held_out,
-            seed=settings.seed,
+            adapter if settings.rounds.reference == "start" else None,
         )
         adapter = fit(directory, phase, settings, model, mesh, adapter, data, f"{role} {name}")
         if phase.exported and name != names[-1]:
@@ -106,10 +104,13 @@ STAGE = Stage(
     (
         Output(
             "checkpoints/{role}/{phase}",
-            ("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+            (
+                *("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
+                *("rounds.reference", "rounds.replay"),
+            ),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
-        Output("export/{role}", needs=("checkpoints/{role}/*",)),
+        Output("export/{role}", ("rounds.*",), ("checkpoints/{role}/*",)),
         Output("export/{phase}/{role}", needs=("checkpoints/{role}/{phase}",)),
     ),
     foresees=_foresee,

@@ -11,9 +11,10 @@ from malt_jax.config.places import at_home, located
 from malt_jax.workdir.storage import file_hash, files, in_bucket
 
 # The settings that name files or directories. An item of data.exclude is TASK:PATH.
-_PATHS = ("model.path", "data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
+ADAPTERS = ("roles.*.adapter", "rounds.behaviour")
+_PATHS = ("model.path", "data.train", "data.eval", "data.exclude", "trees", *ADAPTERS)
 # Those whose content is hashed when a work directory is claimed. The base has its own hash there.
-_HASHED = ("data.train", "data.eval", "data.exclude", "trees", "roles.*.adapter")
+_HASHED = ("data.train", "data.eval", "data.exclude", "trees", *ADAPTERS)
 
 
 def is_path(key: str) -> bool:
@@ -40,10 +41,12 @@ def digests(settings: dict[str, Any]) -> dict[str, str]:
 
 def digest(key: str, value: Any) -> str:
     """`sha256:` and the digest of what a setting's files hold, whatever they are called; of a
-    directory, with the names below it, and of another work directory (`trees`) that of its trees.
-    Empty where the setting names no file of a disk."""
+    directory, with the names below it, and of another work directory that of its trees (`trees`) or
+    of its exported adapters (`rounds.behaviour`). Empty where a setting names no file of a disk."""
     if key == "trees":
         return "" if not value or in_bucket(value) else _trees(Path(at_home(value)))
+    if key == "rounds.behaviour":
+        return "" if not value or in_bucket(value) else _exported(Path(at_home(value)))
     paths = [item.rpartition(":")[2] for item in value] if isinstance(value, list) else [value]
     named = [Path(at_home(path)) for path in paths if path and not in_bucket(path)]
     if not named or len(named) < len(paths) or not all(path.exists() for path in named):
@@ -59,6 +62,11 @@ def _trees(workdir: Path) -> str:
     """By the checksums beside its shards, which are gigabytes."""
     noted = sorted((workdir / "trees").glob(".shard-*.sha256"))
     return _joined(file.read_text() for file in noted) if noted else ""
+
+
+def _exported(workdir: Path) -> str:
+    weights = sorted(workdir.glob("export/*/*.safetensors"))
+    return _joined(f"{file.parent.name} {file_hash(file)}" for file in weights) if weights else ""
 
 
 def _joined(lines: Iterable[str]) -> str:

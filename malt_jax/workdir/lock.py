@@ -7,13 +7,22 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from absl import logging
 
+from malt_jax.runtime import hosts
+from malt_jax.workdir import storage
+
 # Of file systems without `flock`: Lustre and NFS as they are often mounted.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+def held(workdir: Path) -> AbstractContextManager[None]:
+    """`sole` by the first host, where the work directory lies on a disk."""
+    free = not hosts.first() or storage.in_bucket(workdir)
+    return nullcontext() if free else sole(workdir)
 
 
 @contextmanager

@@ -94,7 +94,8 @@ def _take_over(
             refused.append(f"{difference(key, old, new)} ({_by(outputs)})")
     noted = record.get("inputs", {})
     # Of questions only those that are asked count: whoever reads them compares them.
-    adapters = fnmatch.filter(new.keys() - set(changed), "roles.*.adapter")
+    same = new.keys() - set(changed)
+    adapters = [key for pattern in inputs.ADAPTERS for key in fnmatch.filter(same, pattern)]
     for key, value in inputs.digests({key: new[key] for key in adapters}).items():
         outputs = _bound(path.parent, bindings, key, record)
         if outputs and noted.get(key, value) != value:

@@ -116,7 +116,9 @@ def main() -> None:
     config = replace(LLAMA_8B, num_layers=asked.layers)
     chosen = replace(parse(get_config().to_dict()).phases["sft"], remat=asked.remat)
     packed = Packed(asked.length, asked.length // 2, len(devices), 1)
-    ours = programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
+    ours = programs.train(
+        jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed, settings.SampleSettings()
+    )(config)
     steps = {
         "malt_jax": programs.compiled(ours, packed.predictions // 128),
         "plain": programs.compiled(plain(config, mesh, asked.length, optax.adamw(1e-4))),

@@ -1,159 +1,129 @@
-"""The measurements: cold start, greedy ids, a forced number of tokens, and rounds of trees."""
+"""What a round of learning costs: tokens sampled and trained a second, round by round, and the
+seconds that are neither sampling nor training (loading adapters, data sets, exports, figures).
+
+    python tests/benchmarks/rounds.py [--rounds=3] [--questions=24] [--json]
+
+The quickstart on fewer questions, in this process and in a new work directory. The first round
+compiles; the overhead of the later ones is what a round costs by itself.
+"""
 
 import argparse
+import json
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from benchmarks import engines, workload
-from benchmarks.engines import OURS, measure_machine, say
-from benchmarks.roofline import Machine
-from benchmarks.summary import Extra, Row, figures, ratios, roofline
-from benchmarks.weights import Weights, derive
-from benchmarks.workload import Workload
-from malt_jax.models import hf
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-GREEDY_PROMPTS, GREEDY_TOKENS = 8, 64
-FORCED_PROMPTS, FORCED_TOKENS = 16, 64
-CHILDREN = 3
+from malt_jax import recipe, stages
+from malt_jax.rollout import driver
+from malt_jax.stages import rounds, train
+from malt_jax.workdir import shards
+from malt_jax.workdir.storage import read_json
 
 
-def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """All measurements, as the object that --json prints."""
-    started = time.perf_counter()
-    weights = derive(asked.model, asked.envs / "weights")
-    load = partial(workload.load, weights.directory, asked.data, limit=asked.max_new_tokens)
-    work = load(count=asked.questions)
-    bench = Bench(asked, weights, work, workload.first_prompts(load(count=FORCED_PROMPTS)))
-    rows = {name: Row() for group in asked.engines for name in engines.SAMPLING[group]}
-    limits = [measure_machine(asked.envs)]
-    extra = Extra()
-    try:
-        for name, row in rows.items():
-            with row.noting(name):
-                bench.begin(name, row)
-        entered = _entered(rows)
-        for number in range(asked.runs):
-            for name, row in rows.items():
-                if name in entered and not row.error:
-                    with row.noting(name):
-                        bench.round(name, row, asked.seed + 1 + number, extra)
-                        say(f"round {number + 1}: {name} {row.rates[-1]:.1f} useful tokens/s")
-    finally:
-        for row in rows.values():
-            row.close()
-    limits.append(measure_machine(asked.envs))
-    machine = Machine(*(max(limit[key] for limit in limits) for key in ("flops", "bandwidth")))
-    ours = rows.get(OURS)
+@dataclass
+class Clock:
+    """Seconds in the functions that are watched."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def watch(self, module: Any, name: str) -> None:
+        """Counts what `module.name` takes from now on."""
+        function: Callable[..., Any] = getattr(module, name)
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                passed = time.perf_counter() - started
+                self.seconds[name] = self.seconds.get(name, 0.0) + passed
+
+        setattr(module, name, timed)
+
+
+def run(workdir: Path, count: int, questions: int) -> list[dict[str, Any]]:
+    """A row of figures a round."""
+    clock = Clock()
+    clock.watch(driver, "store")
+    clock.watch(train, "fit")
+    rows = []
+    for number in range(1, count + 1):
+        config = _config(workdir, number, questions)
+        clock.seconds, started = {}, time.perf_counter()
+        names = ("rounds",) if number > 1 else ()
+        if names:
+            stages.run(recipe.parse(config), config, names)
+        else:  # one round is a run of two that stops there
+            _first(config)
+        wall = time.perf_counter() - started
+        rows.append(_row(workdir, number, wall, clock.seconds))
+    return rows
+
+
+def _first(config: dict[str, Any]) -> None:
+    """The first of two rounds, by its own settings."""
+    first = rounds.resolve(config, 1)
+    stages.run(recipe.parse(first), first, ("collect", "datasets", "train", "evaluate"))
+
+
+def _config(workdir: Path, number: int, questions: int) -> dict[str, Any]:
+    loaded = recipe.load("quickstart")
+    loaded.workdir = str(workdir)
+    loaded.data.train_questions = questions
+    loaded.data.development_questions = 12
+    loaded.rounds.count = max(2, number)
+    loaded.credit.threshold = 0.0
+    return dict(loaded.to_dict())
+
+
+def _row(workdir: Path, number: int, wall: float, seconds: dict[str, float]) -> dict[str, Any]:
+    directory = workdir / "rounds" / str(number)
+    sampling, training = seconds.get("store", 0.0), seconds.get("fit", 0.0)
+    drawn = sum(_tokens(file) for file in directory.glob("trees/*.parquet"))
+    drawn += sum(_tokens(file) for file in directory.glob("eval/development/**/*.parquet"))
+    metrics = directory.glob("checkpoints/*/*/metrics.jsonl")
+    steps = [json.loads(line) for file in metrics for line in file.read_text().splitlines()]
+    trained = sum(step.get("tokens", 0) for step in steps if not step.get("eval"))
     return {
-        "model": asked.model.name,
-        "questions": asked.questions,
-        "nodes": work.nodes,
-        "runs": asked.runs,
-        "max_new_tokens": asked.max_new_tokens,
-        "temperature": work.temperature,
-        "engines": {
-            name: figures(row, ours, asked.questions, asked.runs) for name, row in rows.items()
-        },
-        "ratios": ratios(rows),
-        **roofline(machine, hf.config(weights.directory), extra, ours),
-        "seconds": time.perf_counter() - started,
+        "round": number,
+        "seconds": wall,
+        "sampled_tokens_per_second": drawn / sampling,
+        "trained_tokens_per_second": trained / training,
+        "overhead_seconds": wall - sampling - training,
+        "accuracy": read_json(directory / "eval" / "results.json")["systems"]["malt"]["accuracy"],
     }
 
 
-def _entered(rows: dict[str, Row]) -> set[str]:
-    """Who takes part in the rounds: of a group's engines the one that was fastest in forced
-    sampling."""
-    groups = [[n for n in group if n in rows] for group in engines.SAMPLING.values()]
-    return {max(names, key=lambda name: rows[name].forced or 0.0) for names in groups if names}
+def _tokens(file: Path) -> int:
+    return sum(row["completion_tokens"] for row in shards.read_one(file, ["completion_tokens"]))
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What all engines are given; `probe` are the prompts of greedy and forced sampling."""
-
-    asked: argparse.Namespace
-    weights: Weights
-    work: Workload
-    probe: list[list[int]]
-
-    def begin(self, name: str, row: Row) -> None:
-        """Starts an engine and takes what is measured once."""
-        asked, warm = self.asked, self.work.temperature
-        also = [str(asked.data.resolve()), str(asked.questions), str(asked.max_new_tokens)]
-        [engine] = [group[name] for group in engines.SAMPLING.values() if name in group]
-        row.worker = engines.start(
-            name, engine, asked.envs, self.weights, also if name == OURS else []
+def main() -> None:
+    """Prints the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run(Path(folder) / "run", asked.rounds, asked.questions)
+    if asked.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(
+            f"round {row['round']}: {row['seconds']:.1f} s, "
+            f"{row['sampled_tokens_per_second']:,.0f} tokens sampled a second, "
+            f"{row['trained_tokens_per_second']:,.0f} trained, "
+            f"{row['overhead_seconds']:.1f} s of overhead"
         )
-        say(f"{name}: cold start")
-        self.sample(row, self.probe[:1], CHILDREN, asked.seed, asked.max_new_tokens, warm)
-        row.warmed()
-        say(f"{name}: greedy ids")
-        probe = self.probe[:GREEDY_PROMPTS]
-        sampled, _ = self.sample(row, probe, 1, asked.seed, GREEDY_TOKENS, 0.0)
-        row.greedy = [rows[0] for rows in sampled]
-        say(f"{name}: forced tokens")
-        for _ in range(2 if name == OURS else 1):  # ours compiles in the first; peers take that out
-            sampled, seconds = self.sample(
-                row, self.probe, CHILDREN, asked.seed, FORCED_TOKENS, warm, stops=()
-            )
-        count = sum(len(tokens) for rows in sampled for tokens in rows)
-        if count != FORCED_PROMPTS * CHILDREN * FORCED_TOKENS:
-            raise engines.Failure(f"{FORCED_TOKENS} tokens a row were asked for, {count} came")
-        row.forced = count / seconds
-        if name == OURS:
-            for adapters in (False, True):
-                for seed in (asked.seed, asked.seed + 1000):
-                    say(f"{name}: a tree that compiles")
-                    row.ask({"seed": seed, "adapters": adapters})
 
-    def round(self, name: str, row: Row, seed: int, extra: Extra) -> None:
-        """One engine's trees in one round."""
-        if name == OURS:
-            self._our_round(row, seed, extra)
-            return
 
-        def sample(prompts: list[list[int]], children: int, seed: int) -> Any:
-            limit, temperature = self.asked.max_new_tokens, self.work.temperature
-            return self.sample(row, prompts, children, seed, limit, temperature)
-
-        row.add(*workload.expand(self.work, sample, seed))
-
-    def _our_round(self, row: Row, seed: int, extra: Extra) -> None:
-        for adapters in (True, False):
-            answer = row.ask({"seed": seed, "adapters": adapters})
-            parents, seconds = answer["parents"], answer["seconds"]
-            if adapters:
-                extra.adapted.append(workload.useful_tokens(parents) / seconds)
-            else:
-                row.add(parents, seconds)
-                extra.trees.append((parents, seconds, answer["live_rows"]))
-                extra.compile_s.append(answer["compile_s"])
-
-    def sample(
-        self,
-        row: Row,
-        prompts: list[list[int]],
-        children: int,
-        seed: int,
-        limit: int,
-        temperature: float,
-        stops: Sequence[int] | None = None,
-    ) -> tuple[list[list[list[int]]], float]:
-        """Completions and the worker's own seconds."""
-        tokenizer = self.work.tokenizer
-        shown = {token for prompt in prompts for token in prompt} | set(tokenizer.stop_ids)
-        answer = row.ask(
-            {
-                "prompts": prompts,
-                "n": children,
-                "max_new_tokens": limit,
-                "temperature": temperature,
-                "stop_ids": tokenizer.stop_ids if stops is None else stops,
-                "pad_id": min(tokenizer.control_ids - shown),
-                "seed": seed,
-            }
-        )
-        return answer["completions"], answer["seconds"]
+if __name__ == "__main__":
+    main()

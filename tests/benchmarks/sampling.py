@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import report, rounds
+from benchmarks import report, sampling_rounds
 from benchmarks.engines import ROOT, SAMPLING
 from benchmarks.weights import CACHE, default_model
 
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers are ended too
-    result = rounds.run(asked)
+    result = sampling_rounds.run(asked)
     print(json.dumps(result) if asked.json else report.sampling(result))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 
 PLAIN = CreditSettings(0.5, False, 3, 2)
 SHUFFLED = CreditSettings(0.5, True, 3, 2)

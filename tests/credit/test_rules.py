@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.credit.rules import depths, mean_of_children
 
 SIZE = 16  # of every forest below, so that one program serves all examples

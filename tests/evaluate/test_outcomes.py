@@ -74,6 +74,27 @@ def test_flows():
     }
 
 
+def test_verdicts_beside_the_answer_that_was_read():
+    """The last of a text's marks counts; no verdict lies between the two. Of 2 right answers and 2
+    wrong ones, the accepted right one is before both, the rejected one as good as one."""
+    said = [("correct", "right"), ("wrong", "wrong"), ("correct", "wrong"), ("wrong", "dunno")]
+    drawn = [
+        [[_turn("generator", status, ""), _turn("verifier", "", f"It is {said}.")]]
+        for status, said in said
+    ]
+    assert scoring.verdicts(drawn, ("right", "wrong")) == {
+        "verifier": {
+            **{"accepted_right": 1, "accepted_wrong": 0, "rejected_right": 1, "rejected_wrong": 1},
+            **{"without": 1, "auroc": (1 + 1 + 0.5 + 0) / 4},
+        }
+    }
+    assert scoring.verdicts(drawn, ("yes", "no")) == {}
+
+
+def _turn(role: str, status: str, completion: str) -> dict[str, str]:
+    return {"role": role, "status": status, "completion": completion}
+
+
 def test_paired_comparisons_and_scores():
     right, wrong = (Outcome("correct", 1, 2, 1),), (Outcome("wrong", 1, 2, 1),)
     by_system = {"sa": [wrong] * 30 + [right] * 70, "malt_mv": [right] * 90 + [wrong] * 10}

@@ -266,3 +266,15 @@ def test_holm_equals_statsmodels():
     assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
     with pytest.raises(ValueError, match=r"p-values must lie in \[0, 1\]"):
         stats.holm([0.1, 1.2])
+
+
+def test_auroc_by_hand_and_as_scikit_learn():
+    assert stats.auroc([0, 0.5, 0.5, 1], [False, True, False, True]) == 7 / 8
+    assert stats.auroc([1, 0], [True, False]) == 1
+    assert stats.auroc([0, 1], [True, False]) == 0
+    assert stats.auroc([1, 2], [True, True]) is None
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    for levels in (2, 3, 50):
+        scores, right = rng.integers(0, levels, 200) / levels, rng.random(200) < 0.4
+        assert stats.auroc(scores, right) == pytest.approx(metrics.roc_auc_score(right, scores))

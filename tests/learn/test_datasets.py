@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.learn.datasets import Harvest, gather
 from malt_jax.rollout import records

@@ -10,10 +10,18 @@ import pytest
 import small
 
 from malt_jax.learn import logprobs
-from malt_jax.learn.logprobs import completion_logprobs, per_sequence, sequence_logprobs
+from malt_jax.learn.logprobs import (
+    Drawn,
+    completion_logprobs,
+    drawn_logprobs,
+    per_sequence,
+    predicting,
+    sequence_logprobs,
+)
 from malt_jax.learn.losses import token_logprobs
 from malt_jax.learn.packing import examples, plan, take
 from malt_jax.models import llama, lora
+from malt_jax.sampler import Sampling
 
 MODEL = small.model(scale=2.0)
 RNG = np.random.default_rng(0)
@@ -162,6 +170,12 @@ def test_no_array_is_tokens_by_vocabulary(monkeypatch):
     def loss(policy):
         return completion_logprobs(MODEL.config, MODEL.params, policy, batch).sum()
 
+    def drawn(policy):
+        hidden = predicting(MODEL.config, MODEL.params, policy, batch)
+        of = Drawn(Sampling(0.7, top_k=5, top_p=0.9), entropy_gradient=True)
+        scores = drawn_logprobs(MODEL.config, MODEL.params, hidden, batch, of)
+        return sum(score.sum() for score in scores)
+
     def naive(policy):
         tokens = jnp.asarray(batch.tokens)
         hidden, _ = llama.forward(MODEL.config, MODEL.params, tokens, tokens >= 0, policy)
@@ -171,7 +185,7 @@ def test_no_array_is_tokens_by_vocabulary(monkeypatch):
         sizes = shapes(jax.make_jaxpr(jax.value_and_grad(function))(adapter()).jaxpr)
         return max(int(np.prod(shape[:-1])) for shape in sizes if shape and shape[-1] == vocabulary)
 
-    assert largest(loss) == 16
+    assert largest(loss) == largest(drawn) == 16
     assert largest(naive) == batch.tokens.size
 
 

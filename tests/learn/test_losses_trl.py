@@ -4,6 +4,7 @@ from functools import partial
 
 import jax.numpy as jnp
 import pytest
+from words import tiny_llama, tokenizer
 
 from malt_jax.learn.losses import (
     Pairs,
@@ -34,37 +35,7 @@ NAMES = {  # of metrics: ours, TRL's
 
 @pytest.fixture(scope="module")
 def words():
-    """A tokenizer of one id a word, made in memory."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = ["<pad>", "<eos>", *(f"w{i}" for i in range(30))]
-    tokenizer = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<pad>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<pad>"
-    )
-
-
-def tiny_llama(seed):
-    """A random Llama with logits far from uniform, so that losses differ clearly."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.6,
-    )
-    return LlamaForCausalLM(config)
+    return tokenizer()
 
 
 def trl_settings(folder):

@@ -2,7 +2,6 @@
 one loss however a step is split."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -61,17 +60,14 @@ def data(tmp_path_factory):
     """Every phase's examples under a reference that is not the policy below."""
     folder = tmp_path_factory.mktemp("data")
     write_data(folder, n=16)
-    load = partial(examples.load, model=MODEL, mesh=mesh.make(), batch=4, share=0.0, seed=0)
-    reference = adapter(1)
-    return {
-        name: load(
-            folder / "datasets" / "refiner" / f"{name}.parquet",
-            folder / f"{name}.npz",
-            phase,
-            reference=reference,
-        )[0]
-        for name, phase in PHASES.items()
-    }
+    settings, devices = recipe(), mesh.make()
+
+    def load(name):
+        path = folder / "datasets" / "refiner" / f"{name}.parquet"
+        of_phase = folder / name
+        return examples.load(path, of_phase, PHASES[name], settings, MODEL, devices, adapter(1))[0]
+
+    return {name: load(name) for name in ("sft", "dpo", "kto")}
 
 
 def evaluated(name: str, settings, data, batch: int, accumulate: int) -> dict[str, float]:

@@ -14,7 +14,8 @@ from plans import CONFIG, LORA
 from recipes import change, good
 from training import MODEL, exported, metrics
 
-from malt_jax.config.settings import CreditSettings, Settings
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.settings import Settings
 from malt_jax.learn import datasets, losses, unpaired
 from malt_jax.learn.phases import PHASES
 from malt_jax.learn.phases.phase import Family, Forecast
@@ -67,7 +68,7 @@ def test_what_a_plan_expects():
     """100 parents of 3 nodes, half of the nodes positive, 3 in 10 parents with a contrast."""
     forecast = Forecast(300, 100, positive=0.5, contrast=0.3)
     expected = {name: phase.expected(forecast, CREDIT) for name, phase in PHASES.items()}
-    assert expected == {"sft": 150, "dpo": 60, "kto": 300}
+    assert expected == {"sft": 150, "dpo": 60, "kto": 300, "rl": 90}
     assert PHASES["sft"].expected(forecast, replace(CREDIT, max_positives_per_parent=1)) == 100
 
 
@@ -140,7 +141,7 @@ def test_a_phase_from_outside_is_planned(toy):
     assert workload.work(toy).steps == {"toy": 16}
     chosen = replace(toy.phases["toy"], batch=2)
     build = programs.train(
-        jnp.float32, LORA, mesh.make(), toy_phase.PHASE, chosen, Packed(64, 32, 2, 1)
+        jnp.float32, LORA, mesh.make(), toy_phase.PHASE, chosen, Packed(64, 32, 2, 1), toy.sample
     )
     taken = jax.tree.leaves(build(CONFIG).in_avals)
     assert [1, 1, 32] in [list(array.shape) for array in taken if array.dtype == jnp.float32]

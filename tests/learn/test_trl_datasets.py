@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import small
 
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import records
 from malt_jax.workdir import shards

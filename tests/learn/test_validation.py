@@ -79,9 +79,8 @@ def test_kl_is_exact_over_the_vocabulary(tmp_path, monkeypatch):
     monkeypatch.setattr(logprobs, "CHUNK", 4)
     steps.scoring.cache_clear()  # programs with chunks of another length
     path = tmp_path / "datasets" / "refiner" / "sft.parquet"
-    load, phase = {"batch": 4, "share": 0.0, "seed": 0}, PHASES["sft"]
-    cache = tmp_path / "cache"
-    data, _ = examples.load(path, cache, phase, MODEL, mesh.make(), adapter(0), **load)
+    phase = PHASES["sft"]
+    data, _ = examples.load(path, tmp_path, phase, recipe(), MODEL, mesh.make(), adapter(0))
     chosen = recipe().phases["sft"]
     evaluate = validation.evaluator(phase, chosen, MODEL, mesh.make(), adapter(2), data)
     figures = evaluate(adapter(1))
@@ -108,8 +107,7 @@ def test_the_watchdog_waits_for_one_micro_batch_at_a_time(tmp_path, monkeypatch)
     """It took a held-out pass of more than half an hour for a hang, at every restart."""
     write_data(tmp_path)
     path, phase = tmp_path / "datasets" / "refiner" / "sft.parquet", PHASES["sft"]
-    load = {"batch": 4, "share": 0.0, "seed": 0}
-    data, _ = examples.load(path, tmp_path, phase, MODEL, mesh.make(), adapter(0), **load)
+    data, _ = examples.load(path, tmp_path, phase, recipe(), MODEL, mesh.make(), adapter(0))
     waits = []
 
     def watched(work):
@@ -215,9 +213,10 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
     assert a_step | {"peak_share", "nonfinite"} <= set(first)
     assert 0 <= first["padding"] < 1
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
-    load = {"batch": 4, "share": 0.3, "seed": 0}
-    args = (path, tmp_path / "cache", PHASES["dpo"], MODEL, mesh.make(), adapter(0))
-    training, other = examples.load(*args, **load)
+    settings = recipe(held_out=0.3)
+    training, other = examples.load(
+        path, tmp_path, PHASES["dpo"], settings, MODEL, mesh.make(), adapter(0)
+    )
     assert not set(training.questions) & set(other.questions)
     assert len(training) + len(other) == 10
     epoch = [row["tokens"] for row in rows if not row.get("eval")][: -(-len(training) // 4)]
@@ -227,14 +226,13 @@ def test_dpo_is_evaluated_with_rewards_and_kl_and_rows_held_out_are_not_trained_
 def test_the_reference_is_computed_once(tmp_path, monkeypatch):
     write_data(tmp_path)
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
-    load = {"batch": 4, "share": 0.0, "seed": 0}
-    args = (path, tmp_path / "reference.npz", PHASES["dpo"], MODEL, mesh.make())
-    first, _ = examples.load(*args, adapter(1), **load)
+    args = (path, tmp_path, PHASES["dpo"], recipe(), MODEL, mesh.make())
+    first, _ = examples.load(*args, adapter(1))
     monkeypatch.setattr(examples, "sequence_logprobs", None)
-    again, _ = examples.load(*args, adapter(1), **load)
+    again, _ = examples.load(*args, adapter(1))
     np.testing.assert_array_equal(first.arrays["reference"], again.arrays["reference"])
     with pytest.raises(TypeError):
-        examples.load(*args, adapter(2), **load)
+        examples.load(*args, adapter(2))
 
 
 def test_too_few_questions_are_not_held_out_and_that_is_said(tmp_path, caplog):

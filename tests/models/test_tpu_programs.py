@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.gsm8k import get_config as gsm8k
-from malt_jax.config.settings import LoraSettings
+from malt_jax.config.settings import LoraSettings, SampleSettings
 from malt_jax.learn.phases import PHASES
 from malt_jax.models import lora
 from malt_jax.models.attention import Partial, implementation
@@ -91,7 +91,9 @@ def training(mesh: Mesh, layers: int) -> Any:
     config = LlamaConfig(32768, 1024, 2816, layers, 8, 4, 128, 8192, 1e-5, Rope(500000.0))
     chosen = parse(gsm8k().to_dict()).phases["sft"]
     packed = Packed(1024, 512, 4, 1)
-    return programs.train(jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed)(config)
+    return programs.train(
+        jnp.bfloat16, LORA, mesh, PHASES["sft"], chosen, packed, SampleSettings()
+    )(config)
 
 
 LOWERED: dict[str, Callable[[Mesh, int], Any]] = {

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 from plans import CONFIG, LORA, OWN, PASS, PROMPT, SIZE, phase
 
+from malt_jax.config.settings import SampleSettings
 from malt_jax.plan import costs, programs
 from malt_jax.plan.programs import Packed
 from malt_jax.runtime import mesh
@@ -37,7 +38,9 @@ def test_a_prefill_pass():
 def test_an_optimiser_step(name, completion):
     device, trained = mesh.make(), phase(name)
     packed, lengths = Packed(128, 128, 1, 1), (8, completion)
-    xla = counted(programs.train(jnp.float32, LORA, device, *trained, packed)(CONFIG))
+    xla = counted(
+        programs.train(jnp.float32, LORA, device, *trained, packed, SampleSettings())(CONFIG)
+    )
     cost = costs.train(CONFIG, jnp.float32, LORA, device, *trained, packed, lengths)
     assert cost.flops == pytest.approx(xla["flops"], rel=0.1)
     assert cost.bytes < xla["bytes accessed"]
@@ -50,3 +53,14 @@ def test_what_is_computed_again_costs_a_forward_pass_more():
         for how in ("keep_products", "keep_inputs")
     )
     assert again.flops - kept.flops == 2 * 128 * costs.body(CONFIG)
+
+
+def test_a_step_of_policy_gradients_costs_what_one_of_sft_does():
+    """The KL to the base included, which is scored once and not in the step."""
+    packed, sample = Packed(256, 256, 1, 1), SampleSettings()
+    ours, sft = (
+        programs.train(jnp.float32, LORA, mesh.make(), *trained, packed, sample)(CONFIG)
+        for trained in (phase("rl", kl_weight=1e-3), phase("sft"))
+    )
+    assert counted(ours)["flops"] < 1.01 * counted(sft)["flops"]
+    assert programs.compiled(ours).total < 1.01 * programs.compiled(sft).total

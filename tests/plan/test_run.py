@@ -17,7 +17,7 @@ from plans import CONFIG, LORA, PASS, phase
 from configs.gsm8k import get_config
 from configs.quickstart import get_config as quickstart
 from malt_jax import models, plan
-from malt_jax.config.settings import Settings
+from malt_jax.config.settings import SampleSettings, Settings
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan import costs, programs, topology, workload
 from malt_jax.plan.programs import Footprint, Packed
@@ -178,13 +178,28 @@ def test_the_work_of_a_job_by_hand(settings):
     assert job.steps["sft"] == sum(-(-int(0.9 * n) // 8) for n in positives)
 
 
+def test_rounds_multiply_the_work_and_replay_adds_to_training(settings):
+    """Each draws its own trees, learns from those of the round before as well, and is evaluated on
+    the development split: 3 passes and a greedy one; the untrained team once."""
+    given = {"data.eval_questions": 10, "data.development_questions": 50}
+    one = workload.work(settings(SMALL, **given))
+    three = workload.work(settings(SMALL, **given, **{"rounds.count": 3, "rounds.replay": 1}))
+    assert three.train_questions == 3 * one.train_questions
+    for tokens in ("decoded", "prefilled"):
+        assert getattr(three, tokens)["collect"] == 3 * getattr(one, tokens)["collect"]
+    assert three.decoded["evaluate"] - one.decoded["evaluate"] == 50 * (3 + 1) * (3 + 1) * 800
+    assert three.steps["sft"] == pytest.approx((1 + 2 + 2) * one.steps["sft"], rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["decode", "train"])
 def test_a_line_through_two_depths_meets_the_whole_depth(kind):
     """On the platform here."""
     deep, device = replace(CONFIG, num_layers=4), mesh.make()
     build = {
         "decode": programs.decode(jnp.float32, LORA, device, PASS),
-        "train": programs.train(jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1)),
+        "train": programs.train(
+            jnp.float32, LORA, device, *phase("sft"), Packed(128, 128, 1, 1), SampleSettings()
+        ),
     }[kind]
     line, whole = programs.footprint(deep, build), programs.compiled(build(deep))
     assert line.arguments == pytest.approx(whole.arguments, rel=1e-3)

@@ -10,7 +10,7 @@ from pages import cells
 from planted import ATTACK, CHAIN, COMMAND, SYSTEMS, paired, results, tree, write_json, write_trees
 
 from malt_jax import report
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.report import headline
 from malt_jax.report.forest import load_forest, spread, unpack
 from malt_jax.report.load import load

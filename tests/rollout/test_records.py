@@ -8,7 +8,7 @@ import pytest
 from trees import QUESTIONS, team
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.sampler import Sampling, Work

@@ -10,7 +10,7 @@ from trees import QUESTIONS, ROLES, team, trees
 from until_agreed import MOST, until_agreed
 
 from malt_jax import credit, grading
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role

@@ -9,7 +9,7 @@ from telling import telling
 from trees import QUESTIONS, ROLES, store, team, trees
 
 from malt_jax import credit
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.models import lora
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.keys import node_keys

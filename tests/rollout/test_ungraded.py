@@ -9,7 +9,7 @@ import small
 from telling import telling
 
 from malt_jax import credit, tasks
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.credit import CreditSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role

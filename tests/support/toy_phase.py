@@ -43,7 +43,7 @@ def rows(family, credit) -> Harvest:
     return Harvest(kept, {"no advantage": len(worth) - len(kept)})
 
 
-def arrays(rows) -> dict[str, np.ndarray]:
+def arrays(rows, settings) -> dict[str, np.ndarray]:
     """`advantage: float32[N]`, `behaviour: float32[N, T]`."""
     lengths = [len(row["behaviour_logprobs"]) for row in rows]
     behaviour = np.zeros((len(rows), max(lengths)), np.float32)

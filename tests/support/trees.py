@@ -25,8 +25,8 @@ ROLES = (
 QUESTIONS = [Question(f"q{i}", f"{i}+{i}", str(2 * i)) for i in range(5)]
 
 
-def team(rows: int = 12) -> Team:
-    model = small.model(scale=4.0)
+def team(rows: int = 12, scale: float = 4.0) -> Team:
+    model = small.model(scale=scale)
     tokenizer = small.tokenizer()
     sampler = Sampler(
         model.config, model.params, mesh.make(), rows, tokenizer.stop_ids, tokenizer.pad_id

@@ -166,7 +166,7 @@ def test_every_setting_is_named_by_an_output_or_shapes_none():
     so that each one's settings have something to bind."""
     config = good()
     for role in config["roles"].values():
-        role["train"] = ("sft", "dpo", "kto")
+        role["train"] = ("sft", "dpo", "kto", "rl")
     bindings = stages.bindings()
     keys = set(run_record.flat(json.loads(json.dumps(config))))
     free = {key for key in keys if any(fnmatchcase(key, pattern) for pattern in bindings.free)}

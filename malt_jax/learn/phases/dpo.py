@@ -21,9 +21,9 @@ from typing import Any, Literal
 import pyarrow as pa
 from jax import Array
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import Rule, another_default, at_least, positive, setting
-from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import losses
 from malt_jax.learn.logprobs import per_sequence
 from malt_jax.learn.packing import Batch

@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import Array
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.schema import another_default, positive, setting
-from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import unpaired
 from malt_jax.learn.logprobs import per_sequence
 from malt_jax.learn.packing import Batch
@@ -156,7 +156,7 @@ def _mismatched(rows: Sequence[Row], held_out: np.ndarray, context: int) -> list
     return chosen
 
 
-def arrays(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def arrays(rows: Sequence[Row], settings: KtoSettings) -> dict[str, np.ndarray]:
     """`labels: bool[N]`, which are desirable."""
     return {"labels": np.array([row["label"] for row in rows], bool)}
 

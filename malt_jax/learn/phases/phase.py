@@ -15,8 +15,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import CreditSettings
+from malt_jax.config.settings import SampleSettings
+from malt_jax.learn.logprobs import Drawn
 from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.steps import Extra, Loss
 from malt_jax.workdir import shards
@@ -61,7 +63,8 @@ class StepData:
 
     order: np.ndarray  # int32[K, R, M], the examples as in `packing.Plan`, -1 for none
     examples: Examples
-    arrays: Mapping[str, np.ndarray]  # [N, ...], of `Phase.arrays`, and `reference: float32[N, C]`
+    arrays: Mapping[str, np.ndarray]
+    """[N, ...], of `Phase.arrays`; `reference: float32[N, C]`; `base`, of `ragged`."""
     batch: Batch  # with a leading axis K
 
     @property
@@ -78,6 +81,14 @@ class StepData:
     def reference(self) -> np.ndarray:
         """float32[K, C * R * M], log-probabilities of each sequence under the reference policy."""
         return self.arrays["reference"][self.places].reshape(len(self.order), -1)
+
+    def of_tokens(self, name: str) -> np.ndarray:
+        """The array `name` (of `ragged`, a figure a completion token) at every predicted token, 0
+        at padding: float32[K, R, P]."""
+        placed = np.zeros(self.batch.sequence.shape, np.float32)
+        parts = [self.arrays[name][i] for i in self.present]
+        placed[np.asarray(self.batch.counted)] = np.concatenate([placed[:0].ravel(), *parts])
+        return placed
 
     def counts(self, **counts: int) -> Extra:
         """Counts of the whole step to divide by, so at least 1: float32[K] each, the same for all
@@ -125,18 +136,33 @@ class Phase(Generic[SettingsT]):
     loss: Callable[[SettingsT], Loss]
     expected: Callable[[Forecast, CreditSettings], float]
     """Rows that a plan counts with."""
-    arrays: Callable[[Sequence[Row]], dict[str, np.ndarray]] = field(default=lambda rows: {})
-    """What `extra` needs of each example, with a leading axis N."""
+    arrays: Callable[[Sequence[Row], SettingsT], dict[str, np.ndarray]] = field(
+        default=lambda rows, settings: {}
+    )
+    """What `extra` needs of each example of a role, with a leading axis N."""
     reads: tuple[str, ...] = ()
     """Columns of a node that `rows` reads beside its role, prompt, completion, their token ids and
     what the sample is worth (`value`, `label`)."""
     needs_reference: bool = False
     """Whether the loss compares with the policy that the phase starts from: its log-probabilities
     are then computed once, and `StepData.arrays` has them."""
+    needs_base: Callable[[SettingsT], bool] = field(default=lambda settings: False)
+    """Whether the loss compares with the base without an adapter: the log-probabilities of all
+    completion tokens under it are then computed once, and `StepData.arrays` has them as `base`."""
+    drawn: Callable[[SettingsT, SampleSettings], Drawn | None] = field(
+        default=lambda settings, sample: None
+    )
+    """The distribution that the samples were drawn from, where the loss is of that: it then gets
+    its log-probabilities in place of the model's own, and `entropy: float32[R, P]` in `Extra`."""
     evaluates_start: bool = True
     """Whether the start, which is always evaluated, takes part when the best step is chosen."""
     judged: str = "loss"
     """The held-out metric that is lowest at the best step."""
+    warns: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = field(
+        default=lambda first, last: ""
+    )
+    """What went wrong between the metrics of the first step and those of the last (of evaluations,
+    where questions are held out), and the way out; empty if nothing did."""
     kl_of_first: bool = False
     """Whether the KL to the start is measured on the first completion of an example alone."""
     accumulates: bool = True
@@ -167,6 +193,14 @@ def completions_of(
         return [[row[f"{name}_token_ids"] for name in names] for row in rows]
 
     return completions
+
+
+def ragged(parts: Sequence[Any]) -> np.ndarray:
+    """One float32 array an example, of its completion tokens: object[N]."""
+    whole = np.empty(len(parts), object)
+    for i, part in enumerate(parts):
+        whole[i] = np.asarray(part, np.float32)
+    return whole
 
 
 def capped(name: str, taken: Sequence[Any], of: Sequence[Any]) -> Counter[str]:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import pyarrow as pa
 from jax import Array
 
+from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import CreditSettings
 from malt_jax.learn import losses
 from malt_jax.learn.packing import Batch
 from malt_jax.learn.phases.phase import (

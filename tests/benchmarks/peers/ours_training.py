@@ -39,16 +39,15 @@ def prepare(model: Model, job: Job, count: int) -> Epoch:
     group.warmup, group.epochs, group.remat = 0.0, 1, REMAT
     config.dpo.beta = job.beta
     config.data.task, config.model.path = "gsm8k", model.source
-    wanted = parse(config.to_dict()).phases[job.phase]
+    group.held_out = 0.0
+    settings = parse(config.to_dict())
+    wanted = settings.phases[job.phase]
     mesh = meshes.make()
     adapter = lora.init(model.config, jax.random.key(0), rank=job.rank, alpha=job.alpha)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{job.phase}.parquet"
         shards.write(path, _rows(job, count), phase.schema)
-        cache = Path(folder) / "reference.npz"
-        data, _ = examples.load(
-            path, cache, phase, model, mesh, adapter, batch=job.batch, share=0.0, seed=0
-        )
+        data, _ = examples.load(path, Path(folder), phase, settings, model, mesh, adapter)
     order = plan(
         data.examples, batch=job.batch, accumulate=1, epochs=1, seed=[0], rows=steps.rows(mesh)
     )

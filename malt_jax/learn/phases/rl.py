@@ -1,0 +1,313 @@
+"""Policy gradients on the tree's own samples, each weighed by what it is worth beside its siblings.
+
+    A = V(x) - V(parent),    r_t = pi(y_t) / b(y_t),
+    L = -1/N sum_t min(r_t A, clip(r_t, 1 - low, 1 + high) A)
+
+b is the distribution that was sampled: temperature, top-k and top-p applied; pi is the policy now,
+by the same rule. At the first step of a policy on its own samples r_t is 1 to rounding. N are the
+completion tokens of the optimiser step, so that no turn and no length weighs more than its tokens.
+
+Siblings of values (1, 1/3, 0) make three rows with advantages (5/9, -1/9, -4/9); siblings of one
+value make none, for they teach nothing. A completion that was cut at its length is no row unless
+`credit.truncated` says so, but counts in its siblings' mean.
+
+Other advantages: `malt_jax/credit/advantages.py`. Other objectives, and the distance to the base:
+`malt_jax/learn/policy_losses.py`.
+
+After another phase the ratios begin elsewhere than at 1, for the samples are the base's: what lies
+beyond the clip has no gradient then.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jax import Array
+
+from malt_jax.config.credit import CreditSettings
+from malt_jax.config.phase import PhaseSettings
+from malt_jax.config.schema import Checks, Rule, another_default, at_least, positive, setting
+from malt_jax.config.settings import SampleSettings
+from malt_jax.credit import advantages
+from malt_jax.learn import policy_losses
+from malt_jax.learn.logprobs import Drawn
+from malt_jax.learn.packing import Batch
+from malt_jax.learn.phases.phase import (
+    IDS,
+    Family,
+    Forecast,
+    Harvest,
+    Phase,
+    Row,
+    StepData,
+    columns,
+    completions_of,
+    ragged,
+)
+from malt_jax.learn.steps import Extra, Loss, Metrics
+from malt_jax.sampler.draw import Sampling
+
+SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("advantage", pa.float32()),  # value less the siblings' mean
+        ("sibling_values", pa.list_(pa.float32())),  # its own first
+        ("behaviour_logprobs", pa.list_(pa.float32())),
+        ("question_id", pa.string()),
+        ("prompt_token_ids", IDS),
+        ("completion_token_ids", IDS),
+    ]
+)
+_HEAVIEST = 10.0  # weight of a token in what the best step is told by
+_COLLAPSED = 0.5  # of the entropy at the start
+_WEIGHT = at_least(0, "must not be negative (0 is off)")
+
+
+@dataclass(frozen=True)
+class RlSettings(PhaseSettings):
+    """`config.rl.*`."""
+
+    learning_rate: float = another_default(PhaseSettings, "learning_rate", 5e-5)
+    epochs: int = another_default(PhaseSettings, "epochs", 1)
+    advantage: Literal["siblings", "leave_one_out", "mixed"] = setting(
+        "siblings",
+        "what a value is compared with: its siblings' mean, its own included; the mean of the "
+        "others; a mix of the two",
+    )
+    mix: float = setting(
+        0.5,
+        "of mixed: the share of the mean of the others",
+        Rule(lambda share: 0 <= share <= 1, "is a share, in [0, 1]"),
+    )
+    shaping: float = setting(0.5, "of mixed: the weight of the gap beside the value", _WEIGHT)
+    normalise: bool = setting(
+        False, "divides by the deviation of the siblings' values; blows small gaps up"
+    )
+    role_statistics: Literal["none", "scale", "standardise"] = setting(
+        "none",
+        "over all rows of a role: scale divides advantages by their deviation, standardise takes "
+        "their mean off as well",
+    )
+    ratio: Literal["token", "sequence", "none"] = setting(
+        "token",
+        "what is clipped: the ratio of every token (PPO), of the whole completion, as a mean over "
+        "its tokens (GSPO; clips of 1e-3 and less), or none (REINFORCE)",
+    )
+    clip_low: float = setting(
+        0.2,
+        "how far below 1 a ratio has a gradient",
+        Rule(lambda low: 0 < low <= 1, "must be in (0, 1]"),
+    )
+    clip_high: float = setting(
+        0.28,
+        "how far above 1 a ratio has a gradient; more than below keeps exploration",
+        positive(),
+    )
+    truncate: float = setting(
+        0.0,
+        "the largest importance weight: of ratio='none' the weight of a token's gradient, 2 say; "
+        "of the others a bound for negative advantages; 0: none",
+        _WEIGHT,
+    )
+    kl_weight: float = setting(
+        0.0, "weight of the KL to the base without an adapter, 1e-3 say; 0: off", _WEIGHT
+    )
+    kl: Literal["k1", "k2", "k3"] = setting(
+        "k3", "its estimator: d, d^2 / 2 or exp(-d) - 1 + d, d = log pi - log base of a token"
+    )
+    entropy_weight: float = setting(
+        0.0, "weight of the entropy of what is sampled, which is raised; 0: off", _WEIGHT
+    )
+
+    def rules(self) -> Checks:
+        """A bound below the clip would be another clip."""
+        bounded = self.ratio != "none" and self.truncate > 0
+        return [
+            (
+                "truncate",
+                not bounded or self.truncate > 1 + self.clip_high,
+                "must be above 1 + config.rl.clip_high, or 0 for none",
+            )
+        ]
+
+
+def rows(family: Family, credit: CreditSettings) -> Harvest:
+    """Every sibling with an advantage, repeated texts too: they are part of the mean."""
+    values = [row["value"] for row in family.siblings]
+    kept = []
+    dropped = {"no advantage": 0, "no behaviour log-probabilities": 0, "truncated": 0}
+    gaps = advantages.siblings(np.array(values, np.float32))
+    for place, (row, gap) in enumerate(zip(family.siblings, gaps, strict=True)):
+        if not gap:
+            dropped["no advantage"] += 1
+        elif not row.get("behaviour_logprobs"):
+            dropped["no behaviour log-probabilities"] += 1
+        elif row.get("finish_reason") == "length" and not credit.truncated:
+            dropped["truncated"] += 1
+        else:
+            others = values[:place] + values[place + 1 :]
+            worth = {"advantage": float(gap), "sibling_values": [row["value"], *others]}
+            kept.append(columns(row | worth, SCHEMA))
+    return Harvest(kept, dropped)
+
+
+def lacks(counts: Mapping[str, Any]) -> str:
+    """Why no sample has an advantage that can be learned from."""
+    # Yields of earlier versions do not count them.
+    if counts.get(PHASE.counted, 1):
+        return ""
+    dropped = counts["dropped"]
+    if old := dropped.get("no behaviour log-probabilities"):
+        return (
+            f"{old} samples with an advantage are of a version that did not store the "
+            "log-probabilities they were drawn with; collect trees anew for rl"
+        )
+    if cut := dropped.get("truncated"):
+        return (
+            f"all {cut} samples with an advantage were cut at their length; raise "
+            "config.roles.ROLE.max_new_tokens, or learn from them with config.credit.truncated=True"
+        )
+    return (
+        "no parent has children of different values, so that none has an advantage; take other "
+        "questions, or a higher config.sample.temperature or config.roles.ROLE.branching"
+    )
+
+
+def arrays(rows: Sequence[Row], settings: RlSettings) -> dict[str, np.ndarray]:
+    """`advantage: float32[N]` and `behaviour`, ragged, of every completion token.
+
+    Raises ValueError for a row with other than a log-probability a token.
+    """
+    for row in rows:
+        drawn, tokens = len(row["behaviour_logprobs"]), len(row["completion_token_ids"])
+        if drawn != tokens:
+            raise ValueError(
+                f"question {row['question_id']!r}: {drawn} behaviour_logprobs for {tokens} "
+                "completion tokens; run --stage=datasets again"
+            )
+    worth = np.array([_advantage(row["sibling_values"], settings) for row in rows], np.float32)
+    over_role: dict[str, advantages.Advantages] = {
+        "none": lambda worth: worth,
+        "scale": advantages.scaled,
+        "standardise": advantages.standardised,
+    }
+    return {
+        "advantage": over_role[settings.role_statistics](worth),
+        "behaviour": ragged([row["behaviour_logprobs"] for row in rows]),
+    }
+
+
+def _advantage(sibling_values: Sequence[float], settings: RlSettings) -> float:
+    """Of the first of the siblings."""
+    values = np.array(sibling_values, np.float32)
+    rules: dict[str, advantages.Advantages] = {
+        "siblings": advantages.siblings,
+        "leave_one_out": advantages.leave_one_out,
+        "mixed": partial(advantages.mixed, mix=settings.mix, shaping=settings.shaping),
+    }
+    worth = rules[settings.advantage](values)
+    return float((advantages.normalised(worth, values) if settings.normalise else worth)[0])
+
+
+def extra(step: StepData) -> Extra:
+    """`advantage: float32[K, R * M]` of each sequence; `behaviour` and, where the loss needs it,
+    `base` of each token: float32[K, R, P]; `tokens: float32[K]`, completion tokens of the step."""
+    names = {"behaviour", "base"} & step.arrays.keys()
+    return {
+        "advantage": step.arrays["advantage"][step.places],
+        **{name: step.of_tokens(name) for name in sorted(names)},
+        **step.counts(tokens=step.examples.completions[step.present, 0].sum()),
+    }
+
+
+@lru_cache
+def loss(settings: RlSettings) -> Loss:
+    """The mean over tokens of the objective, the KL to the base and the entropy."""
+    return partial(_loss, settings)
+
+
+def _loss(settings: RlSettings, logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:
+    counted, sequence = jnp.asarray(batch.counted), jnp.asarray(batch.sequence)
+
+    def mean(figures: Array) -> Array:
+        return jnp.sum(jnp.where(counted, figures, 0.0)) / extra["tokens"]
+
+    logps = jnp.where(counted, logps, 0.0)
+    log_ratio = jnp.where(counted, logps - extra["behaviour"], 0.0)
+    worth = jnp.append(extra["advantage"], 0.0)[sequence]
+    clip = {"low": settings.clip_low, "high": settings.clip_high}
+    of_clip = log_ratio
+    if settings.ratio == "sequence":
+        of_clip = policy_losses.sequence_log_ratio(log_ratio, sequence, batch.sequences)
+    if settings.ratio == "none":
+        objective = policy_losses.reinforce(logps, log_ratio, worth, truncate=settings.truncate)
+    else:
+        objective = policy_losses.clipped(of_clip, worth, **clip, truncate=settings.truncate)
+    value = -mean(objective)
+    metrics = {
+        "surrogate": -mean(jnp.minimum(jnp.exp(log_ratio), _HEAVIEST) * worth),
+        "ratio_deviation": mean(jnp.abs(jnp.expm1(log_ratio))),
+        "clipped": mean(policy_losses.is_clipped(of_clip, worth, **clip)),
+        "approx_kl": mean(policy_losses.k3(-log_ratio)),
+        "entropy": mean(extra["entropy"]),
+        "advantage": mean(worth),
+    }
+    if settings.kl_weight:
+        gap = jnp.where(counted, logps - extra["base"], 0.0)
+        estimator = {"k1": policy_losses.k1, "k2": policy_losses.k2, "k3": policy_losses.k3}
+        metrics["kl_base"] = mean(estimator[settings.kl](gap))
+        value += settings.kl_weight * metrics["kl_base"]
+    if settings.entropy_weight:
+        value -= settings.entropy_weight * metrics["entropy"]
+    return value, metrics
+
+
+def drawn(settings: RlSettings, sample: SampleSettings) -> Drawn:
+    """The distribution that the trees were drawn from."""
+    sampling = Sampling(sample.temperature, sample.top_k, sample.top_p)
+    return Drawn(sampling, entropy_gradient=settings.entropy_weight > 0)
+
+
+def expected(forecast: Forecast, credit: CreditSettings) -> float:
+    """All children of parents with a contrast."""
+    return forecast.contrast * forecast.nodes
+
+
+def warns(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Whether the samples of the trained policy will be alike: half of the entropy is gone."""
+    before, after = first["entropy"], last["entropy"]
+    if before is None or after is None or after > _COLLAPSED * before:
+        return ""
+    return (
+        f"the entropy fell from {before:.3g} to {after:.3g} nats a token, so that samples will "
+        "differ little; lower config.rl.learning_rate or config.rl.epochs, or give "
+        "config.rl.entropy_weight or config.rl.kl_weight"
+    )
+
+
+PHASE = Phase(
+    name="rl",
+    settings=RlSettings,
+    schema=SCHEMA,
+    counted="rl_rows",
+    rows=rows,
+    lacks=lacks,
+    completions=completions_of("completion"),
+    branches=1,
+    siblings=2,
+    extra=extra,
+    loss=loss,
+    expected=expected,
+    arrays=arrays,
+    reads=("behaviour_logprobs", "finish_reason"),
+    needs_base=lambda settings: settings.kl_weight > 0,
+    drawn=drawn,
+    warns=warns,
+    # The importance-weighted advantage of held-out samples, whatever is clipped or minimised.
+    judged="surrogate",
+)

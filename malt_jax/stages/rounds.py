@@ -1,0 +1,182 @@
+"""On request, and in the place of collect, datasets and train where `config.rounds.count` is above
+1: round after round draws trees by the team as it is trained so far, trains every role on them and
+evaluates it on the development split. What the best round exports, the run exports.
+
+A round is a work directory of its own, `rounds/K`, with the same contract as a run's: its settings
+follow from the run's (`resolve`), and the stages that a run goes through are done there.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from malt_jax import export, recipe
+from malt_jax.config.evaluation import EvalSettings
+from malt_jax.config.settings import RoleSettings, Settings
+from malt_jax.evaluate import round_figures
+from malt_jax.learn import datasets as learning
+from malt_jax.runtime import hosts
+from malt_jax.stages import chosen_round, claiming, collect, curriculum, datasets, evaluate, train
+from malt_jax.stages.job import Job
+from malt_jax.stages.stage import Stage
+from malt_jax.workdir import lock, rounds, storage
+from malt_jax.workdir.storage import read_json
+
+DONE = "round.json"
+"""In a round's work directory its figures, once the round is through."""
+
+
+def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The config of a round of a run: what the command line would be given to go through its
+    stages alone. Rounds count from 1; settings that only say how rounds follow one another, or say
+    nothing of this round, are at their defaults, so that a change of theirs is none of a round that
+    it leaves as it is."""
+    settings = recipe.parse(config)
+    workdir, over = storage.at(settings.workdir), settings.rounds
+    values = copy.deepcopy(dict(config))
+    values["workdir"] = str(rounds.directory(workdir, number))
+    values["suite"] = ""
+    values["rounds"] |= {
+        "count": 1,
+        "questions": over.questions if number > 1 else "fresh",
+        "thresholds": (),
+        "verdict": 0,
+        "start": "base",
+        "replay": min(over.replay, number - 1),
+        "number": number,
+    }
+    if over.verdict and number > over.verdict:
+        values["credit"]["by_verdict"] = ()
+    before = rounds.directory(workdir, number - 1)
+    if number > 1:
+        values["rounds"]["behaviour"] = str(before)
+    values["credit"]["threshold"] = over.threshold(number, settings.credit.threshold)
+    systems = (*(round_figures.BASELINES if number == 1 else ()), *round_figures.SYSTEMS)
+    asked = replace(
+        EvalSettings(),
+        split="development",
+        systems=systems,
+        equal_compute=False,
+        single_agent=settings.eval.single_agent,
+    )
+    values["eval"] = Settings(eval=asked).as_config()["eval"]
+    for role in settings.chain if number > 1 and over.start == "previous" else ():
+        if settings.roles[role].train:
+            values["roles"][role]["adapter"] = str(before / "export" / role)
+    return values
+
+
+def _stage(job: Job) -> None:
+    over = job.settings.rounds
+    if over.count < 2:
+        raise ValueError("config.rounds.count: 1, so there are no rounds to go through; raise it")
+    job.claim_base()
+    if over.questions == "fresh":
+        curriculum.check_fresh(job.training, job.settings.data.train_questions, over.count)
+    for number in range(1, over.count + 1):
+        if _round(job, number):
+            hosts.by_first(lambda: _tell(job.directory, number))  # noqa: B023
+    hosts.by_first(lambda: _note(job.directory, over.count))
+    hosts.by_first(lambda: chosen_round.promote(job.directory, job.settings))
+
+
+def _round(job: Job, number: int) -> bool:
+    """Goes on with a round; whether it was not through already. Raises ValueError if its work
+    directory holds what other settings, or another round before it, led to."""
+    config = resolve(job.config, number)
+    of_round = Job(recipe.parse(config), collects=True, config=config)
+    with lock.held(of_round.directory):
+        claiming.claim(of_round.directory, config, _OF_A_ROUND, of_round.base_hashes)
+        claiming.check_questions(of_round)
+        if _is_through(of_round):
+            logging.info("round %d of %d: done before", number, job.settings.rounds.count)
+            return False
+        logging.info("round %d of %d", number, job.settings.rounds.count)
+        collect.STAGE.timed(of_round)
+        datasets.STAGE.timed(of_round)
+        kept = _keep(of_round)
+        cut = replace(of_round, settings=_with_rows(of_round.settings, kept))
+        train.STAGE.timed(cut)
+        evaluate.STAGE.timed(of_round)
+        hosts.by_first(lambda: _finish(of_round, kept))
+        return True
+
+
+def _is_through(job: Job) -> bool:
+    roles = (role for role in job.settings.chain if job.settings.roles[role].train)
+    exported = all(export.exists(job.directory, role) for role in roles)
+    return exported and (job.directory / DONE).exists()
+
+
+def _keep(job: Job) -> dict[str, tuple[str, ...]]:
+    """By role, the phases of a later round that have no rows to learn from, and those after them.
+    A role without any phase left keeps the adapter of the round before, which is exported here
+    again. In the first round, which has none before it, training refuses to begin instead."""
+    kept: dict[str, tuple[str, ...]] = {}
+    for role in job.settings.chain if job.settings.rounds.number > 1 else ():
+        phases = job.settings.roles[role].train
+        rows = [learning.rows(job.directory, role, phase) for phase in phases]
+        if all(rows):
+            continue
+        kept[role] = phases[rows.index(0) :]
+        logging.warning(
+            "%s: no rows for %s in round %d, so %s",
+            role,
+            ", ".join(phase for phase, count in zip(phases, rows, strict=True) if not count),
+            job.settings.rounds.number,
+            f"only {', '.join(phases[: rows.index(0)])} is trained"
+            if rows[0]
+            else "it keeps the adapter of the round before",
+        )
+        if not rows[0]:
+            before = rounds.beside(job.directory, job.settings.rounds.number - 1)
+            hosts.by_first(lambda: export.copied(before, job.directory, role))  # noqa: B023
+    return kept
+
+
+def _with_rows(settings: Settings, kept: Mapping[str, tuple[str, ...]]) -> Settings:
+    """The settings without the phases that have no rows."""
+
+    def cut(name: str, role: RoleSettings) -> RoleSettings:
+        return replace(role, train=tuple(x for x in role.train if x not in kept.get(name, ())))
+
+    return replace(settings, roles={name: cut(name, role) for name, role in settings.roles.items()})
+
+
+def _finish(job: Job, kept: Mapping[str, tuple[str, ...]]) -> None:
+    """Writes the round's figures, with which it is through."""
+    figures = round_figures.figures(job.directory, job.settings)
+    left_out = {role: list(phases) for role, phases in kept.items()}
+    storage.write_json(job.directory / DONE, figures | {"without_rows": left_out})
+
+
+def _tell(workdir: Path, number: int) -> None:
+    """Logs what a round came to, and warns where it lost what rounds live on."""
+    first, now = (read_json(rounds.directory(workdir, i) / DONE) for i in (1, number))
+    accuracy = ", ".join(f"{name} {100 * share:.1f}%" for name, share in now["accuracy"].items())
+    logging.info("round %d: %s of %d development questions", number, accuracy, now["n"])
+    for line in round_figures.collapses(first, now):
+        logging.warning("%s", line)
+    _note(workdir, number)
+
+
+def _note(workdir: Path, count: int) -> None:
+    """Writes `rounds/rounds.json`: the figures of all rounds, and which of them is the best."""
+    done = [read_json(rounds.directory(workdir, i) / DONE) for i in range(1, count + 1)]
+    record = {"rounds": done, "chosen": round_figures.best(done)}
+    storage.write_json(rounds.table(workdir), record)
+
+
+STAGE = Stage(
+    "rounds",
+    "draw trees, train and evaluate on the development split, as often as config.rounds.count says",
+    _stage,
+    on_request=True,
+    collects=True,
+    foresees=train.STAGE.foresees,
+)
+_OF_A_ROUND = (collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, STAGE)
