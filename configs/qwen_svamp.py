@@ -4,8 +4,8 @@ python -m malt_jax.main --config=configs/qwen_svamp.py \
     --config.data.train=svamp/train.json --config.data.eval=svamp/test.json
 
 The model needs no warm start. `svamp/train.json` holds the first 700 rows of SVAMP.json and
-`svamp/test.json` the last 300, of which nothing has been asked yet (docs/qwen.md has the lines that
-write them). Prompts and lengths were chosen on training rows. A run that was stopped goes on where
+`svamp/test.json` the last 300 (docs/qwen.md has the lines that write them). Prompts and lengths
+were chosen on the development questions. A run that was stopped goes on where
 it was; scale it with --config.data.train_questions=N and --config.data.eval_questions=N.
 Time:   31 tokens a second on two cores without AVX-512; not run at full size.
 Result: no figure of the trained team has been measured yet.
