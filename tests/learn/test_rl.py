@@ -127,7 +127,8 @@ def test_scores_and_gradients_are_those_of_the_full_logits(sampling, monkeypatch
 def test_right_answers_gain_and_all_metrics_are_there(tmp_path):
     loaded(tmp_path, SAMPLINGS[0])
     settings = of(SAMPLINGS[0], epochs=6, held_out=0.4, eval_every=3)
-    chosen = replace(settings.phases["rl"], kl_weight=0.1, kl="k2", entropy_weight=0.01)
+    weights = {"kl_weight": 0.1, "kl": "k2", "entropy_weight": 0.01}
+    chosen = replace(settings.phases["rl"], ratio="token", **weights)
     settings = with_phase(settings, "rl", replace(chosen, role_statistics="scale"))
     train.run(tmp_path, settings, MODEL, mesh.make())
     rows = [row for row in metrics(tmp_path, "rl") if not row.get("eval")]
@@ -187,6 +188,26 @@ def test_rows_are_siblings_with_an_advantage():
     assert rl.rows(siblings(), CreditSettings()).rows == []
 
 
+def test_a_question_as_one_group_is_the_final_reward_spread_over_all():
+    """Refinements of two solutions: against V(root) = 1/2 the worth of what they read counts too,
+    and even siblings of one value have an advantage."""
+    nodes = [
+        {"question_id": "q", "node": node, "parent": parent, "score": score, "role": role}
+        | {"prompt": f"p{parent}", "completion": str(node), "finish_reason": "stop"}
+        | {"prompt_token_ids": [1], "completion_token_ids": [node], "behaviour_logprobs": [-1.0]}
+        for node, (parent, score, role) in enumerate(
+            [(-1, None, "g"), (-1, None, "g"), (0, 1, "r"), (0, 1, "r"), (1, 0, "r"), (1, 0, "r")]
+        )
+    ]
+    whole = CreditSettings(group="question")
+    rows = datasets.harvest(credit.assign(nodes, whole, 0), ["g", "r"], whole)
+    assert [row["advantage"] for row in rows["g"].rows["rl"]] == [0.5, -0.5]
+    assert [row["advantage"] for row in rows["r"].rows["rl"]] == [0.5, 0.5, -0.5, -0.5]
+    apart = datasets.harvest(credit.assign(nodes, CREDIT, 0), ["g", "r"], CREDIT)
+    assert [row["advantage"] for row in apart["g"].rows["rl"]] == [0.5, -0.5]
+    assert apart["r"].rows["rl"] == []
+
+
 def test_a_truncated_sample_is_no_row_but_part_of_the_mean():
     cut = siblings(1, 1 / 3, 0, finish_reason=["stop", "stop", "length"])
     masked, kept = (rl.rows(cut, CreditSettings(truncated=learned)) for learned in (False, True))
@@ -219,7 +240,10 @@ def test_log_probabilities_of_other_tokens_are_refused():
     ("changes", "fault"),
     [
         ({"sample.temperature": 0.0}, "config.sample.temperature: 0 is greedy.* leave rl out of"),
-        ({"rl.truncate": 1.1}, "config.rl.truncate: must be above 1 . config.rl.clip_high"),
+        (
+            {"rl.ratio": "token", "rl.truncate": 1.1},
+            "config.rl.truncate: must be above 1 . config.rl.clip_high",
+        ),
         ({"rl.clip_low": 0.0}, r"config.rl.clip_low: must be in \(0, 1\]"),
         ({"rl.advantage": "gae"}, "config.rl.advantage"),
     ],

@@ -1,11 +1,14 @@
 """Policy gradients on the tree's own samples, each weighed by what it is worth beside its siblings.
 
-    A = V(x) - V(parent),    r_t = pi(y_t) / b(y_t),
-    L = -1/N sum_t min(r_t A, clip(r_t, 1 - low, 1 + high) A)
+    A = V(x) - V(parent),    r_t = pi(y_t) / b(y_t),    w_t = min(r_t, c) without a gradient,
+    L = -1/N sum_t w_t A log pi(y_t)
 
 b is the distribution that was sampled: temperature, top-k and top-p applied; pi is the policy now,
 by the same rule. At the first step of a policy on its own samples r_t is 1 to rounding. N are the
 completion tokens of the optimiser step, so that no turn and no length weighs more than its tokens.
+A token of log pi = -1, r = 6 and A = 0.5 adds 5 x 0.5 = 2.5 to N L with c = 5.
+`config.rl.ratio` names clipped objectives: they stop where a ratio leaves the clip, so that on one
+set of trees no token becomes more than 1 + high times as likely as it was.
 
 Siblings of values (1, 1/3, 0) make three rows with advantages (5/9, -1/9, -4/9); siblings of one
 value make none, for they teach nothing. A completion that was cut at its length is no row unless
@@ -94,9 +97,9 @@ class RlSettings(PhaseSettings):
         "their mean off as well",
     )
     ratio: Literal["token", "sequence", "none"] = setting(
-        "token",
+        "none",
         "what is clipped: the ratio of every token (PPO), of the whole completion, as a mean over "
-        "its tokens (GSPO; clips of 1e-3 and less), or none (REINFORCE)",
+        "its tokens (GSPO; clips of 1e-3 and less), or none (REINFORCE with truncated weights)",
     )
     clip_low: float = setting(
         0.2,
@@ -109,9 +112,9 @@ class RlSettings(PhaseSettings):
         positive(),
     )
     truncate: float = setting(
-        0.0,
-        "the largest importance weight: of ratio='none' the weight of a token's gradient, 2 say; "
-        "of the others a bound for negative advantages; 0: none",
+        5.0,
+        "the largest importance weight: of ratio='none' the weight of a token's gradient; of the "
+        "others a bound for negative advantages; 0: no weights, no bound",
         _WEIGHT,
     )
     kl_weight: float = setting(
@@ -137,12 +140,14 @@ class RlSettings(PhaseSettings):
 
 
 def rows(family: Family, credit: CreditSettings) -> Harvest:
-    """Every sibling with an advantage, repeated texts too: they are part of the mean."""
-    values = [row["value"] for row in family.siblings]
+    """Every sibling with an advantage, repeated texts too: they are part of the mean. With
+    `credit.group` question all samples of the role on the question are taken for siblings."""
+    peers = family.siblings if credit.group == "siblings" else family.of_question
     kept = []
     dropped = {"no advantage": 0, "no behaviour log-probabilities": 0, "truncated": 0}
-    gaps = advantages.siblings(np.array(values, np.float32))
-    for place, (row, gap) in enumerate(zip(family.siblings, gaps, strict=True)):
+    for row in family.siblings:
+        values = [row["value"], *(peer["value"] for peer in peers if peer is not row)]
+        gap = advantages.siblings(np.array(values, np.float32))[0]
         if not gap:
             dropped["no advantage"] += 1
         elif not row.get("behaviour_logprobs"):
@@ -150,8 +155,7 @@ def rows(family: Family, credit: CreditSettings) -> Harvest:
         elif row.get("finish_reason") == "length" and not credit.truncated:
             dropped["truncated"] += 1
         else:
-            others = values[:place] + values[place + 1 :]
-            worth = {"advantage": float(gap), "sibling_values": [row["value"], *others]}
+            worth = {"advantage": float(gap), "sibling_values": values}
             kept.append(columns(row | worth, SCHEMA))
     return Harvest(kept, dropped)
 
