@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.learn import datasets
 from malt_jax.learn.datasets import Harvest, gather
 from malt_jax.rollout import records
@@ -182,6 +183,7 @@ def test_caps_keep_the_widest_gap_and_spread_the_chosen():
 class Chain:
     chain = ("generator", "refiner")
     credit = CreditSettings(0.5, False, 3, 2)
+    rounds = RoundsSettings()
     seed = 0
 
 

@@ -8,6 +8,7 @@ import pytest
 import small
 
 from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
@@ -20,6 +21,7 @@ STEPS = 2
 class Chain:
     chain = ("refiner",)
     credit = CreditSettings(0.5, False, 3, 2)
+    rounds = RoundsSettings()
     seed = 0
 
 
