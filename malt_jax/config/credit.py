@@ -29,6 +29,11 @@ class CreditSettings:
         "whether rl learns from completions that were cut at config.roles.ROLE.max_new_tokens; in "
         "their siblings' mean they count either way",
     )
+    group: Literal["siblings", "question"] = setting(
+        "siblings",
+        "what rl compares a sample's value with: its siblings', or those of all samples of its "
+        "role on the question, whatever they read, as where only the final reward is known",
+    )
     label: Literal["threshold", "quantile", "parent"] = setting(
         "threshold",
         "what a positive's value is above: threshold, theta; quantile, the theta-quantile of its "

@@ -98,9 +98,14 @@ def harvest(
 ) -> dict[str, Harvest]:
     """What each of `roles` has of the nodes of whole trees, which have a value and a label."""
     harvests, mixed = {role: Harvest() for role in roles}, _mixed(nodes)
+    alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in nodes:
+        if row["value"] is not None:
+            alike[row["role"], row["question_id"]].append(row)
     for (role, question, _, prompt), siblings in _families(nodes).items():
         if role in harvests:
-            gather(harvests[role], siblings, credit, mixed[role, question, prompt])
+            texts, of_question = mixed[role, question, prompt], alike[role, question]
+            gather(harvests[role], siblings, credit, texts, of_question)
     return harvests
 
 
@@ -180,17 +185,21 @@ def _families(rows: Sequence[Row]) -> dict[tuple[str, str, int, str], list[Row]]
 
 
 def gather(
-    harvest: Harvest, siblings: Sequence[Row], credit: CreditSettings, mixed: Collection[str] = ()
+    harvest: Harvest,
+    siblings: Sequence[Row],
+    credit: CreditSettings,
+    mixed: Collection[str] = (),
+    of_question: Sequence[Row] = (),
 ) -> None:
     """Adds one parent's children to its role's harvest; the texts in `mixed` have the other label
-    under another parent. A node without a value (none of its leaves could be graded) is neither
-    positive nor negative."""
+    under another parent, and `of_question` is as in `Family`. A node without a value (none of its
+    leaves could be graded) is neither positive nor negative."""
     harvest.dropped["not graded"] += sum(row["value"] is None for row in siblings)
     siblings = [row for row in siblings if row["value"] is not None]
     harvest.parents += 1
     harvest.values += [row["value"] for row in siblings]
     harvest.positives += sum(row["label"] for row in siblings)
-    family = Family(siblings, _distinct(harvest, siblings, mixed))
+    family = Family(siblings, _distinct(harvest, siblings, mixed), of_question)
     harvest.contrasts += bool(family.positives and family.negatives)
     for name, phase in PHASES.items():
         rows, dropped = phase.rows(family, credit)

@@ -1,16 +1,36 @@
 """Which number a statement answers with, and the grader of every task whose answer is one."""
 
+import itertools
 import re
 from fractions import Fraction
 
 from malt_jax.tasks import extract, numeric
 from malt_jax.tasks.extract import Rules, marked
-from malt_jax.tasks.numeric import BARE_PREFIX, Number, canonical, clean, scan, unspaced, whole
+from malt_jax.tasks.numeric import (
+    BARE_PREFIX,
+    BARE_SUFFIX,
+    Number,
+    canonical,
+    clean,
+    scan,
+    unspaced,
+    whole,
+)
 from malt_jax.tasks.task import Choices
 
 _ASIDE = re.compile(r"\([^()]*\)")
 _EQUALS = re.compile(r"(?<![<>!])[=≈](?!>)|[-=]>|[\u2192\u21d2]")
 _SUM = re.compile(r"\d\s*[-+*/^x]\s*[$(]?\d", re.IGNORECASE)
+# "30 - 23, which equals 7": words in the place of "=".
+_WORKED_OUT = re.compile(
+    r"(?P<sum>\d\s*(?:[-+*/^x]|plus|minus|times|divided\s+by)\s*[$(]?\d(?:[\d,]*\d)?(?:\.\d+)?"
+    r"\)?%?(?:\s+[a-z]+){0,2}?)(?:\s*[,;(]+\s*|\s+)(?:(?:which|that|this|it)\s+)?"
+    r"(?:is|equals|gives|giving|makes|making|leaves|leaving|yields|totals|so|i\.\s?e\.,?"
+    r"|comes?\s+to|results?\s+in|resulting\s+in)\s+(?=[$€£]?-?[$€£]?\d)",
+    re.IGNORECASE,
+)
+# Between two numbers of a list, with the next one's first character; "18,00" is none.
+_BETWEEN = re.compile(r"[\s*_$€£]*(?:,\s|[;&]|,?\s+and\s)[\s*_$€£]*(?:-|\.|\d)?", re.IGNORECASE)
 # What a sentence says besides its answer: "After 3 years", "of the 20 students", "Day 5:".
 _REASON = re.compile(r"[,;]?\s+(?:because|since)\b", re.IGNORECASE)
 _LEADING_CLAUSE = re.compile(
@@ -64,13 +84,14 @@ def stated(text: str) -> Fraction | None:
     "18 = 9 * 2"), the number that the statement opens with, the first number after the first "is",
     "are" or "equals", and what a sentence answers with. So "3 apples and 2 pears" and "3 or 2" are
     both 3: naming two answers earns no more than naming the first. A number that the words beside
-    it deny, bound or put into a sum ("not 18", "more than 18", "18 + 3") is no answer.
+    it deny, bound or put into a sum ("not 18", "more than 18", "18 + 3") is no answer, nor is a
+    bare list of different ones ("8, 6"); what a sum is said to equal ("15 - 6, which is 9") is one.
     """
-    text = _LISTED_FIRST.sub("", clean(unspaced(text)))
+    text = _WORKED_OUT.sub(r"\g<sum> = ", _LISTED_FIRST.sub("", clean(unspaced(text))))
     outside = _ASIDE.sub(" ", text)
     if _first(outside):
         text = outside
-    if _first(text) is None or _NO_ANSWER.search(text):
+    if _first(text) is None or _NO_ANSWER.search(text) or _is_list(text):
         return None
     statement = _REASON.split(text, maxsplit=1)[0]
     text = statement if _first(statement) else text
@@ -83,6 +104,20 @@ def stated(text: str) -> Fraction | None:
             return None  # 99 = 18
         return _unchanged(right_sides[-1], result)
     return _unchanged(*_main_number(text))
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is two or more numbers, not all of them equal, and nothing but separators."""
+    numbers = list(scan(text))
+    return (
+        len({number.value for number in numbers}) > 1
+        and bool(BARE_PREFIX.fullmatch(text, 0, numbers[0].start))
+        and bool(BARE_SUFFIX.fullmatch(text, numbers[-1].end))
+        and all(
+            _BETWEEN.fullmatch(text, before.end, after.start + 1)
+            for before, after in itertools.pairwise(numbers)
+        )
+    )
 
 
 def _main_number(text: str) -> tuple[str, Number]:

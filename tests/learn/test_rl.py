@@ -188,6 +188,26 @@ def test_rows_are_siblings_with_an_advantage():
     assert rl.rows(siblings(), CreditSettings()).rows == []
 
 
+def test_a_question_as_one_group_is_the_final_reward_spread_over_all():
+    """Refinements of two solutions: against V(root) = 1/2 the worth of what they read counts too,
+    and even siblings of one value have an advantage."""
+    nodes = [
+        {"question_id": "q", "node": node, "parent": parent, "score": score, "role": role}
+        | {"prompt": f"p{parent}", "completion": str(node), "finish_reason": "stop"}
+        | {"prompt_token_ids": [1], "completion_token_ids": [node], "behaviour_logprobs": [-1.0]}
+        for node, (parent, score, role) in enumerate(
+            [(-1, None, "g"), (-1, None, "g"), (0, 1, "r"), (0, 1, "r"), (1, 0, "r"), (1, 0, "r")]
+        )
+    ]
+    whole = CreditSettings(group="question")
+    rows = datasets.harvest(credit.assign(nodes, whole, 0), ["g", "r"], whole)
+    assert [row["advantage"] for row in rows["g"].rows["rl"]] == [0.5, -0.5]
+    assert [row["advantage"] for row in rows["r"].rows["rl"]] == [0.5, 0.5, -0.5, -0.5]
+    apart = datasets.harvest(credit.assign(nodes, CREDIT, 0), ["g", "r"], CREDIT)
+    assert [row["advantage"] for row in apart["g"].rows["rl"]] == [0.5, -0.5]
+    assert apart["r"].rows["rl"] == []
+
+
 def test_a_truncated_sample_is_no_row_but_part_of_the_mean():
     cut = siblings(1, 1 / 3, 0, finish_reason=["stop", "stop", "length"])
     masked, kept = (rl.rows(cut, CreditSettings(truncated=learned)) for learned in (False, True))

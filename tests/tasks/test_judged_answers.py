@@ -1,5 +1,5 @@
 """Answers of a real model that a person has judged (Qwen2.5-Coder-0.5B-Instruct, temperature 0.7;
-questions of CommonsenseQA's training split): the grader agrees on each."""
+training questions of CommonsenseQA, GSM8K and SVAMP): the grader agrees on each."""
 
 from pathlib import Path
 

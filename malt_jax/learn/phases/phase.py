@@ -37,6 +37,8 @@ class Family:
     siblings: Sequence[Row]
     distinct: Sequence[Row]
     """Without empty and repeated texts, and without texts that have both labels."""
+    of_question: Sequence[Row] = ()
+    """All nodes of their role on their question that have a value, these among them."""
 
     @property
     def positives(self) -> list[Row]:

@@ -140,12 +140,14 @@ class RlSettings(PhaseSettings):
 
 
 def rows(family: Family, credit: CreditSettings) -> Harvest:
-    """Every sibling with an advantage, repeated texts too: they are part of the mean."""
-    values = [row["value"] for row in family.siblings]
+    """Every sibling with an advantage, repeated texts too: they are part of the mean. With
+    `credit.group` question all samples of the role on the question are taken for siblings."""
+    peers = family.siblings if credit.group == "siblings" else family.of_question
     kept = []
     dropped = {"no advantage": 0, "no behaviour log-probabilities": 0, "truncated": 0}
-    gaps = advantages.siblings(np.array(values, np.float32))
-    for place, (row, gap) in enumerate(zip(family.siblings, gaps, strict=True)):
+    for row in family.siblings:
+        values = [row["value"], *(peer["value"] for peer in peers if peer is not row)]
+        gap = advantages.siblings(np.array(values, np.float32))[0]
         if not gap:
             dropped["no advantage"] += 1
         elif not row.get("behaviour_logprobs"):
@@ -153,8 +155,7 @@ def rows(family: Family, credit: CreditSettings) -> Harvest:
         elif row.get("finish_reason") == "length" and not credit.truncated:
             dropped["truncated"] += 1
         else:
-            others = values[:place] + values[place + 1 :]
-            worth = {"advantage": float(gap), "sibling_values": [row["value"], *others]}
+            worth = {"advantage": float(gap), "sibling_values": values}
             kept.append(columns(row | worth, SCHEMA))
     return Harvest(kept, dropped)
 
