@@ -11,6 +11,7 @@ from until_agreed import MOST, until_agreed
 
 from malt_jax import credit, grading
 from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
@@ -65,6 +66,7 @@ def test_trees_as_large_as_it_took(stored):
 def test_worth_and_data_sets_of_it(stored):
     class Chain:
         chain, credit, seed = ("generator", "reader"), CREDIT, 0
+        rounds = RoundsSettings()
 
     rows = credit.assign(records.read(stored / "trees" / "shard-00000.parquet"), CREDIT, 0)
     q1 = [row for row in rows if row["question_id"] == "q1"]

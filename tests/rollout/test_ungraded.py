@@ -10,6 +10,7 @@ from telling import telling
 
 from malt_jax import credit, tasks
 from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.learn import datasets
 from malt_jax.rollout import driver, records
 from malt_jax.rollout.roles import Role
@@ -79,6 +80,7 @@ def test_shards_and_data_sets_take_them(tmp_path):
     class settings:
         chain = ("generator", "verifier", "refiner")
         credit = CREDIT
+        rounds = RoundsSettings()
         seed = 0
 
     summary = datasets.run(tmp_path, settings)  # type: ignore[arg-type]
@@ -101,6 +103,7 @@ def test_a_tree_without_any_grade_gives_nothing_and_ends_no_run(tmp_path):
     class settings:
         chain = ("generator", "verifier", "refiner")
         credit = CREDIT
+        rounds = RoundsSettings()
         seed = 0
 
     summary = datasets.run(tmp_path, settings)  # type: ignore[arg-type]
