@@ -66,6 +66,7 @@ SCHEMA = pa.schema(
         ("completion_token_ids", IDS),
     ]
 )
+_OLD, _CUT = "rl: no behaviour log-probabilities", "rl: truncated"  # why it left a sample out
 _HEAVIEST = 10.0  # weight of a token in what the best step is told by
 _COLLAPSED = 0.5  # of the entropy at the start
 _WEIGHT = at_least(0, "must not be negative (0 is off)")
@@ -144,16 +145,16 @@ def rows(family: Family, credit: CreditSettings) -> Harvest:
     `credit.group` question all samples of the role on the question are taken for siblings."""
     peers = family.siblings if credit.group == "siblings" else family.of_question
     kept = []
-    dropped = {"no advantage": 0, "no behaviour log-probabilities": 0, "truncated": 0}
+    dropped = {_OLD: 0, _CUT: 0}
     for row in family.siblings:
         values = [row["value"], *(peer["value"] for peer in peers if peer is not row)]
         gap = advantages.siblings(np.array(values, np.float32))[0]
         if not gap:
-            dropped["no advantage"] += 1
-        elif not row.get("behaviour_logprobs"):
-            dropped["no behaviour log-probabilities"] += 1
+            continue  # nothing is lacking: it teaches nothing
+        if not row.get("behaviour_logprobs"):
+            dropped[_OLD] += 1
         elif row.get("finish_reason") == "length" and not credit.truncated:
-            dropped["truncated"] += 1
+            dropped[_CUT] += 1
         else:
             worth = {"advantage": float(gap), "sibling_values": values}
             kept.append(columns(row | worth, SCHEMA))
@@ -166,12 +167,12 @@ def lacks(counts: Mapping[str, Any]) -> str:
     if counts.get(PHASE.counted, 1):
         return ""
     dropped = counts["dropped"]
-    if old := dropped.get("no behaviour log-probabilities"):
+    if old := dropped.get(_OLD):
         return (
             f"{old} samples with an advantage are of a version that did not store the "
             "log-probabilities they were drawn with; collect trees anew for rl"
         )
-    if cut := dropped.get("truncated"):
+    if cut := dropped.get(_CUT):
         return (
             f"all {cut} samples with an advantage were cut at their length; raise "
             "config.roles.ROLE.max_new_tokens, or learn from them with config.credit.truncated=True"
