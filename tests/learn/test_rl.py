@@ -1,6 +1,7 @@
 """Learning by policy gradient from what the sampler drew: ratios begin at 1, log-probabilities are
 those of the distribution that was sampled, and what cannot be learned from is said."""
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -227,8 +228,7 @@ def test_a_truncated_sample_is_no_row_but_part_of_the_mean():
 )
 def test_why_a_role_has_no_rows(family, why):
     rows, dropped = rl.rows(family, CreditSettings())
-    with pytest.raises(AssertionError, match=why):
-        raise AssertionError(rl.lacks({"rl_rows": len(rows), "dropped": dict(dropped)}))
+    assert re.search(why, rl.lacks({"rl_rows": len(rows), "dropped": dict(dropped)}))
 
 
 def test_log_probabilities_of_other_tokens_are_refused():
