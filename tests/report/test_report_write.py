@@ -54,7 +54,8 @@ def test_markdown_carries_the_same_figures(workdir: Path) -> None:
     assert "| malt | 156 | 27 | 939 | 378 | +8.6 |" in text
     assert f"```\n{COMMAND}\n```" in text
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
-    assert len(tables) == 4
+    assert "| malt | verifier | 87.0% | 300 | 40 | 20 | 130 | 10 |" in text
+    assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

@@ -167,7 +167,9 @@ def test_a_killed_debate_continues(tmp_path):
         store(tmp_path / "broken", strategy, calls, 2)
     store(tmp_path / "broken", strategy, calls)
     store(tmp_path / "whole", strategy, calls)
-    assert calls == [[q.id for q in QUESTIONS], ["q2", "q3", "q4"], [q.id for q in QUESTIONS]]
+    first, again, whole = calls
+    assert first == whole == [q.id for q in QUESTIONS]
+    assert len(again) == 3  # which two were whole first, the machine's speed decides
     broken, unbroken = (list(shards.read(tmp_path / name)) for name in ("broken", "whole"))
     assert broken == unbroken
     assert len(broken) == 20

@@ -7,6 +7,7 @@ import pytest
 from jobs import a_job
 
 from malt_jax import stages
+from malt_jax.stages import claiming
 from malt_jax.types import Question
 from malt_jax.workdir import question_record
 
@@ -82,7 +83,7 @@ def test_stages_that_ask_no_question_look_at_files_that_changed(tmp_path):
     references = ["1", "2", "3"]
     same = job()
     file.write_text(file.read_text().replace(": ", ":  "))  # other bytes, the same questions
-    stages.check_questions(same)
+    claiming.check_questions(same)
     file.write_text(file.read_text().replace('"3"', '"4"'))
     with pytest.raises(ValueError, match=r"config.data.train: 1 of 3 .*reference '3' then, '4'"):
-        stages.check_questions(replace(same))
+        claiming.check_questions(replace(same))
