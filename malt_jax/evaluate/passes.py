@@ -105,7 +105,9 @@ def sample(evaluated: Evaluated, draw: Draw) -> list[Passes]:
     team = evaluated.of(draw.team)
     if draw.greedy:
         team = replace(team, sampling=Sampling(0.0))
-    columns = (*SCORED, "completion") if evaluated.settings.eval.critiques else SCORED
+    settings = evaluated.settings
+    read = settings.eval.critiques or bool(settings.credit.verdict)  # the texts as well
+    columns = (*SCORED, "completion") if read else SCORED
     return _passes(evaluated, team, draw.place, draw.place, draw.roles, draw.count, columns)
 
 

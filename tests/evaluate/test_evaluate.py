@@ -234,3 +234,19 @@ def test_the_development_split_has_samples_of_its_own(stage, tmp_path):
         "base", "development"
     }  # fmt: skip
     assert again["systems"] == scored["systems"], "the same questions here"
+
+
+def test_verdicts_are_counted_where_no_critique_is_changed(stage, results):
+    """The texts are read for them; a critique of its own is taken for the word that accepts."""
+    evaluate, workdir, settings = stage
+    texts = [
+        row["completion"]
+        for path in shards.paths(workdir / "eval" / "base")
+        for row in shards.read_one(path, ["role", "completion"])
+        if row["role"] == "verifier"
+    ]
+    marked = replace(settings.credit, verdict=(max(texts, key=len), "never said"))
+    few = replace(settings.eval, systems=("ma",), critiques=False, equal_compute=False)
+    counts = evaluate(credit=marked, eval=few)["verdicts"]["ma"]["verifier"]
+    assert counts["accepted_right"] + counts["accepted_wrong"] >= 1
+    assert sum(n for name, n in counts.items() if name != "auroc") == len(texts)
