@@ -43,7 +43,7 @@ _TOKEN = re.compile(
       (?P<text>\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm)\s*\{{([^{{}}]*)\}}{_POWER})
     | (?P<environment>\\begin\s*\{{([a-z]+\*?)\}}.*?\\end\s*\{{\4\}})
     | (?P<neutral>\s+|~|\\(?:[ ,;:!]|q?quad(?![A-Za-z]))|,(?!\d)|[.?;:](?=\s|$)
-      | (?<![\d)\]}}])(?<!\b[a-z])!(?=\s|$)
+      | (?<![\d)\]}}%])(?<!\b[a-z])(?<!\\pi)(?<!\\circ)!(?=\s|$)
       | (?<=\d)-(?=[A-Za-z]{{3}}))
     | (?P<command>\\(?:[A-Za-z]+|.))
     | (?P<bracket>[({{\[])

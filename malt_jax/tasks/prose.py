@@ -83,6 +83,11 @@ _BOUNDS = re.compile(r"[<>\u2264\u2265]|\\[lg](?:eq?|t)(?![a-z])")
 _PREDICATE = re.compile(r"\s*(is\s+|are\s+)?(?:an?\s+|the\s+)?([A-Za-z-]+)[\s.]*", re.IGNORECASE)
 _IS = re.compile(r"\s*(?:is|are)\b", re.IGNORECASE)
 _OPERATES_FIRST = re.compile(r"\s*[*/^+=](?![A-Za-z])")
+_CALLED = re.compile(  # "$p - q$ is the answer": what is before it is
+    r"(?<=\S)(?:\\text\s*\{)?\s+(?:is|are)\s+(?:the|our|my)\s+(?:final\s+|correct\s+)?"
+    r"(?:answer|result|solution)s?\b[\s.!]*\}?[\s.]*$",
+    re.IGNORECASE,
+)
 _NAMELY = re.compile(r"\b(?:i\.\s?e\.|e\.\s?g\.)")
 _EDGES = re.compile(
     r"^(?:[\s,;:.~](?!\d)|\\[ ,;:!])+|(?:[\s,;:.~]|(?<!\\)\\[ ,;:!]|(?<!\\)\\$|\\q?quad)+$"
@@ -136,7 +141,7 @@ def answer(text: str) -> str | None:
     answer is another than the formula."""
     if whole := _TEXT.fullmatch(text.strip()):
         text = whole[1]
-    text = _NAMELY.sub("namely", text)
+    text = _CALLED.sub("", _NAMELY.sub("namely", text))
     if len(text) > MAX_SENTENCE:
         return latex(text)
     pieces = _pieces(text)

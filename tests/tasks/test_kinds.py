@@ -135,3 +135,18 @@ def test_the_question_again_under_a_heading_is_not_another(heading: str) -> None
 def test_an_answer_has_something_in_it(text: str) -> None:
     (grade,) = grading.grade(tasks.get("math"), [Sample(text, "9")])
     assert grade.status == "correct"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        (r"Final Answer: $\text{Monday}$ is the answer.", "Monday", True),
+        (r"Final Answer: $p - q$ is the answer.", "p - q", True),
+        (r"\boxed{B, C\text{ is the answer}}", "B, C", True),
+        (r"\boxed{9\pi!}", r"9\pi", False),  # a factorial, as behind a digit
+        (r"\boxed{139^\circ!}", r"139^\circ", False),
+    ],
+)
+def test_what_is_called_the_answer_is_read_and_a_factorial_is_none(text, answer, right) -> None:
+    (grade,) = grading.grade(tasks.get("math"), [Sample(text, answer)])
+    assert (grade.status == "correct") == right
