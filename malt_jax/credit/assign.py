@@ -57,6 +57,17 @@ def assign(
     ]
 
 
+def root_values(rows: Sequence[Row]) -> dict[str, float]:
+    """V(root) of each question, the mean value of its first role's samples, by the grades of the
+    `rows` as they are, in a control as well. Rows are as in `assign`; questions without a graded
+    leaf are left out."""
+    roots: dict[str, list[float]] = {}
+    for row in assign(rows, CreditSettings(), seed=0):
+        if row["parent"] < 0 and row["value"] is not None:
+            roots.setdefault(row["question_id"], []).append(row["value"])
+    return {name: float(np.mean(of_question)) for name, of_question in roots.items()}
+
+
 def cuts_of(
     shards: Iterable[Sequence[Row]],
     settings: CreditSettings,

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from malt_jax.config.credit import CreditSettings
+from malt_jax import credit
 from malt_jax.config.settings import Settings
-from malt_jax.credit import assign
 from malt_jax.rollout import records
 from malt_jax.workdir import shards
 from malt_jax.workdir.storage import read_json
@@ -114,9 +113,8 @@ def collapses(first: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
 
 def _add(sums: _Sums, rows: Sequence[Row], last: str) -> None:
     """Adds a shard's trees."""
-    values: dict[str, list[float]] = defaultdict(list)
     answers: dict[str, set[str]] = defaultdict(set)
-    for row in assign(rows, CreditSettings(), seed=0):
+    for row in rows:
         counts, question = sums.roles[row["role"]], row["question_id"]
         counts.samples += 1
         counts.tokens += row["completion_tokens"]
@@ -124,13 +122,10 @@ def _add(sums: _Sums, rows: Sequence[Row], last: str) -> None:
             counts.surprise -= float(np.sum(row["behaviour_logprobs"], dtype=np.float64))
         counts.cut_short += row["finish_reason"] == "length"
         sums.read += row["prompt_tokens"]
-        of_question = values[question]
-        if row["parent"] < 0 and row["value"] is not None:
-            of_question.append(row["value"])
         if row["role"] == last and row["answer"]:
             answers[question].add(row["answer"])
-    sums.questions += len(values)
-    sums.undecided += sum(0.0 < sum(roots) < len(roots) for roots in values.values())
+    sums.questions += len({row["question_id"] for row in rows})
+    sums.undecided += sum(0.0 < value < 1.0 for value in credit.root_values(rows).values())
     sums.distinct += sum(map(len, answers.values()))
 
 

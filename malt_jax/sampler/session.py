@@ -55,6 +55,7 @@ class Session:
         self.adapter = lora.stack(adapters)
         self.gates = None if self.adapter is None else jnp.asarray(lora.gates(adapters))
         self.shapes = self.fixed, _shapes(self.adapter), _shapes(self.gates)
+        self.alike = spec.mesh.is_multi_process  # hosts run the same programs: no clock decides
         self.memory = memory(spec)
         shards = range(kv_cache.shards_of(spec.mesh))
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
@@ -163,9 +164,9 @@ class Session:
 
     def _prefill_pass(self, tiles: Sequence[Sequence[tuple[Request, int, Place]]], q: int) -> None:
         most = max(map(len, tiles))
-        ladder, alike = prefill_sizes(self.rows, q), self.spec.mesh.is_multi_process
+        ladder = prefill_sizes(self.rows, q)
         widths = self.programs.costs.setdefault(("prefill", *self.shapes), Widths())
-        n = widths.choose(ladder, most, math.inf if alike else 1)
+        n = widths.choose(ladder, most, math.inf if self.alike else 1)
         shape = (len(tiles), n)
         tokens = np.full((*shape, q), self.spec.pad_id, np.int32)
         start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
@@ -197,12 +198,11 @@ class Session:
         self._fit(shrink=self.spec.platform != "cpu")  # a CPU reads no page that is not in use
         pages = _length(self.shared), _length(self.decoded)
         widths = self.programs.costs.setdefault((*self.shapes, self.sampling, pages), Widths())
-        alike = self.spec.mesh.is_multi_process  # hosts run the same programs: no clock decides
         left = max(row.left for shard in self.shards for row in shard.rows)
         ladder = row_sizes(self.rows)
-        rows = widths.choose(ladder, busiest, math.inf if alike else left)
+        rows = widths.choose(ladder, busiest, math.inf if self.alike else left)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
-        step = 0.0 if alike else widths.seconds.get(rows, 0.0)
+        step = 0.0 if self.alike else widths.seconds.get(rows, 0.0)
         free = pause(rows, self.between, step, self.drawn / max(self.ended, 1))
         placed, begun = self._put(plan), time.perf_counter()
         drawn, self.decoded = self.programs.decode(

@@ -27,7 +27,7 @@ class Widths:
     def choose(self, ladder: Sequence[int], least: int, steps: float) -> int:
         """The width to run, at least `least` and of `ladder` (ascending) if it is a new one, with
         so many `steps` to come; `math.inf` chooses the narrowest, whatever it costs."""
-        narrowest = next(width for width in ladder if width >= least)
+        narrowest = _narrowest(ladder, least)
         compiled = min((width for width in self.seconds if width >= least), default=0)
         if not compiled or compiled <= narrowest:
             return compiled or narrowest
@@ -45,7 +45,7 @@ class Widths:
 
     def lose(self, width: int, ladder: Sequence[int], least: int, steps: int) -> None:
         """Notes a pass of `steps` at that width, where `least` would have been enough."""
-        narrowest = next(size for size in ladder if size >= least)
+        narrowest = _narrowest(ladder, least)
         if narrowest < width:
             before = self.lost.get(narrowest, 0.0)
             self.lost[narrowest] = before + self._saved(width, narrowest) * steps
@@ -53,6 +53,10 @@ class Widths:
     def _saved(self, width: int, narrower: int) -> float:
         """Seconds of a step."""
         return self.seconds[width] * (1 - narrower / width)
+
+
+def _narrowest(ladder: Sequence[int], least: int) -> int:
+    return next(width for width in ladder if width >= least)
 
 
 def pause(rows: int, between: float, step: float, length: float) -> int:

@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 
+from malt_jax import credit
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.settings import Settings
-from malt_jax.credit import assign
 from malt_jax.rollout import records
 from malt_jax.types import Question
 from malt_jax.workdir import question_record, rounds, shards
-
-_COLUMNS = ("question_id", "node", "parent", "score")
 
 
 def most(settings: RoundsSettings, each: int) -> int:
@@ -85,13 +82,8 @@ def hard(
 
 
 def root_values(trees: Path) -> dict[str, float]:
-    """V(root) of each question: the mean value of its first role's samples, by its grades as they
-    are, in a control as well. Questions without a graded leaf are left out."""
+    """`credit.root_values` of all shards of `trees`."""
     values: dict[str, float] = {}
     for path in shards.paths(trees):
-        roots: dict[str, list[float]] = {}
-        for row in assign(records.read(path, _COLUMNS), CreditSettings(), seed=0):
-            if row["parent"] < 0 and row["value"] is not None:
-                roots.setdefault(row["question_id"], []).append(row["value"])
-        values |= {name: float(np.mean(of_question)) for name, of_question in roots.items()}
+        values |= credit.root_values(records.read(path, credit.columns(CreditSettings())))
     return values

@@ -146,17 +146,18 @@ def rows(family: Family, credit: CreditSettings) -> Harvest:
     peers = family.siblings if credit.group == "siblings" else family.of_question
     kept = []
     dropped = {_OLD: 0, _CUT: 0}
-    for row in family.siblings:
-        values = [row["value"], *(peer["value"] for peer in peers if peer is not row)]
-        gap = advantages.siblings(np.array(values, np.float32))[0]
-        if not gap:
+    values, here = [peer["value"] for peer in peers], {id(row) for row in family.siblings}
+    gaps = advantages.siblings(np.array(values, np.float32))
+    for place, (row, gap) in enumerate(zip(peers, gaps, strict=True)):
+        if id(row) not in here or not gap:
             continue  # nothing is lacking: it teaches nothing
         if not row.get("behaviour_logprobs"):
             dropped[_OLD] += 1
         elif row.get("finish_reason") == "length" and not credit.truncated:
             dropped[_CUT] += 1
         else:
-            worth = {"advantage": float(gap), "sibling_values": values}
+            others = values[:place] + values[place + 1 :]
+            worth = {"advantage": float(gap), "sibling_values": [row["value"], *others]}
             kept.append(columns(row | worth, SCHEMA))
     return Harvest(kept, dropped)
 
