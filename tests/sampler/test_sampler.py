@@ -131,22 +131,6 @@ def test_a_pass_narrows_without_changing_a_bit():
         assert same(whole[i], run(small_sampler, [asked[i]])[i])
 
 
-def test_last_rows_compile_nothing_that_does_not_pay(monkeypatch: pytest.MonkeyPatch):
-    """Where a program takes a second to compile and a millisecond a step, a run's short tail stays
-    in the one that is there."""
-    CPU.costs.clear()
-    noted = Widths.ran
-
-    def ran(widths: Widths, width: int, steps: int, seconds: float) -> None:
-        noted(widths, width, steps, 0.001 * steps if width in widths.seconds else 1.0)
-
-    monkeypatch.setattr(Widths, "ran", ran)
-    asked = [replace(r, max_new_tokens=10 + i) for i, r in enumerate(requests(40, longest=40))]
-    run(sampler(rows=90), asked)
-    decode = [widths for key, widths in CPU.costs.items() if key[0] != "prefill"]
-    assert [set(widths.seconds) for widths in decode] == [{90}]
-
-
 def test_children_differ_and_keys_decide():
     asked = requests()
     children = run(sampler(), asked)[0]

@@ -1,7 +1,12 @@
 """Which widths are compiled, and when a pass ends: with figures worked out by hand."""
 
 import math
+from dataclasses import replace
 
+import pytest
+from sampling import requests, run, sampler
+
+from malt_jax.sampler import programs
 from malt_jax.sampler.widths import Widths, pause
 
 LADDER = (16, 32, 64)
@@ -57,3 +62,20 @@ def test_a_pass_ends_when_waiting_costs_what_the_host_does():
     assert pause(64, 1.0, 0.001, 32) == 16  # a quarter
     assert pause(64, 0.0, 0.001, 32) == 1
     assert pause(64, 1.0, 0.0, 32) == pause(64, 1.0, 0.001, 0) == 4  # not known yet: a sixteenth
+
+
+def test_last_rows_compile_nothing_that_does_not_pay(monkeypatch: pytest.MonkeyPatch):
+    """Where a program takes a second to compile and a millisecond a step, a run's short tail stays
+    in the one that is there."""
+    costs = programs.programs("cpu").costs
+    costs.clear()
+    noted = Widths.ran
+
+    def ran(widths: Widths, width: int, steps: int, seconds: float) -> None:
+        noted(widths, width, steps, 0.001 * steps if width in widths.seconds else 1.0)
+
+    monkeypatch.setattr(Widths, "ran", ran)
+    asked = [replace(r, max_new_tokens=10 + i) for i, r in enumerate(requests(40, longest=40))]
+    run(sampler(rows=90), asked)
+    decode = [widths for key, widths in costs.items() if key[0] != "prefill"]
+    assert [set(widths.seconds) for widths in decode] == [{90}]
