@@ -18,7 +18,7 @@ MAX_LINES = 320
 # Top to bottom. A room is a module or a package directly under malt_jax.
 LAYERS = {
     "doorway": {"main", "api", "experiments", "stages", "recipe"},
-    "story": {"evaluate", "report", "export", "plan", "tiny"},
+    "story": {"evaluate", "report", "export", "plan", "serve", "tiny"},
     "engine": {"learn", "rollout"},
     "tools": {"sampler", "credit", "grading"},
     "parts": {"models", "tasks", "text"},

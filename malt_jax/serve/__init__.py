@@ -1,0 +1,2 @@
+"""The trained team behind an endpoint: an engine that batches all requests over one resident base,
+and the HTTP face before it."""
