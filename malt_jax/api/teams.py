@@ -13,7 +13,6 @@ from jax import Array
 from malt_jax import credit, tasks
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.settings import RoleSettings
-from malt_jax.evaluate.stats import majority
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout import driver, roles
@@ -21,7 +20,7 @@ from malt_jax.rollout.strategies.full_tree import full_tree, passes
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling, Work
-from malt_jax.tasks.extract import marked
+from malt_jax.tasks import votes as voting
 from malt_jax.types import Question
 
 Row = dict[str, Any]
@@ -165,8 +164,8 @@ def solve(asked: Team, question: str, votes: int = 3) -> Solution:
     """
     whole = next(driver.expand(passes(asked, votes), [Question(_name(question), question, "")]))
     ends = [node for node in whole.nodes if node.depth == len(asked.roles) - 1]
-    answers = [_answer(asked.task, node.text) for node in ends]
-    winner = majority(answers)
+    answers = [voting.answer(asked.task, node.text) for node in ends]
+    winner = voting.majority(answers)
     prompts = {(node.role, node.parent): len(node.prompt) for node in whole.nodes}
     return Solution(
         answer="" if winner is None else answers[winner],
@@ -175,15 +174,6 @@ def solve(asked: Team, question: str, votes: int = 3) -> Solution:
         tokens_read=sum(prompts.values()),
         tokens_written=sum(len(node.completion.tokens) for node in whole.nodes),
     )
-
-
-def _answer(task: tasks.Task, text: str) -> str:
-    """What a completion answers, in the form in which votes are counted: its mark, else its last
-    line."""
-    if task.answer is not None:
-        return task.answer(text)
-    marks = [answer for answer, _ in marked(text)] or text.strip().splitlines()[-1:]
-    return next(filter(None, (task.reference(mark, ()) for mark in marks)), "")
 
 
 def _sampler(model: Model, rows: int, children: int) -> Sampler:

@@ -97,8 +97,10 @@ class Backend(Protocol):
     def ask(self, question: str, options: Options) -> AsyncIterator[Event]:
         """The team's answer to a question.
 
-        Closing the iterator frees what the request holds at once. Raises ValueError before any
-        work for what does not fit or makes no sense, and `Busy` where the queue is full.
+        Raises ValueError, at the call and before any work, for what does not fit or makes no
+        sense, and `Busy` where the queue is full. The iterator has `aclose`, which frees what the
+        request holds at once; left to itself, the request goes on to its end. The iterator raises
+        RuntimeError where the request cannot be answered for a reason that is not the client's.
         """
 
     def chat(self, role: str, messages: Sequence[Message], options: Options) -> AsyncIterator[Event]:
