@@ -20,7 +20,7 @@ from malt_jax.stages import (
     solve,
     train,
 )
-from malt_jax.stages.asked import Asked
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
@@ -97,7 +97,7 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
-    asked: Asked = Asked(),
+    asked: Asked = NOTHING,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
