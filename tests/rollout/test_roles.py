@@ -44,12 +44,14 @@ def test_what_a_role_sees_is_what_its_prompt_names():
         roles.chain(of(("a", "{question} {b}"), ("b", "{question}")))
 
 
+TOKENIZER = small.tokenizer()
+
+
 @given(st.text(st.sampled_from("{}ab \\1_"), max_size=20))
 def test_the_fields_of_a_template_are_those_that_the_tokenizer_fills(template):
     """Two grammars told {{a}, {a}} and {{{a}}} apart in two ways: the chain was accepted, and the
     first prompt of a run was not."""
-    fields = placeholders.fields(template)
-    tokenizer = small.tokenizer()
+    fields, tokenizer = placeholders.fields(template), TOKENIZER
     tokenizer.prompt(template, dict.fromkeys(fields, "x"))
     for field in fields:
         with pytest.raises(ValueError, match="has no field"):
