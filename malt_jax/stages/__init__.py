@@ -17,8 +17,10 @@ from malt_jax.stages import (
     report,
     rounds,
     solutions,
+    solve,
     train,
 )
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
@@ -27,7 +29,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
+        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE, solve.STAGE),
     )
 }
 """By name, in the order of a job."""
@@ -95,18 +97,19 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
+    asked: Asked = NOTHING,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
     `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
-    `sample` for `audit`.
+    `sample` for `audit`, `asked` for `solve`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology, sample)
+    job = Job(settings, collects, config, topology, sample, asked)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         claiming.check_questions(job)
