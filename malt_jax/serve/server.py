@@ -1,0 +1,210 @@
+"""The process that listens: connections that are slow or idle make room, and a signal ends it when
+what is under way has been answered."""
+
+import asyncio
+import errno
+import ipaddress
+import math
+import os
+import resource
+import signal
+import socket
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from absl import logging
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from malt_jax.serve.backend import Backend
+from malt_jax.serve.guard import Limits
+from malt_jax.serve.http import application
+
+TOKEN = "MALT_TOKEN"
+"""The environment variable that may hold the token."""
+_LEAST_TOKEN = 16  # characters
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HEADER_BYTES = 16 << 10
+_BACKLOG = 128
+
+
+def read_token(file: str) -> str:
+    """The token of a file, or of the environment where no file is named; empty where there is
+    neither. Raises ValueError for a file that cannot be read, and for what is easily guessed."""
+    source = f"--token-file={file}" if file else TOKEN
+    try:
+        token = Path(file).read_text(encoding="ascii") if file else os.environ.get(TOKEN, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source}: cannot be read ({type(error).__name__})") from error
+    token = token.strip()
+    good = len(token) >= _LEAST_TOKEN and token.isascii() and token.isprintable()
+    if (file or token) and (not good or " " in token):
+        raise ValueError(
+            f"{source}: a token is at least {_LEAST_TOKEN} characters of ASCII without spaces; "
+            "make one: openssl rand -hex 32"
+        )
+    return token
+
+
+def run(
+    backend: Backend, listening: socket.socket, token: str = "", limits: Limits | None = None
+) -> None:
+    """Serves until a signal ends it, and then what is under way. For the main thread."""
+    limits = limits or Limits()
+    running = server(application(backend, token, limits), limits)
+    address, port = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    logging.info("open http://%s:%d/", shown, port)
+    with ended_by_signals(running):
+        asyncio.run(_serve(running, listening, backend))
+
+
+async def _serve(running: uvicorn.Server, listening: socket.socket, backend: Backend) -> None:
+    try:
+        await running.serve(sockets=[listening])
+    finally:
+        await backend.close()
+
+
+def listen(host: str, port: int, token: str = "") -> socket.socket:
+    """A socket that takes connections; port 0 is any free one.
+
+    Raises ValueError naming the flag for an address that cannot be had, and for one that other
+    machines reach where there is no token.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ValueError(f"--host: {host!r} is no address of this machine ({error})") from error
+    except OverflowError as error:
+        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
+    if not ipaddress.ip_address(address[0]).is_loopback and not token:
+        raise ValueError(
+            f"--host={host}: other machines can ask there, which takes a token: "
+            f"--token-file=FILE, or {TOKEN} in the environment"
+        )
+    try:
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OverflowError as error:
+        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"--host: {host!r} is no address of this machine") from error
+        raise ValueError(f"--port: {port} cannot be had ({error}); give another one") from error
+
+
+def server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """A server of `app`, to be run by `serve`."""
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # files for what else is open
+    config = uvicorn.Config(
+        app,
+        http=_protocol(limits, min(limits.connections, room)),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        backlog=_BACKLOG,
+        timeout_keep_alive=math.ceil(limits.idle_seconds),
+        timeout_graceful_shutdown=math.ceil(limits.grace_seconds),
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+    )
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `ended_by_signals`' business, which ends the process with exit code 0."""
+        yield
+
+
+@contextmanager
+def ended_by_signals(asked: uvicorn.Server) -> Iterator[None]:
+    """In it SIGTERM, Ctrl-C and the end of the terminal (unless ignored) let the server finish; a
+    second one ends it at once. For the main thread."""
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+
+    def end(number: int, frame: object) -> None:
+        asked.force_exit = asked.should_exit
+        asked.should_exit = True
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _protocol(limits: Limits, most: int) -> type[asyncio.Protocol]:
+    """HTTP/1.1 with limits that uvicorn does not have: of the time that a request's header takes,
+    of the time that a client does not read what it is sent, and of connections. When there are
+    more than `most`, the one that has been without a whole request for longest makes room."""
+    waiting: OrderedDict[Any, None] = OrderedDict()
+
+    class Protocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                oldest = next(iter(waiting), self)
+                waiting.pop(oldest, None)
+                oldest.transport.abort()
+                if oldest is self:
+                    return
+            self._settle()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            waiting.pop(self, None)
+            _stop(self._timer)
+            _stop(self._unread)
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            super().handle_events()
+            self._settle()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._settle()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(limits.write_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            _stop(self._unread)
+
+        def _settle(self) -> None:
+            """Whether a request is whole, only begun, or still to come."""
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if answering and not self.cycle.more_body:
+                waiting.pop(self, None)
+            else:
+                waiting.setdefault(self)
+            if answering or self.timeout_keep_alive_task is not None:
+                _stop(self._timer)
+                self._timer = None
+            elif self._timer is None:
+                self._timer = self.loop.call_later(limits.header_seconds, self.transport.abort)
+
+    return Protocol
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
