@@ -51,7 +51,7 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "rounds, solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan, serve; or FILE.py:NAME, a stage of your own",
     )
     add(
         "--topology",
@@ -72,6 +72,14 @@ def _parser() -> _Parser:
         metavar="WORKDIR",
         help="with --stage=report: another run's work directory to compare this one with; may be "
         "given several times",
+    )
+    add("--host", metavar="NAME", help="with --stage=serve: where to listen; 127.0.0.1 by default")
+    add("--port", type=int, metavar="N", help="with --stage=serve: 8000 by default; 0 is any free")
+    add(
+        "--token-file",
+        metavar="FILE",
+        help="with --stage=serve: holds what clients must give, as does MALT_TOKEN in the "
+        "environment; needed where other machines can ask",
     )
     add(
         "--coordinator",
@@ -108,6 +116,9 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error("--compare goes with --stage=report")
     if flags.sample and (flags.stage != "audit" or flags.sample < 0):
         parser.error("--sample goes with --stage=audit, and is a count: --sample=200, say")
+    for flag in ("host", "port", "token_file"):
+        if getattr(flags, flag) is not None and flags.stage != "serve":
+            parser.error(f"--{flag.replace('_', '-')} goes with --stage=serve")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     files.path(flags.config)
@@ -196,6 +207,7 @@ def _run(
 ) -> None:
     """The stages, or what goes round several runs of them: a suite, or a comparison."""
     from malt_jax import experiments, stages
+    from malt_jax.serve.address import Address
     from malt_jax.workdir import storage
 
     others = [storage.at(path) for path in flags.compare]
@@ -204,7 +216,9 @@ def _run(
     elif parsed.suite and flags.stage == "all":
         experiments.run(config)
     else:
-        stages.run(parsed, config, names, sample=flags.sample)
+        given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
+        address = Address(**{key: value for key, value in given.items() if value is not None})
+        stages.run(parsed, config, names, sample=flags.sample, address=address)
 
 
 def _keep_compiled_programs() -> None:

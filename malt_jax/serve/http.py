@@ -3,9 +3,8 @@
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ _PAGE = Path(__file__).parent / "page"
 _SILENCE_SECONDS = 15.0  # proxies end a connection on which nothing comes for a minute
 _CLIENT_GONE = 499  # nobody reads it; a number for the metrics
 
-Ask = Callable[[], AsyncIterator[Event]]
+Run = AsyncGenerator[Event, None]
 Item = tuple[int, Event] | None
 Render = Callable[[int, Event], Iterator[Mapping[str, Any]]]
 
@@ -91,7 +90,7 @@ class _Endpoint:
         passes, last = asked.options.votes, self.backend.roles[-1] if asked.of_team else asked.model
         choices = [Choice(i, last if passes == 1 else None, passes) for i in range(asked.n)]
         answer = Answer(asked.model, choices, asked.include_usage)
-        events = self._events(asked.model, self._asks(asked), request)
+        events = self._events(asked.model, self._runs(asked), request)
         if not asked.stream:
             texts: list[defaultdict[str, str]] = [defaultdict(str) for _ in choices]
             async for item in events:
@@ -103,8 +102,7 @@ class _Endpoint:
 
     async def team_events(self, request: Request) -> Response:
         question, options = requests.team(await self._body(request), self.backend.roles)
-        ask = partial(self.backend.ask, question, options)
-        events = self._events(requests.TEAM, [ask], request)
+        events = self._events(requests.TEAM, [self.backend.ask(question, options)], request)
         return EventStream(_messages(await anext(events, None), events, _as_json))
 
     async def _body(self, request: Request) -> Body:
@@ -113,23 +111,21 @@ class _Endpoint:
             raise Refused(503, "the model is not loaded yet; try again", code="not_ready", retry=2)
         return body
 
-    def _asks(self, asked: requests.ChatRequest) -> Sequence[Ask]:
-        """One ask a choice. The first has the request's seed, the others seeds that follow from
-        it."""
+    def _runs(self, asked: requests.ChatRequest) -> Sequence[Run]:
+        """One a choice. The first has the request's seed, the others seeds that follow from it."""
         choices = [
             replace(asked.options, seed=_seed(asked.options.seed, i)) for i in range(asked.n)
         ]
         if asked.of_team:
-            return [partial(self.backend.ask, asked.question, options) for options in choices]
-        chat = partial(self.backend.chat, asked.model, asked.messages)
-        return [partial(chat, options) for options in choices]
+            return [self.backend.ask(asked.question, options) for options in choices]
+        return [self.backend.chat(asked.model, asked.messages, options) for options in choices]
 
     async def _events(
-        self, model: str, asks: Sequence[Ask], request: Request
+        self, model: str, runs: Sequence[Run], request: Request
     ) -> AsyncGenerator[Item, None]:
-        """The events of all asks, timed. Raises `Refused` for what a backend raises."""
+        """The events of all runs, timed. Raises `Refused` for what a backend raises."""
         started, first = time.perf_counter(), True
-        items = together(asks, request.receive, _SILENCE_SECONDS)
+        items = together(runs, request.receive, _SILENCE_SECONDS)
         try:
             async for item in items:
                 if first and item and isinstance(item[1], Delta):

@@ -2,17 +2,13 @@
 what is under way has been answered."""
 
 import asyncio
-import errno
-import ipaddress
 import math
-import os
 import resource
 import signal
 import socket
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,34 +16,13 @@ from absl import logging
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from malt_jax.serve.address import BACKLOG
 from malt_jax.serve.backend import Backend
 from malt_jax.serve.guard import Limits
 from malt_jax.serve.http import application
 
-TOKEN = "MALT_TOKEN"
-"""The environment variable that may hold the token."""
-_LEAST_TOKEN = 16  # characters
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _HEADER_BYTES = 16 << 10
-_BACKLOG = 128
-
-
-def read_token(file: str) -> str:
-    """The token of a file, or of the environment where no file is named; empty where there is
-    neither. Raises ValueError for a file that cannot be read, and for what is easily guessed."""
-    source = f"--token-file={file}" if file else TOKEN
-    try:
-        token = Path(file).read_text(encoding="ascii") if file else os.environ.get(TOKEN, "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: cannot be read ({type(error).__name__})") from error
-    token = token.strip()
-    good = len(token) >= _LEAST_TOKEN and token.isascii() and token.isprintable()
-    if (file or token) and (not good or " " in token):
-        raise ValueError(
-            f"{source}: a token is at least {_LEAST_TOKEN} characters of ASCII without spaces; "
-            "make one: openssl rand -hex 32"
-        )
-    return token
 
 
 def run(
@@ -70,33 +45,6 @@ async def _serve(running: uvicorn.Server, listening: socket.socket, backend: Bac
         await backend.close()
 
 
-def listen(host: str, port: int, token: str = "") -> socket.socket:
-    """A socket that takes connections; port 0 is any free one.
-
-    Raises ValueError naming the flag for an address that cannot be had, and for one that other
-    machines reach where there is no token.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ValueError(f"--host: {host!r} is no address of this machine ({error})") from error
-    except OverflowError as error:
-        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
-    if not ipaddress.ip_address(address[0]).is_loopback and not token:
-        raise ValueError(
-            f"--host={host}: other machines can ask there, which takes a token: "
-            f"--token-file=FILE, or {TOKEN} in the environment"
-        )
-    try:
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OverflowError as error:
-        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
-    except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise ValueError(f"--host: {host!r} is no address of this machine") from error
-        raise ValueError(f"--port: {port} cannot be had ({error}); give another one") from error
-
-
 def server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     """A server of `app`, to be run by `serve`."""
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # files for what else is open
@@ -111,7 +59,7 @@ def server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         access_log=False,
         log_config=None,
         log_level="error",
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=math.ceil(limits.idle_seconds),
         timeout_graceful_shutdown=math.ceil(limits.grace_seconds),
         h11_max_incomplete_event_size=_HEADER_BYTES,

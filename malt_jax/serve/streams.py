@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,14 +17,13 @@ class Gone(Exception):
 
 
 async def together(
-    asks: Sequence[Callable[[], AsyncIterator[Event]]], receive: Receive, pause: float
+    runs: Sequence[AsyncGenerator[Event, None]], receive: Receive, pause: float
 ) -> AsyncGenerator[tuple[int, Event] | None, None]:
-    """Every event with the number of its ask, as they come; None after `pause` seconds without one.
+    """Every event with the number of its run, as they come; None after `pause` seconds without one.
 
-    However it ends, it closes what it has asked. Raises `Gone` when `receive` tells of the client's
-    end, and what an ask raises.
+    However it ends, it closes the runs. Raises `Gone` when `receive` tells of the client's end, and
+    what a run raises.
     """
-    runs = [_run(ask) for ask in asks]
     gone = asyncio.create_task(_gone(receive))
     upcoming = {asyncio.create_task(_next(run)): i for i, run in enumerate(runs)}
     try:
@@ -78,18 +77,7 @@ def _line(message: Mapping[str, Any] | str) -> bytes:
     return b"data: %b\n\n" % (message.encode() if isinstance(message, str) else compact(message))
 
 
-async def _run(ask: Callable[[], AsyncIterator[Event]]) -> AsyncGenerator[Event, None]:
-    """What is asked, from its first event on, closed when this is."""
-    run = ask()
-    try:
-        async for event in run:
-            yield event
-    finally:
-        if (close := getattr(run, "aclose", None)) is not None:
-            await close()
-
-
-async def _next(run: AsyncIterator[Event]) -> Event | None:
+async def _next(run: AsyncGenerator[Event, None]) -> Event | None:
     return await anext(run, None)
 
 

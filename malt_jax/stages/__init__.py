@@ -6,6 +6,7 @@ from typing import Any
 
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
+from malt_jax.serve.address import Address
 from malt_jax.stages import (
     audit,
     claiming,
@@ -16,6 +17,7 @@ from malt_jax.stages import (
     plan,
     report,
     rounds,
+    serve,
     solutions,
     train,
 )
@@ -27,7 +29,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
+        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE, serve.STAGE),
     )
 }
 """By name, in the order of a job."""
@@ -95,18 +97,19 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
+    address: Address | None = None,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
     `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
-    `sample` for `audit`.
+    `sample` for `audit`, `address` for `serve`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology, sample)
+    job = Job(settings, collects, config, topology, sample, address or Address())
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         claiming.check_questions(job)

@@ -22,6 +22,7 @@ from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
+from malt_jax.serve.address import Address
 from malt_jax.stages import curriculum
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
@@ -41,6 +42,7 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
+    address: Address = Address()  # of the endpoint
 
     @property
     def directory(self) -> Path:

@@ -9,8 +9,6 @@ from typing import Any
 import chromium
 import pytest
 
-pytest.importorskip("httpx")
-pytest.importorskip("starlette")
 
 from serving import FakeBackend, Served, serving
 
@@ -189,8 +187,9 @@ def test_the_transcript_is_exported(page: chromium.Page) -> None:
 
 def test_a_failure_is_told(page: chromium.Page) -> None:
     ask(page, "boom")
-    page.until("document.querySelector('.failed')?.textContent === 'the server failed; its log"
-               " says how'")
+    page.until(
+        "document.querySelector('.failed')?.textContent === 'the server failed; its log says how'"
+    )
 
 
 def test_a_token_is_asked_for_where_one_is_needed(browser: chromium.Page) -> None:
@@ -209,12 +208,10 @@ def test_a_token_is_asked_for_where_one_is_needed(browser: chromium.Page) -> Non
 def test_everything_is_reached_by_keyboard_and_named(page: chromium.Page) -> None:
     ask(page)
     answered(page)
-    names = page.run("""[...document.querySelectorAll("input, textarea, button, pre")].map(
-      (e) => (e.labels?.[0]?.textContent || e.getAttribute("aria-label") || e.textContent).trim())""")
-    assert all(names)
-    order = page.run("""[...document.querySelectorAll("input, textarea, button, pre")]
-      .every((e) => e.tabIndex === 0)""")
-    assert order
+    controls = "[...document.querySelectorAll('input, textarea, button, pre')]"
+    label = "e.labels?.[0]?.textContent || e.getAttribute('aria-label') || e.textContent"
+    assert all(page.run(f"{controls}.map((e) => ({label}).trim())"))
+    assert page.run(f"{controls}.every((e) => e.tabIndex === 0)")
     assert page.run("document.getElementById('status').getAttribute('aria-live')") == "polite"
 
 

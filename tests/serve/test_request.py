@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("starlette")
 
 from malt_jax.serve import fields, request
 from malt_jax.serve.backend import Message, Options
@@ -29,7 +28,14 @@ def test_what_is_not_given_is_as_the_team_was_trained() -> None:
 
 def test_the_fields_of_decoding_arrive() -> None:
     asked = chat(
-        temperature=0.5, top_p=0.9, top_k=7, max_completion_tokens=9, seed=-3, stop="a", n=2, votes=4
+        temperature=0.5,
+        top_p=0.9,
+        top_k=7,
+        max_completion_tokens=9,
+        seed=-3,
+        stop="a",
+        n=2,
+        votes=4,
     )
     assert asked.options == Options(4, 0.5, 7, 0.9, 9, -3, ("a",))
     assert asked.n == 2
@@ -111,9 +117,7 @@ def test_what_changes_nothing_is_ignored(harmless: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_would_change_the_answer_is_refused_by_name(
-    given: dict[str, Any], param: str
-) -> None:
+def test_what_would_change_the_answer_is_refused_by_name(given: dict[str, Any], param: str) -> None:
     with pytest.raises(Refused) as refused:
         chat(**given)
     assert (refused.value.status, refused.value.param) == (400, param)

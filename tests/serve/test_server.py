@@ -7,14 +7,13 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("starlette")
 
 from serving import FakeBackend
 
-from malt_jax.serve import server
+from malt_jax.serve import address, server
 from malt_jax.serve.guard import Limits
 
 TOKEN = "0123456789abcdef"
@@ -34,7 +33,7 @@ def ended_while_it_answers(
 ) -> tuple[list[str], bool]:
     """What a client read of an answer that was under way at SIGTERM, and whether one that came
     later was still let in. Signals are for the main thread, so the clients are in another."""
-    listening = server.listen("127.0.0.1", 0)
+    listening = address.listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     lines: list[str] = []
     let_in: list[bool] = []
@@ -83,29 +82,29 @@ def test_what_does_not_end_is_ended_after_the_grace() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_other_machines_are_let_in_with_a_token_only(host: str) -> None:
     with pytest.raises(ValueError, match=f"--host={host}: .* --token-file=FILE, or MALT_TOKEN"):
-        server.listen(host, 0)
+        address.listen(host, 0)
 
 
 def test_a_port_or_host_that_cannot_be_had_is_named() -> None:
-    with server.listen("localhost", 0) as first:
-        with pytest.raises(ValueError, match="--port: .* give another one"):
-            server.listen(*first.getsockname()[:2])
+    first = address.listen("localhost", 0)
+    with first, pytest.raises(ValueError, match=r"--port: .* give another one"):
+        address.listen(*first.getsockname()[:2])
     with pytest.raises(ValueError, match="--port: 65536"):
-        server.listen("127.0.0.1", 65536)
+        address.listen("127.0.0.1", 65536)
     for host in ("no such host", "192.0.2.1"):
         with pytest.raises(ValueError, match="--host: "):
-            server.listen(host, 0, TOKEN)
+            address.listen(host, 0, TOKEN)
 
 
 def test_the_token_is_of_a_file_or_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(server.TOKEN, raising=False)
-    assert server.read_token("") == ""
-    monkeypatch.setenv(server.TOKEN, TOKEN)
-    assert server.read_token("") == TOKEN
+    monkeypatch.delenv(address.TOKEN, raising=False)
+    assert address.read_token("") == ""
+    monkeypatch.setenv(address.TOKEN, TOKEN)
+    assert address.read_token("") == TOKEN
     (tmp_path / "token").write_text(f"{TOKEN[::-1]}\n")
-    assert server.read_token(str(tmp_path / "token")) == TOKEN[::-1]
+    assert address.read_token(str(tmp_path / "token")) == TOKEN[::-1]
 
 
 @pytest.mark.parametrize("content", ["", "short", "with a space in it", "ünicode-0123456789abc"])
@@ -115,7 +114,7 @@ def test_a_token_that_is_no_secret_is_refused_without_being_shown(
     file = tmp_path / "token"
     file.write_text(content)
     with pytest.raises(ValueError, match=f"--token-file={file}") as refused:
-        server.read_token(str(file))
+        address.read_token(str(file))
     assert not content or content not in str(refused.value)
     with pytest.raises(ValueError, match="nowhere"):
-        server.read_token(str(tmp_path / "nowhere"))
+        address.read_token(str(tmp_path / "nowhere"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from malt_jax.serve import server
+from malt_jax.serve import address, server
 from malt_jax.serve.backend import (
     Answered,
     Began,
@@ -150,7 +150,7 @@ def serving(
 ) -> Iterator[Served]:
     """The endpoint over a backend, in a thread, until the end of the context."""
     backend, limits = backend or FakeBackend(), limits or Limits()
-    listening = server.listen("127.0.0.1", 0)
+    listening = address.listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     running = server.server(application(backend, token, limits), limits)
     loop = asyncio.new_event_loop()
