@@ -42,7 +42,7 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
-    address: Address = Address()  # of the endpoint
+    address: Address = field(default_factory=Address)  # of the endpoint
 
     @property
     def directory(self) -> Path:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-
-
 from serving import FakeBackend, Served, serving
 
 from malt_jax.serve.guard import Limits

@@ -8,8 +8,6 @@ from typing import Any
 
 import chromium
 import pytest
-
-
 from serving import FakeBackend, Served, serving
 
 from malt_jax.serve.backend import Options

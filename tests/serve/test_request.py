@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-
 from malt_jax.serve import fields, request
 from malt_jax.serve.backend import Message, Options
 from malt_jax.serve.refused import Refused

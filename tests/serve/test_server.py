@@ -9,8 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-
 from serving import FakeBackend
 
 from malt_jax.serve import address, server
