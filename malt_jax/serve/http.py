@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,10 @@ class _Endpoint:
         if not asked.stream:
             texts: list[defaultdict[str, str]] = [defaultdict(str) for _ in choices]
             async for item in events:
-                for name, text in choices[item[0]].told(item[1]) if item else ():
-                    texts[item[0] if item else 0][name] += text
+                if item is not None:
+                    index, event = item
+                    for name, text in choices[index].told(event):
+                        texts[index][name] += text
             return JSONResponse(answer.whole(texts))
         messages = _messages(await anext(events, None), events, answer.chunks)
         return EventStream(_framed(answer, messages))
@@ -108,7 +110,7 @@ class _Endpoint:
     async def _body(self, request: Request) -> Body:
         body = decoded(await request.body())
         if not self.backend.ready:
-            raise Refused(503, "the model is not loaded yet; try again", code="not_ready", retry=2)
+            raise Refused(503, "the model is not ready; try again", code="not_ready", retry=2)
         return body
 
     def _runs(self, asked: requests.ChatRequest) -> Sequence[Run]:
@@ -124,21 +126,22 @@ class _Endpoint:
         self, model: str, runs: Sequence[Run], request: Request
     ) -> AsyncGenerator[Item, None]:
         """The events of all runs, timed. Raises `Refused` for what a backend raises."""
-        started, first = time.perf_counter(), True
+        started, first, begun = time.perf_counter(), True, False
         items = together(runs, request.receive, _SILENCE_SECONDS)
         try:
             async for item in items:
                 if first and item and isinstance(item[1], Delta):
                     self.metrics.observe(FIRST, model, time.perf_counter() - started)
                     first = False
+                begun = begun or item is not None
                 yield item
             self.metrics.observe(WHOLE, model, time.perf_counter() - started)
         except Gone:
             self.metrics.gone += 1
             raise
-        except (ValueError, Busy) as error:
-            raise of_backend(error) from error
         except Exception as error:
+            if isinstance(error, Busy) or (isinstance(error, ValueError) and not begun):
+                raise of_backend(error) from error
             logging.exception("a request of %s failed", model)
             raise Refused(500, "the server failed; its log says how") from error
         finally:
@@ -204,17 +207,21 @@ _FILES = (
 )
 
 
-def _file(name: str, kind: str) -> Callable[[Request], Response]:
+def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     content = (_PAGE / name).read_bytes()
-    return lambda request: Response(content, media_type=kind)
+
+    async def file(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return file
 
 
-def _on_refused(request: Request, error: Exception) -> Response:
+async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response()
 
 
-def _on_http(request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {shown(request.url.path)}: {error.detail}"
     response = Refused(error.status_code, message).response()
@@ -222,15 +229,15 @@ def _on_http(request: Request, error: Exception) -> Response:
     return response
 
 
-def _on_failure(request: Request, error: Exception) -> Response:
+async def _on_failure(request: Request, error: Exception) -> Response:
     return Refused(500, "the server failed; its log says how").response()
 
 
-def _on_gone(request: Request, error: Exception) -> Response:
+async def _on_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=_CLIENT_GONE)
 
 
-_HANDLERS: Mapping[Any, Callable[[Request, Exception], Response]] = {
+_HANDLERS: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     Refused: _on_refused,
     HTTPException: _on_http,
     Exception: _on_failure,
