@@ -47,12 +47,12 @@ def listen(host: str, port: int, token: str = "") -> socket.socket:
     Raises ValueError naming the flag for an address that cannot be had, and for one that other
     machines reach where there is no token.
     """
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535")
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ValueError(f"--host: {host!r} is no address of this machine ({error})") from error
-    except OverflowError as error:
-        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
     if not ipaddress.ip_address(place[0]).is_loopback and not token:
         raise ValueError(
             f"--host={host}: other machines can ask there, which takes a token: "
@@ -60,8 +60,6 @@ def listen(host: str, port: int, token: str = "") -> socket.socket:
         )
     try:
         return socket.create_server(place[:2], family=family, backlog=BACKLOG)
-    except OverflowError as error:
-        raise ValueError(f"--port: {port} is no port; give one from 0 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
             raise ValueError(f"--host: {host!r} is no address of this machine") from error

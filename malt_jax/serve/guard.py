@@ -59,10 +59,11 @@ class _Buckets:
         now = self.clock()
         before, since = self.left.pop(address, (2 * self.rate, now))
         count = min(before + (now - since) * self.rate, 2 * self.rate)
-        self.left[address] = (max(count - 1, 0), now)
+        taken = count >= 1
+        self.left[address] = (count - taken, now)
         if len(self.left) > _ADDRESSES:
             self.left.popitem(last=False)
-        return count >= 1
+        return taken
 
 
 class Guard:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ async def _framed(
 
 
 def _as_json(index: int, event: Event) -> Iterator[Mapping[str, Any]]:
-    yield {"kind": type(event).__name__.lower(), **asdict(event)}
+    yield {"kind": type(event).__name__.lower(), **vars(event)}
 
 
 def _seed(seed: int | None, choice: int) -> int | None:

@@ -188,7 +188,8 @@ def _message(message: object, name: str) -> Message:
     role = message.get("role")
     if not isinstance(role, str) or role not in _SPEAKERS:
         expected = ", ".join(_SPEAKERS)
-        raise Refused(400, f"{name}.role: {shown(role)}, not one of {expected}", param=name)
+        message = f"{name}.role: {shown(role)}, not one of {expected}"
+        raise Refused(400, message, param=f"{name}.role")
     content = message.get("content")
     if isinstance(content, list):
         parts = [_part(part, f"{name}.content.{i}") for i, part in enumerate(content)]

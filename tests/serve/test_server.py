@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import FakeBackend
+from serving import FakeBackend, client
 
 from malt_jax.serve import address, server
 from malt_jax.serve.guard import Limits
@@ -18,9 +18,12 @@ TOKEN = "0123456789abcdef"
 
 
 def events(port: int, question: str, lines: list[str]) -> None:
-    url = f"http://127.0.0.1:{port}/v1/team/events"
+    body = {"question": question}
     try:
-        with httpx.stream("POST", url, json={"question": question}, timeout=20) as answer:
+        with (
+            client(f"http://127.0.0.1:{port}") as asking,
+            asking.stream("POST", "/v1/team/events", json=body) as answer,
+        ):
             lines.extend(line for line in answer.iter_lines() if line)
     except httpx.RemoteProtocolError:
         lines.append("cut off")

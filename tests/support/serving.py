@@ -128,20 +128,27 @@ class Served:
     port: int
     backend: FakeBackend
     loop: asyncio.AbstractEventLoop
+    client: httpx.Client
 
     def released(self) -> None:
         """Lets the slow questions go on."""
         self.loop.call_soon_threadsafe(self.backend.release.set)
 
     def post(self, path: str, body: object, **options: object) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=30, **options)
+        return self.client.post(path, json=body, **options)
 
     def get(self, path: str, **options: object) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)
+        return self.client.get(path, **options)
 
     def chat(self, text: str = "1+1", **fields: object) -> httpx.Response:
         body = {"model": "team", "messages": [{"role": "user", "content": text}], **fields}
         return self.post("/v1/chat/completions", body)
+
+
+def client(url: str) -> httpx.Client:
+    """A client with a connection a request, not made ready for TLS, which would take its time."""
+    alone = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=url, verify=False, timeout=30, limits=alone)
 
 
 @contextlib.contextmanager
@@ -156,8 +163,10 @@ def serving(
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=[running.serve([listening])])
     thread.start()
+    url = f"http://127.0.0.1:{port}"
     try:
-        yield Served(f"http://127.0.0.1:{port}", port, backend, loop)
+        with client(url) as plain:
+            yield Served(url, port, backend, loop, plain)
     finally:
         running.should_exit = True
         loop.call_soon_threadsafe(backend.release.set)
