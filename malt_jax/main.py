@@ -51,7 +51,7 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "rounds, solutions, merge, audit, plan, serve; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan, solve, serve; or FILE.py:NAME, a stage of your own",
     )
     add(
         "--topology",
@@ -65,6 +65,19 @@ def _parser() -> _Parser:
         metavar="N",
         help="with --stage=audit: how many graded answers to write out to be judged by hand",
     )
+    asks = parser.add_argument_group("with --stage=solve")
+    asks.add_argument("--question", default="", metavar="TEXT", help="what the team is asked")
+    asks.add_argument(
+        "--questions",
+        default="",
+        metavar="FILE",
+        help="questions, one a line, or JSON lines with `question`; - is standard input",
+    )
+    asks.add_argument(
+        "--votes", type=int, default=0, metavar="N", help="passes that vote; else config.eval.votes"
+    )
+    asks.add_argument("--json", action="store_true", help="JSON lines on a terminal as well")
+    asks.add_argument("--base", action="store_true", help="ask the team as it was before training")
     add(
         "--compare",
         action="append",
@@ -119,6 +132,11 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
     for flag in ("host", "port", "token_file"):
         if getattr(flags, flag) is not None and flags.stage != "serve":
             parser.error(f"--{flag.replace('_', '-')} goes with --stage=serve")
+    for name in ("question", "questions", "votes", "json", "base"):
+        if getattr(flags, name) and flags.stage != "solve":
+            parser.error(f"--{name} goes with --stage=solve")
+    if flags.votes < 0:
+        parser.error("--votes is a count of passes: --votes=3, say")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     files.path(flags.config)
@@ -208,6 +226,7 @@ def _run(
     """The stages, or what goes round several runs of them: a suite, or a comparison."""
     from malt_jax import experiments, stages
     from malt_jax.serve.address import Address
+    from malt_jax.stages.asked import Asked
     from malt_jax.workdir import storage
 
     others = [storage.at(path) for path in flags.compare]
@@ -216,9 +235,10 @@ def _run(
     elif parsed.suite and flags.stage == "all":
         experiments.run(config)
     else:
-        given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
+        asked = Asked(flags.question, flags.questions, flags.votes, flags.json, flags.base)
+                given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
         address = Address(**{key: value for key, value in given.items() if value is not None})
-        stages.run(parsed, config, names, sample=flags.sample, address=address)
+        stages.run(parsed, config, names, sample=flags.sample, asked=asked, address=address)
 
 
 def _keep_compiled_programs() -> None:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 
+Finish = Literal["stop", "length"]
+"""Why a text ends: of itself or at a stop string, or at the most tokens it may have."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How one request is answered. None: as the team was trained."""
@@ -55,7 +59,7 @@ class Ended:
     run: int
     role: str
     text: str
-    finish: Literal["stop", "length"]
+    finish: Finish
     completion_tokens: int
 
 

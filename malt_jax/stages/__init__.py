@@ -19,8 +19,10 @@ from malt_jax.stages import (
     rounds,
     serve,
     solutions,
+    solve,
     train,
 )
+from malt_jax.stages.asked import Asked
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
@@ -29,7 +31,8 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
-        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE, serve.STAGE),
+        *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
+        *(solve.STAGE, serve.STAGE),
     )
 }
 """By name, in the order of a job."""
@@ -97,19 +100,20 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
+    asked: Asked = Asked(),
     address: Address | None = None,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
     `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
-    `sample` for `audit`, `address` for `serve`.
+    `sample` for `audit`, `asked` for `solve`, `address` for `serve`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology, sample, address or Address())
+    job = Job(settings, collects, config, topology, sample, asked, address or Address())
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         claiming.check_questions(job)

@@ -24,6 +24,7 @@ from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
 from malt_jax.serve.address import Address
 from malt_jax.stages import curriculum
+from malt_jax.stages.asked import Asked
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
 from malt_jax.workdir import question_record, run_record, storage
@@ -42,6 +43,7 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
+    asked: Asked = Asked()  # what the team is to solve
     address: Address = field(default_factory=Address)  # of the endpoint
 
     @property
