@@ -236,7 +236,7 @@ def _run(
         experiments.run(config)
     else:
         asked = Asked(flags.question, flags.questions, flags.votes, flags.json, flags.base)
-                given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
+        given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
         address = Address(**{key: value for key, value in given.items() if value is not None})
         stages.run(parsed, config, names, sample=flags.sample, asked=asked, address=address)
 
