@@ -115,7 +115,7 @@ class Team(rollout.Team):
             task=tasks.get(given.data.task),
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=given.seed,
-            stream="collect",
+            random_stream="collect",
             base=model.content_hash,
             verdicts=sources.verdicts(given),
             watched=watched,

@@ -25,7 +25,7 @@ _RECORD = "config.json"
 
 
 def settings(source: str | Path) -> Settings:
-    """The settings of a work directory, by its `config.json`, or of a recipe, given by name or file.
+    """The settings of a work directory, by its `config.json`, or of a recipe, by name or file.
 
     A work directory counts where it lies now. Raises ValueError for what is neither.
     """
@@ -44,8 +44,8 @@ def settings(source: str | Path) -> Settings:
 
 
 def base(given: Settings, devices: Mesh) -> Model:
-    """The base model on its devices. Raises ValueError if what lies in the work directory comes from
-    another base or tokenizer."""
+    """The base model on its devices. Raises ValueError if what lies in the work directory comes
+    from another base or tokenizer."""
 
     def placement(path: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
         return meshes.sharding(devices, shape, meshes.logical_axes(path, len(shape)))
@@ -93,7 +93,7 @@ def adapters(
 
 
 def verdicts(given: Settings) -> dict[str, tuple[str, ...]]:
-    """By role that gives a verdict, the two words of it; none where the settings name no words. Where
-    they name no roles, all between the first and the last."""
+    """By role that gives a verdict, the two words of it; none where the settings name no words.
+    Where they name no roles, all between the first and the last."""
     words = given.credit.verdict
     return dict.fromkeys(given.credit.by_verdict or given.chain[1:-1], words) if words else {}

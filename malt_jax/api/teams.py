@@ -112,7 +112,7 @@ def team(
         task=tasks.get(task),
         sampling=Sampling(temperature, top_k, top_p),
         seed=seed,
-        stream="collect",
+        random_stream="collect",
         base=model.content_hash if model.files else "",
     )
 

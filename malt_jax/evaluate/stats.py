@@ -185,7 +185,8 @@ def questions_needed(
 
 def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> float:
     """The chance that a vote over k of the n samples is right: a random k-subset in random order,
-    judged as `votes.majority` does, so each of t answers with the most votes wins with chance 1 / t.
+    judged as `votes.majority` does, so each of t answers with the most votes wins with chance
+    1 / t.
 
     Exact: `answers` are counted, and a dynamic programme over the distinct ones adds up the
     subsets as integers. `right` says of each sample whether it is; equal answers must agree on it.

@@ -72,7 +72,9 @@ def draw_by_row(logits: Array, uniform: Array, how: ByRow) -> tuple[Array, Array
     temperature = jnp.where(greedy, 1.0, how.temperature)
     cut = ((how.top_k > 0) & (how.top_k < logits.shape[-1])) | (how.top_p < 1)
     kept = jax.lax.cond(
-        cut.any(), lambda: truncate_by_row(logits, how._replace(temperature=temperature)), lambda: logits
+        cut.any(),
+        lambda: truncate_by_row(logits, how._replace(temperature=temperature)),
+        lambda: logits,
     )
     weights = jnp.exp((kept - top) / temperature[..., None])
     token = jnp.where(greedy, jnp.argmax(logits, -1), inverse_cdf(weights, uniform))

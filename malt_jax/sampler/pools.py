@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from malt_jax.models import kv_cache

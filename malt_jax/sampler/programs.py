@@ -90,6 +90,7 @@ def _decode(
         logits = llama.unembed(fixed.config, params, hidden)
         uniform = uniforms(plan.keys, count)
         if sampling is None:
+            assert plan.how is not None
             drawn, logp, sampled_logp = draw_by_row(logits, uniform, plan.how)
         else:
             drawn, logp, sampled_logp = draw(logits, uniform, sampling)

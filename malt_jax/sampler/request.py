@@ -8,6 +8,8 @@ import numpy as np
 
 from malt_jax.sampler.draw import Sampling
 
+_PLAIN = Sampling()
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -22,7 +24,7 @@ class Request:
     max_new_tokens: int
     adapter: int = 0
     tag: Any = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = _PLAIN
 
 
 @dataclass(frozen=True)

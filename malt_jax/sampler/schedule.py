@@ -289,9 +289,9 @@ class Tile(NamedTuple):
 def lay_out_tiles(
     tiles: Sequence[Sequence[Tile]], n: int, size: int, columns: int, pages: int, pad_id: int
 ) -> tuple[Tiles, np.ndarray]:
-    """The shards' tiles of a prefill pass in arrays of `n` tiles of a quarter of a page, over a pool
-    of so many `pages` of `size` tokens, and their adapters int32[E, n]. A prompt's last token is
-    left out."""
+    """The shards' tiles of a prefill pass in arrays of `n` tiles of a quarter of a page, over a
+    pool of so many `pages` of `size` tokens, and their adapters int32[E, n]. A prompt's last
+    token is left out."""
     shape, width = (len(tiles), n), size // 4
     tokens = np.full((*shape, width), pad_id, np.int32)
     start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))

@@ -1,4 +1,4 @@
-"""A run of the sampler: the loop that seats requests, prefills prompts and decodes, pass by pass."""
+"""A run of the sampler: the loop that seats requests, prefills prompts and decodes."""
 
 import math
 import time
@@ -304,7 +304,9 @@ class Session:
         for request in failed:
             self.cancel(request, lost=True)
         parts = [(request, self.parts.pop(request)) for request in whole]
-        ended = [(request, [part for part in every if part is not None]) for request, every in parts]
+        ended = [
+            (request, [part for part in every if part is not None]) for request, every in parts
+        ]
         return Pass(ended, failed)
 
     def _put(self, tree: Any) -> Any:

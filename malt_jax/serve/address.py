@@ -23,6 +23,9 @@ class Address:
     token_file: str = ""
 
 
+LOCAL = Address()
+
+
 def read_token(file: str) -> str:
     """The token of a file, or of the environment where no file is named; empty where there is
     neither. Raises ValueError for a file that cannot be read, and for what is easily guessed."""

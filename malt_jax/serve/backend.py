@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-
 Finish = Literal["stop", "length"]
 """Why a text ends: of itself or at a stop string, or at the most tokens it may have."""
 

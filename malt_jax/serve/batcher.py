@@ -106,7 +106,9 @@ class Batcher:
             prompts = iter([[0, i // size % size, i % size] for i in range(n * shards)])
             keys = np.zeros((1, 2), np.uint32)
 
-            def take(prompts: Iterator[list[int]] = prompts, keys: np.ndarray = keys) -> Request | None:
+            def take(
+                prompts: Iterator[list[int]] = prompts, keys: np.ndarray = keys
+            ) -> Request | None:
                 prompt = next(prompts, None)
                 return None if prompt is None else Request(prompt, keys, 2)
 

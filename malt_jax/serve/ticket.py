@@ -156,9 +156,7 @@ def _ticket(
     )
     seed = secrets.token_hex(16) if options.seed is None else str(options.seed)
     texts = [dict(options.written) for _ in range(options.votes)]
-    return Ticket(
-        team, chain, prompt, subject, options, sampling, seed, tell, texts, options.votes
-    )
+    return Ticket(team, chain, prompt, subject, options, sampling, seed, tell, texts, options.votes)
 
 
 def _cut(role: Role, options: Options) -> Role:

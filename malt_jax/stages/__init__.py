@@ -6,7 +6,7 @@ from typing import Any
 
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
-from malt_jax.serve.address import Address
+from malt_jax.serve.address import LOCAL, Address
 from malt_jax.stages import (
     audit,
     claiming,
@@ -22,7 +22,7 @@ from malt_jax.stages import (
     solve,
     train,
 )
-from malt_jax.stages.asked import Asked
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
@@ -100,8 +100,8 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
-    asked: Asked = Asked(),
-    address: Address | None = None,
+    asked: Asked = NOTHING,
+    address: Address = LOCAL,
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
@@ -113,7 +113,7 @@ def run(
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology, sample, asked, address or Address())
+    job = Job(settings, collects, config, topology, sample, asked, address)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         claiming.check_questions(job)

@@ -42,6 +42,9 @@ class Asked:
         return questions
 
 
+NOTHING = Asked()
+
+
 def _read(file: str, place: str) -> str:
     try:
         content = sys.stdin.buffer.read() if file == "-" else storage.at(file).read_bytes()

@@ -49,7 +49,7 @@ def _drawing(job: Job) -> Team:
             adapters[role] = job.adapter(path, role)
     # A question that is asked again is asked with other random numbers.
     stream = f"collect {over.number}" if over.number > 1 else "collect"
-    return replace(job.team, adapters=adapters, round=over.number, stream=stream)
+    return replace(job.team, adapters=adapters, round=over.number, random_stream=stream)
 
 
 def _check_questions(job: Job) -> None:

@@ -8,8 +8,8 @@ from malt_jax.tasks.task import Task
 
 
 def answer(task: Task, text: str) -> str:
-    """What a completion votes for, in the task's canonical form: its mark, else its last line; empty
-    where the task reads neither."""
+    """What a completion votes for, in the task's canonical form: its mark, else its last line;
+    empty where the task reads neither."""
     if task.answer is not None:
         return task.answer(text)
     marks = [mark for mark, _ in marked(text)] or text.strip().splitlines()[-1:]

@@ -42,7 +42,7 @@ def measured(sizes):
     team = grown.team(rows=16)
     trained = {team.roles[0].name: adapter, team.roles[2].name: adapter}
     sampler = replace(team.sampler, mesh=devices, params=params)
-    team = replace(team, sampler=sampler, adapters=trained, stream="evaluate")
+    team = replace(team, sampler=sampler, adapters=trained, random_stream="evaluate")
     trees = grown.trees(team, grown.QUESTIONS[:1])
     tokens = [n.completion.tokens for levels in trees.values() for ns in levels for n in ns]
     at = workdir / "-".join(map(str, sizes))

@@ -280,12 +280,13 @@ function edited(element, text, deeds, role, edit) {
 
 function answer(ask) {
   const { answer: text, votes, verdict, tokens_read, tokens_shared, tokens_written } = ask.answered;
-  const says = verdict === null ? "none" : verdict ? "right" : "wrong";
-  const words = { right: "the critique agrees", wrong: "the critique disagrees", none: "no verdict" };
-  const mark = make("span", "verdict", words[says]);
-  mark.dataset.says = says;
   const tokens = `${tokens_read} tokens read, ${tokens_shared} of them shared, ${tokens_written} written`;
-  const parts = [make("span", "answer", text || "no answer"), mark, make("span", "facts", tokens)];
+  const parts = [make("span", "answer", text || "no answer"), make("span", "facts", tokens)];
+  if (verdict !== null) {
+    const mark = make("span", "verdict", `the critique ${verdict ? "agrees" : "disagrees"}`);
+    mark.dataset.says = verdict ? "right" : "wrong";
+    parts.splice(1, 0, mark);
+  }
   const counts = Object.entries(votes).sort(([, a], [, b]) => b - a);
   if (ask.passes.length > 1) {
     const list = make("ul", "votes");
