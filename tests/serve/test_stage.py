@@ -40,19 +40,19 @@ def image(directory: Path) -> Path:
     return directory
 
 
-def command(token: Path) -> list[str]:
-    """The service's own command, for an untrained team on any free port."""
+def command(token: Path, base: Path) -> list[str]:
+    """The service's own command, for an untrained team of a small model on any free port."""
     given = [re.sub("/run/secrets/token", str(token), flag) for flag in TEAM["command"]]
     untrained = [f"--config.roles.{role}.train=()" for role in ("generator", "verifier", "refiner")]
-    small = ("--port=0", "--config.sample.rows=2")
+    small = ("--port=0", "--config.sample.rows=4", f"--config.model.path={base}")
     return [sys.executable, "-m", "malt_jax.main", *given, *small, *untrained]
 
 
-def test_the_service_answers_until_it_is_asked_to_end(tmp_path: Path) -> None:
+def test_the_service_answers_until_it_is_asked_to_end(tmp_path: Path, base: Path) -> None:
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     service = subprocess.Popen(
-        command(token),
+        command(token, base),
         cwd=image(tmp_path / "image"),
         env=os.environ | {"PYTHONPATH": ""},
         stderr=subprocess.PIPE,
@@ -74,7 +74,8 @@ def test_the_service_answers_until_it_is_asked_to_end(tmp_path: Path) -> None:
             create = asking.chat.completions.create
             whole = create(model="team", messages=QUESTION, seed=3).choices[0].message
             chunks = create(model="team", messages=QUESTION, seed=3, stream=True)
-            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert streamed == whole.content
         assert "**verifier**" in whole.reasoning_content
         service.send_signal(signal.SIGTERM)
         said += service.communicate(timeout=60)[1]
