@@ -36,7 +36,7 @@ _ADDRESSES = 4096
 class Limits:
     """What a client may take."""
 
-    body_bytes: int = 1 << 20
+    body_bytes: int = 256 << 10
     body_seconds: float = 30.0
     header_seconds: float = 10.0
     idle_seconds: float = 20.0  # between two requests on a connection

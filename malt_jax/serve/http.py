@@ -223,7 +223,7 @@ async def _on_refused(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {shown(request.url.path)}: {error.detail}"
+    message = f"{request.method} {shown(request.scope['path'])}: {error.detail}"
     response = Refused(error.status_code, message).response()
     response.headers.update(error.headers or {})
     return response

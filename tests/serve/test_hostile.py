@@ -191,11 +191,20 @@ def test_what_is_malformed_is_refused(served: Served, body: bytes, kind: str, st
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\x02\x00\x01", b"\r\n\r\nGET", b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000]
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"\r\n\r\nGET",
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000,
+        EVENTS + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n{}",
+        EVENTS + b"Content-Length: -1\r\n\r\n{}",
+        EVENTS + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        EVENTS + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}",
+    ],
 )
 def test_what_is_no_http_gets_an_end(served: Served, sent: bytes) -> None:
     with connected(served, sent) as client:
-        assert rest(client)[:12] in (b"HTTP/1.1 400", b"")
+        assert rest(client)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 408", b"")
 
 
 @pytest.mark.parametrize(
