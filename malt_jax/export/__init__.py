@@ -1,5 +1,5 @@
 """What leaves the house: a role's adapter as a PEFT directory with its model card, the same merged
-into the base's weights, and adapters that come in from elsewhere."""
+into the base's weights and as GGUF, and adapters that come in from elsewhere."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from absl import logging
 from malt_jax import tasks
 from malt_jax.config.settings import Settings
 from malt_jax.export import card
-from malt_jax.models import Model, gguf, lora
+from malt_jax.models import Model, gguf, gguf_written, lora
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
 from malt_jax.models.merged import save_merged
@@ -156,8 +156,10 @@ def _shape(rank: int, alpha: float, targets: set[str]) -> str:
 
 def merge(workdir: Path, settings: Settings, model: Model) -> None:
     """Writes `export/merged/ROLE/` for every exported role: a Hugging Face directory of the base
-    with the role's adapter in its weights, in `config.model.dtype`. If the base is a GGUF file,
-    also `export/base/`: the bare base in that form, for programs that put the adapters on it.
+    with the role's adapter in its weights, in `config.model.dtype`; and `export/gguf/ROLE/`: the
+    adapter for llama.cpp. If the base is a GGUF file, also the merged weights there, and
+    `export/base/`: the bare base as a Hugging Face directory, for programs that put the adapters
+    on it.
 
     A directory that holds the same weights already is left alone. Raises ValueError if nothing is
     exported.
@@ -168,6 +170,7 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
     for role in roles:
         source, target = workdir / "export" / role, workdir / "export" / "merged" / role
         adapter = load(source, model, role)
+        _write_gguf(workdir, settings, model, role, adapter)
         record = _record(workdir, settings, model, role) | _form(settings) | {"merged": True}
         record["adapter_hash"] = file_hash(source / WEIGHTS)
         if _same_weights(target, record):
@@ -179,6 +182,24 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
         logging.info("%s: merged", target)
     if _gguf(model):
         _write_base(workdir / "export" / BASE, settings, model)
+
+
+def _write_gguf(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter
+) -> None:
+    target = workdir / "export" / "gguf" / role
+    record = identity(model) | _form(settings) | {"role": role}
+    record["adapter_hash"] = file_hash(workdir / "export" / role / WEIGHTS)
+    if _same_weights(target, record):
+        return
+    with storage.directory_whole(target, RECORD) as directory:
+        gguf_written.save_adapter(directory / "adapter.gguf", model.config, adapter)
+        if _gguf(model):
+            source = gguf.open_file(model.files[0])
+            whole = directory / "model.gguf"
+            gguf_written.save_merged(whole, source, model.config, model.params, adapter)
+        storage.write_json(directory / RECORD, record)
+    logging.info("%s: the adapter for llama.cpp", target)
 
 
 def _write_base(target: Path, settings: Settings, model: Model) -> None:
