@@ -24,6 +24,8 @@ from malt_jax.serve.spelling import Spelling
 from malt_jax.serve.ticket import Ticket
 
 Adapters = Mapping[str, Adapter | None]
+GAUGES = ("requests_running", "requests_waiting", "rows_busy", "cache_pages_used")
+"""Requests that have begun and that have not, rows that decode, pages that they hold."""
 _Row = tuple[Request, Sequence[int], Completion | None]
 _NOT_FINITE = "the model's logits are not finite under these adapters; another request may succeed"
 
@@ -154,16 +156,12 @@ class Batcher:
                 self._fail(ticket, error)
 
     def gauges(self) -> dict[str, int]:
-        """What is under way: requests that have begun and that have not, rows, pages of the KV
-        cache."""
+        """What is under way, by the names of `GAUGES`."""
         tickets = [ticket for generation in self._generations for ticket in generation.tickets]
         running = sum(bool(ticket.prompts) for ticket in tickets)
-        return {
-            "running": running,
-            "waiting": len(tickets) - running,
-            "rows": sum(generation.session.busy for generation in self._generations),
-            "pages": sum(generation.session.pages for generation in self._generations),
-        }
+        rows = sum(generation.session.busy for generation in self._generations)
+        pages = sum(generation.session.pages for generation in self._generations)
+        return dict(zip(GAUGES, (running, len(tickets) - running, rows, pages), strict=True))
 
     @property
     def _generations(self) -> Sequence[_Generation]:

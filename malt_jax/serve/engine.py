@@ -14,7 +14,7 @@ from absl import logging
 from malt_jax.rollout.team import Team
 from malt_jax.serve import ticket as tickets
 from malt_jax.serve.backend import Answered, Busy, Event, Message, Options
-from malt_jax.serve.batcher import Batcher
+from malt_jax.serve.batcher import GAUGES, Batcher, Counts
 from malt_jax.serve.ticket import Ticket
 from malt_jax.serve.watch import Watched
 
@@ -43,7 +43,7 @@ class Engine:
         self._ended = threading.Event()
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._batcher: Batcher | None = None  # once it is ready
-        self._counters: dict[str, float] = {}
+        self._counts, self._gauges = Counts(), dict.fromkeys(GAUGES, 0)
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._drive, name="engine", daemon=True)
         self._thread.start()
@@ -76,7 +76,20 @@ class Engine:
 
     def counters(self) -> Mapping[str, float]:
         """Counters and gauges by Prometheus name, without labels."""
-        return self._counters | {"malt_requests_refused_total": float(self._refused)}
+        counts = self._counts
+        totals = {
+            "requests_finished": counts.finished,
+            "requests_failed": counts.failed,
+            "requests_cancelled": counts.cancelled,
+            "requests_refused": self._refused,
+            "tokens_read": counts.read,
+            "tokens_shared": counts.shared,
+            "tokens_computed": counts.read - counts.shared,
+            "tokens_written": counts.written,
+            "adapter_swaps": counts.swaps,
+        }
+        gauges = {f"malt_{name}": float(value) for name, value in self._gauges.items()}
+        return {f"malt_{name}_total": float(value) for name, value in totals.items()} | gauges
 
     async def close(self) -> None:
         """Ends when what runs is finished; asks for more are refused as `Busy`."""
@@ -138,7 +151,7 @@ class Engine:
         try:
             batcher = Batcher(self._team, self._rows)
             batcher.warm_up()
-            self._batcher = batcher
+            self._batcher, self._counts = batcher, batcher.counts
             if self._watched is not None:
                 threading.Thread(target=self._watch, name="adapters", daemon=True).start()
             while not (self._closing and self._idle(batcher)):
@@ -146,7 +159,7 @@ class Engine:
                     command(batcher)
                 if batcher.busy:
                     batcher.step()
-                self._counters = _counters(batcher)
+                self._gauges = batcher.gauges()
         except Exception as error:
             logging.exception("the engine has ended")
             self._fault = error
@@ -185,23 +198,3 @@ def _tell(
 ) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody listens
         loop.call_soon_threadsafe(heard.put_nowait, event)
-
-
-def _counters(batcher: Batcher) -> dict[str, float]:
-    counts, gauges = batcher.counts, batcher.gauges()
-    totals = {
-        "requests_finished": counts.finished,
-        "requests_failed": counts.failed,
-        "requests_cancelled": counts.cancelled,
-        "tokens_read": counts.read,
-        "tokens_shared": counts.shared,
-        "tokens_computed": counts.read - counts.shared,
-        "tokens_written": counts.written,
-        "adapter_swaps": counts.swaps,
-    }
-    return {f"malt_{name}_total": float(value) for name, value in totals.items()} | {
-        "malt_requests_running": float(gauges["running"]),
-        "malt_requests_waiting": float(gauges["waiting"]),
-        "malt_rows_busy": float(gauges["rows"]),
-        "malt_cache_pages_used": float(gauges["pages"]),
-    }

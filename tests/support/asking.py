@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import adapters
 import small
@@ -25,12 +26,19 @@ def adapter(seed: int) -> Adapter:
     return adapters.filled(small.model(scale=4.0).config, seed)
 
 
-def team(played: Mapping[str, Adapter | None] | None = None, **named) -> Team:
-    """The roles of a random model, and the adapters under which they are played."""
-    given = {"max_new_tokens": LENGTHS, "temperature": 1.0, "rows": 16, **named}
-    return malt_jax.team(
-        small.model(scale=4.0), PROMPTS, "arithmetic", adapters=played or {}, **given
+def team(played: Mapping[str, Adapter | None] | None = None, *, endless: bool = False) -> Team:
+    """The roles of a random model, and the adapters under which they are played. An `endless` team
+    writes as much as it may."""
+    made = malt_jax.team(
+        small.model(scale=4.0),
+        PROMPTS,
+        "arithmetic",
+        adapters=played or {},
+        max_new_tokens=LENGTHS,
+        temperature=1.0,
+        rows=16,
     )
+    return replace(made, sampler=replace(made.sampler, stop_ids=())) if endless else made
 
 
 async def heard(events: AsyncIterator[Event]) -> list[Event]:
