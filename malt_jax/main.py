@@ -51,7 +51,8 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "rounds, solutions, merge, audit, plan, solve, serve; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan, solve, serve, upload; or FILE.py:NAME, a stage of "
+        "your own",
     )
     add(
         "--topology",
@@ -86,13 +87,21 @@ def _parser() -> _Parser:
         help="with --stage=report: another run's work directory to compare this one with; may be "
         "given several times",
     )
-    add("--host", metavar="NAME", help="with --stage=serve: where to listen; 127.0.0.1 by default")
-    add("--port", type=int, metavar="N", help="with --stage=serve: 8000 by default; 0 is any free")
-    add(
+    serves = parser.add_argument_group("with --stage=serve")
+    serves.add_argument("--host", help="where to listen; 127.0.0.1 by default")
+    serves.add_argument("--port", type=int, metavar="N", help="8000 by default; 0 is any free one")
+    serves.add_argument(
         "--token-file",
         metavar="FILE",
-        help="with --stage=serve: holds what clients must give, as does MALT_TOKEN in the "
-        "environment; needed where other machines can ask",
+        help="holds what clients must give, as does MALT_TOKEN in the environment; needed where "
+        "other machines can ask",
+    )
+    add(
+        "--repository",
+        default="",
+        metavar="USER/NAME",
+        help="with --stage=upload: where to, on the Hugging Face hub; without it nothing is "
+        "uploaded and the files are listed",
     )
     add(
         "--coordinator",
@@ -132,6 +141,8 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
     for flag in ("host", "port", "token_file"):
         if getattr(flags, flag) is not None and flags.stage != "serve":
             parser.error(f"--{flag.replace('_', '-')} goes with --stage=serve")
+    if flags.repository and flags.stage != "upload":
+        parser.error("--repository goes with --stage=upload")
     for name in ("question", "questions", "votes", "json", "base"):
         if getattr(flags, name) and flags.stage != "solve":
             parser.error(f"--{name} goes with --stage=solve")
@@ -238,7 +249,15 @@ def _run(
         asked = Asked(flags.question, flags.questions, flags.votes, flags.json, flags.base)
         given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
         address = Address(**{key: value for key, value in given.items() if value is not None})
-        stages.run(parsed, config, names, sample=flags.sample, asked=asked, address=address)
+        stages.run(
+            parsed,
+            config,
+            names,
+            sample=flags.sample,
+            asked=asked,
+            address=address,
+            repository=flags.repository,
+        )
 
 
 def _keep_compiled_programs() -> None:

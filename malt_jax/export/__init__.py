@@ -22,7 +22,6 @@ from malt_jax.workdir.storage import file_hash, read_json
 
 RECORD = "malt.json"
 BASE = "base"
-_CARD = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 
@@ -209,7 +208,7 @@ def _write_base(target: Path, settings: Settings, model: Model) -> None:
     with storage.directory_whole(target, RECORD) as directory:
         save_merged(directory, model.config, model.params, None)
         model.tokenizer.save(directory)
-        (directory / _CARD).write_text(card.of_base(record), encoding="utf-8")
+        (directory / card.FILE).write_text(card.of_base(record), encoding="utf-8")
         storage.write_json(directory / RECORD, record)
     logging.info("%s: the base without an adapter, for PEFT and vLLM to put adapters on", target)
 
@@ -244,7 +243,7 @@ def _base_for_others(workdir: Path, model: Model) -> Path | str:
 def _describe(directory: Path, record: dict[str, Any]) -> None:
     """Writes the record and the card that follows from it, where they are not there as they are."""
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    for name, content in ((RECORD, text), (_CARD, card.text(record))):
+    for name, content in ((RECORD, text), (card.FILE, card.text(record))):
         path = directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             with storage.written_whole(path) as file:
@@ -303,7 +302,7 @@ def _license(model: Model) -> str:
         if file.suffix == ".gguf":
             field = gguf.open_file(file).get_field("general.license")
             return "other" if field is None else str(field.contents())
-        if (readme := file.parent / _CARD).exists():
+        if (readme := file.parent / card.FILE).exists():
             _, _, rest = readme.read_text(encoding="utf-8").partition("---\n")
             if match := _LICENSE.search(rest.partition("\n---")[0]):
                 return match[1]

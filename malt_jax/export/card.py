@@ -15,6 +15,7 @@ _MERGED = (
     "A base model with a LoRA adapter merged into its weights, which takes no adapter besides",
     "transformers.AutoModelForCausalLM.from_pretrained(PATH)",
 )
+FILE = "README.md"
 _PAPER = "https://arxiv.org/abs/2412.01928"
 
 
@@ -35,13 +36,46 @@ def of_base(record: Record) -> str:
     )
 
 
-def _front_matter(record: Record) -> str:
+def of_team(records: Sequence[Record]) -> str:
+    """The README.md of a repository with the adapters of a team, each in the folder of its role."""
+    first = records[0]
+    base, chain = first["base_model"], first["chain"]
+    loading = [
+        "import peft, transformers",
+        "",
+        f"base = transformers.AutoModelForCausalLM.from_pretrained({base!r})",
+        *(
+            f"{record['role']} = peft.PeftModel.from_pretrained(base, REPOSITORY, "
+            f"subfolder={record['role']!r})"
+            for record in records[:1]
+        ),
+    ]
+    for record in records[1:]:
+        name = record["role"]
+        loading.append(f"{first['role']}.load_adapter(REPOSITORY, {name!r}, subfolder={name!r})")
+    others = [name for name in chain if name not in {record["role"] for record in records}]
+    parts = [
+        _front_matter(first, ["malt", "lora"]),
+        f"# A MALT team on {base}",
+        f"LoRA adapters of the chain {' → '.join(chain)}, trained with [MALT]({_PAPER}) by "
+        f"malt_jax {first['versions']['malt-jax']}: one proposes, one criticises, one answers, and each "
+        "learned from what made the team right. Each folder has the adapter of its role, with its "
+        "prompt and training in its own card.",
+        "\n".join(["```python", *loading, "```"]),
+        *([f"Without an adapter, under the base: {', '.join(others)}."] if others else []),
+        _data(first),
+        _results(first),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(record: Record, tags: Sequence[str] = ()) -> str:
     fields: dict[str, Any] = {
         "base_model": record["base_model"],
         "library_name": "transformers" if record["merged"] else "peft",
         "license": record["license"],
         "pipeline_tag": "text-generation",
-        "tags": ["malt", record["role"], *([] if record["merged"] else ["lora"])],
+        "tags": tags or ["malt", record["role"], *([] if record["merged"] else ["lora"])],
     }
     # The hub refuses a base_model that is no hub id, so a base from a local file is named below.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]

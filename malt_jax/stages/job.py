@@ -45,6 +45,7 @@ class Job:
     sample: int = 0  # how many answers are to be judged by hand
     asked: Asked = NOTHING  # what the team is to solve
     address: Address = LOCAL  # of the endpoint
+    repository: str = ""  # on the hub
 
     @property
     def directory(self) -> Path:

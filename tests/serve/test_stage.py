@@ -95,14 +95,15 @@ def test_compose_trains_what_it_serves_and_shows_it_to_this_machine_alone() -> N
     assert (ROOT / "launch" / train["build"]["context"] / train["build"]["dockerfile"]).exists()
 
 
-def test_flags_of_the_endpoint_go_with_its_stage(
+def test_flags_of_a_stage_go_with_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for flag in ("--port=0", "--host=::1", "--token-file=x"):
+    flags = dict.fromkeys(("--port=0", "--host=::1", "--token-file=x"), "serve")
+    for flag, stage in (flags | {"--repository=a/b": "upload"}).items():
         monkeypatch.setattr(sys, "argv", ["malt_jax", "--config=quickstart", flag])
         with pytest.raises(SystemExit):
             main.main()
-        assert f"{flag.partition('=')[0]} goes with --stage=serve" in capsys.readouterr().err
+        assert f"{flag.partition('=')[0]} goes with --stage={stage}" in capsys.readouterr().err
 
 
 def test_a_library_that_is_missing_is_told_before_any_work(
