@@ -38,33 +38,28 @@ def of_base(record: Record) -> str:
 
 def of_team(records: Sequence[Record]) -> str:
     """The README.md of a repository with the adapters of a team, each in the folder of its role."""
-    first = records[0]
-    base, chain = first["base_model"], first["chain"]
+    base, chain = records[0]["base_model"], records[0]["chain"]
+    roles = [record["role"] for record in records]
+    others = [role for role in chain if role not in roles]
     loading = [
         "import peft, transformers",
         "",
         f"base = transformers.AutoModelForCausalLM.from_pretrained({base!r})",
-        *(
-            f"{record['role']} = peft.PeftModel.from_pretrained(base, REPOSITORY, "
-            f"subfolder={record['role']!r})"
-            for record in records[:1]
-        ),
+        f"team = peft.PeftModel.from_pretrained(base, REPOSITORY, {roles[0]!r}, "
+        f"subfolder={roles[0]!r})",
+        *(f"team.load_adapter(REPOSITORY, {role!r}, subfolder={role!r})" for role in roles[1:]),
+        f"team.set_adapter({roles[-1]!r})  # the role that is to write",
     ]
-    for record in records[1:]:
-        name = record["role"]
-        loading.append(f"{first['role']}.load_adapter(REPOSITORY, {name!r}, subfolder={name!r})")
-    others = [name for name in chain if name not in {record["role"] for record in records}]
     parts = [
-        _front_matter(first, ["malt", "lora"]),
+        _front_matter(records[0], ["malt", "lora"]),
         f"# A MALT team on {base}",
         f"LoRA adapters of the chain {' → '.join(chain)}, trained with [MALT]({_PAPER}) by "
-        f"malt_jax {first['versions']['malt-jax']}: one proposes, one criticises, one answers, and each "
-        "learned from what made the team right. Each folder has the adapter of its role, with its "
-        "prompt and training in its own card.",
-        "\n".join(["```python", *loading, "```"]),
+        f"malt_jax {records[0]['versions']['malt-jax']}: answers at the leaves of trees of samples "
+        "are graded, and each role learns from what made the team right. The folder of a role has "
+        "its adapter, and a card with its prompt and its training.",
         *([f"Without an adapter, under the base: {', '.join(others)}."] if others else []),
-        _data(first),
-        _results(first),
+        "\n".join(["```python", *loading, "```"]),
+        _results(records[0]),
     ]
     return "\n\n".join(parts) + "\n"
 

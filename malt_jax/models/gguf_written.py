@@ -48,9 +48,8 @@ def save_merged(
     writer = GGUFWriter(file, _architecture(config))
     for field in source.fields.values():
         if field.types and not field.name.startswith("GGUF.") and field.name not in _OWN:
-            kind, *inner = field.types
-            inside = inner[-1] if kind == GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), kind, inside)
+            inside = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], inside)
     half = params["embed"].dtype != np.float32
     writer.add_file_type(LlamaFileType.MOSTLY_BF16 if half else LlamaFileType.ALL_F32)
     named = {_name(name): tensor for name, tensor in merged.tensors(params, adapter).items()}

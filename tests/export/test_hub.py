@@ -50,17 +50,17 @@ def test_no_path_of_this_machine_goes_out(trained):
     assert b"train.jsonl" in hub.contents(workdir, settings)["refiner/malt.json"]
 
 
-def test_peft_loads_a_role_from_its_folder(base, model, trained, tmp_path):
+def test_peft_loads_the_roles_from_their_folders(base, model, trained, tmp_path):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     for path, content in hub.contents(*trained).items():
         file = tmp_path / "repository" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(base)
-    adapted = peft.PeftModel.from_pretrained(
-        loaded, str(tmp_path / "repository"), subfolder="verifier"
-    )
-    assert adapted.active_peft_config.r == 8
+    place = str(tmp_path / "repository")
+    team = peft.PeftModel.from_pretrained(loaded, place, "generator", subfolder="generator")
+    team.load_adapter(place, "verifier", subfolder="verifier")
+    assert set(team.peft_config) == {"generator", "verifier"}
 
 
 def test_the_library_is_asked_for_a_private_repository(trained, monkeypatch):
