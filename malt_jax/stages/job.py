@@ -22,6 +22,7 @@ from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
+from malt_jax.serve.address import LOCAL, Address
 from malt_jax.stages import curriculum
 from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.text.tokenizer import Tokenizer
@@ -43,6 +44,8 @@ class Job:
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
     asked: Asked = NOTHING  # what the team is to solve
+    address: Address = LOCAL  # of the endpoint
+    repository: str = ""  # on the hub
 
     @property
     def directory(self) -> Path:
