@@ -6,7 +6,7 @@ setting's documentation says where it does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from malt_jax.config import prompts
@@ -223,6 +223,12 @@ class Settings:
     def data_seed(self) -> int:
         """The seed that fixes which questions are taken, and their order."""
         return self.seed if self.data.seed < 0 else self.data.seed
+
+    @property
+    def sample_of_trees(self) -> SampleSettings:
+        """How trees are drawn: as all samples, but for a temperature of the round's own."""
+        temperature = self.rounds.temperature or self.sample.temperature
+        return replace(self.sample, temperature=temperature)
 
     @property
     def branching(self) -> tuple[int, ...]:

@@ -106,7 +106,7 @@ STAGE = Stage(
             "checkpoints/{role}/{phase}",
             (
                 *("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
-                *("rounds.reference", "rounds.replay"),
+                *("rounds.reference", "rounds.replay", "rounds.replay_weight"),
             ),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),
