@@ -52,9 +52,9 @@ class _Sums:
 def figures(directory: Path, settings: Settings, divergence: Mapping[str, float]) -> Row:
     """The figures of the round whose work directory this is, once it is evaluated.
 
-    - `threshold`: theta; `temperature` that trees were drawn at; `questions`: how many were asked; `contrast`: the share of them whose
-      value, the mean over all leaves, is neither 0 nor 1; `distinct_answers`: how many different
-      last answers a question has in the mean.
+    - `threshold`: theta; `temperature` that trees were drawn at; `questions`: how many were asked;
+      `contrast`: the share of them whose value, the mean over all leaves, is neither 0 nor 1;
+      `distinct_answers`: how many different last answers a question has in the mean.
     - `tokens`: read and written for the trees. By role, `mean_tokens` of a completion, the share
       `truncated`, and `entropy`: the mean of -log p in nats a token under what was sampled from,
       an estimate of its entropy; beside it the role's counts of `datasets/yield.json`, and of

@@ -102,9 +102,7 @@ def _weights(folders: Sequence[Path], settings: RoundsSettings) -> dict[Path, fl
     if settings.replay_weight == 1 or len(folders) == 1:
         return {}
     ages = range(len(folders) - 1, -1, -1)  # rounds ago
-    return {
-        folder: settings.replay_weight**age for folder, age in zip(folders, ages, strict=True)
-    }
+    return {folder: settings.replay_weight**age for folder, age in zip(folders, ages, strict=True)}
 
 
 def _weighed(rows: list[Row], weight: float | None) -> list[Row]:

@@ -173,7 +173,7 @@ def rpo(
 
 
 def weighted(pairs: Pairs, *, loss: PairLoss, weights: Array) -> Array:
-    """`loss` of each pair times its weight, float32[B]. A mean divides by the sum of the weights."""
+    """`loss` of each pair times its weight, float32[B]; a mean divides by the sum of weights."""
     return weights * loss(pairs)
 
 

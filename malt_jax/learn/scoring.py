@@ -1,5 +1,5 @@
-"""Passes of the model without a gradient: log-probabilities of samples under the reference policy or
-the base, and how far a policy has moved from its base."""
+"""Passes of the model without a gradient: log-probabilities of samples under the reference policy
+or the base, and how far a policy has moved from its base."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -203,9 +203,7 @@ def _divergence(job: Job) -> dict[str, float]:
     return divergence
 
 
-def _finish(
-    job: Job, kept: Mapping[str, tuple[str, ...]], divergence: Mapping[str, float]
-) -> None:
+def _finish(job: Job, kept: Mapping[str, tuple[str, ...]], divergence: Mapping[str, float]) -> None:
     """Writes the round's figures, with which it is through."""
     figures = round_figures.figures(job.directory, job.settings, divergence)
     left_out = {role: list(phases) for role, phases in kept.items()}

@@ -1,5 +1,5 @@
-"""At which temperature a round draws its trees: of `config.rounds.temperatures` the one at which the
-most questions have a contrast, for only those teach anything."""
+"""At which temperature a round draws its trees: of `config.rounds.temperatures` the one at which
+the most questions have a contrast, for only those teach anything."""
 
 from collections.abc import Sequence
 from dataclasses import replace

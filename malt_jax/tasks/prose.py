@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from malt_jax.tasks import numeric, quantities
-from malt_jax.tasks.pieces import SPANS, Piece, cut
+from malt_jax.tasks.extract import corrected
+from malt_jax.tasks.pieces import SPANS, Piece, cut, is_wording
 
 MAX_SENTENCE = 1000  # characters
 
@@ -36,7 +37,16 @@ _REASON = re.compile(
 _LEADS = re.compile(r"\W*(?:since|because|when|if|as|given|let|for|with|suppose)\b", re.IGNORECASE)
 # A unit of the first may stand before the conjunction.
 _BETWEEN = re.compile(
-    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*also)?[\s,;]*|\s*[A-Za-z]+(?:\^\{?\d\}?)?(?:,|,?\s+(?:and|or))\s+"
+    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*(?:also|maybe|perhaps|possibly|even))?[\s,;]*"
+    r"|\s*(?:(?:square|cubic)\s+)?[A-Za-z]+\.?(?:\^\{?\d\}?)?(?:\s*,|,?\s+(?:and|or))\s+"
+)
+# In a formula the unit of a member of a list: "90\text{ square units}, 17".
+_UNIT_OF_MEMBER = re.compile(
+    r"(?<=[\w)}])\s*\\(?:text|mbox|mathrm|textnormal)\s*\{([a-z.\s]+)\}(?:\s*\^\s*\{?\d\}?)?(?=\s*,)"
+)
+_NO_UNIT = re.compile(
+    r"\b(?:and|or|if|when|where|since|because|for|with|is|are|not|of|to|hundred|[a-z]{1,4}illion"
+    r"|thousand)\b"
 )
 _DENIES = re.compile(
     r"(?:\b(?:not|never|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
@@ -65,8 +75,11 @@ _CHANGES_LAST = re.compile(
     re.IGNORECASE,
 )
 _OPERATES = re.compile(
-    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|modulo|mod)\s*$", re.IGNORECASE
+    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|modulo|mod"
+    r"|(?:less|more|fewer|greater)\s+than)\s*$",
+    re.IGNORECASE,
 )
+_IS_SHARE = re.compile(r"\\[dt]?frac|/|%")  # "$\frac12$ of $10$"
 _SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*deg(?:rees?)?\b", re.IGNORECASE)
 _NOTHING = re.compile(
@@ -107,7 +120,6 @@ _TYPED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile("!=|≠"), r"\\ne "),
-    (re.compile("!=|≠"), r"\\ne "),
     (re.compile("<="), r"\\le "),
     (re.compile(">="), r"\\ge "),
     (re.compile(r"(?<![\w.)/^{])(\d+)/(\d+)\s*(?=\\pi|i(?![A-Za-z]))"), r"\\frac{\1}{\2}"),
@@ -141,7 +153,8 @@ def answer(text: str) -> str | None:
     answer is another than the formula."""
     if whole := _TEXT.fullmatch(text.strip()):
         text = whole[1]
-    text = _CALLED.sub("", _NAMELY.sub("namely", text))
+    text = _CALLED.sub("", _NAMELY.sub("namely", corrected(text)))
+    text = _UNIT_OF_MEMBER.sub(_without_unit, text)
     if len(text) > MAX_SENTENCE:
         return latex(text)
     pieces = _pieces(text)
@@ -177,6 +190,10 @@ def answer(text: str) -> str | None:
         number = quantities.stated(text)
         return value if number is None else numeric.canonical(number)
     return latex(value)
+
+
+def _without_unit(match: re.Match[str]) -> str:
+    return "" if is_wording(match[1]) and not _NO_UNIT.search(match[1]) else match[0]
 
 
 def latex(text: str) -> str:
@@ -246,10 +263,13 @@ def _is_changed(pieces: Sequence[Piece], answer: _Answer) -> bool:
     before, after = _words(pieces[: answer.start][-1:]), pieces[answer.end :]
     if len(after) > 1 and (_OPERATES.search(after[0].text) or _OPERATES_FIRST.match(after[1].text)):
         return True
+    if len(after) > 1 and _IS_SHARE.search(answer.formulas[-1]) and after[0].text.strip() == "of":
+        return True
     return bool(
         len(_CASES.findall(_words(after))) > 1
         or _CHANGES_NEXT.search(before)
         or _CHANGES_LAST.match(_words(after))
+        or quantities.DENIES_LAST.match(f" {_words(after[:1])}")
     )
 
 

@@ -69,7 +69,7 @@ def test_the_figures_by_hand(directory):
         "positives": 1,
     }
     assert made["roles"]["refiner"]["kl_to_base"] is None
-    assert (made["temperature"], made["threshold"]) == (0.3, 0.5)
+    assert (made["temperature"], made["threshold"]) == (1.0, 0.3)
     assert made["roles"]["refiner"]["mean_tokens"] == 2.5
     assert made["roles"]["refiner"]["truncated"] == 0.25
     assert (made["accuracy"], made["ci95"]) == ({"malt": 0.25}, {"malt": [0.1, 0.4]})

@@ -50,9 +50,23 @@ def test_each_round_is_a_row_and_what_is_exported_is_named(rounds):
     assert ["2, exported", "", "75.0", "87.5"] in rows
     assert ["2", "0.6", "0.7", "66", "75.0%", "2.50", "4,321", "1,234"] in rows
     assert ["verifier", "1", "200", "25.0%", "25.0%", "12.2", "0.500", "", "1.0%", ""] in rows
-    assert ["verifier", "2", "200", "50.0%", "25.0%", "12.2", "0.250", "0.125", "1.0%", "dpo"] in rows
+    assert [
+        "verifier",
+        "2",
+        "200",
+        "50.0%",
+        "25.0%",
+        "12.2",
+        "0.250",
+        "0.125",
+        "1.0%",
+        "dpo",
+    ] in rows
     text = (rounds / "report" / "report.md").read_text()
-    assert "| 2 | 75.0% | [65.0, 85.0] | 87.5% | 0.6 | 0.7 | 66 | 75.0% | 2.50 | 4,321 | 1,234 |" in text
+    assert (
+        "| 2 | 75.0% | [65.0, 85.0] | 87.5% | 0.6 | 0.7 | 66 | 75.0% | 2.50 | 4,321 | 1,234 |"
+        in text
+    )
 
 
 def test_yield_and_training_are_of_the_exported_round_and_every_rounds_trees_are_there(rounds):

@@ -10,8 +10,8 @@ weights 1, the loss is 0.4502.
 Siblings of values (1, 2/3, 1/3, 0) with `credit.threshold` 0.5 give four rows, two of them
 desirable.
 
-Rows of a weight, those of replayed rounds, have it in both sums of L, and not in z0, which is of the
-policy and not of what a row is worth.
+Rows of a weight, those of replayed rounds, have it in both sums of L, and not in z0, which is of
+the policy and not of what a row is worth.
 
 z0 is the mean of a whole optimiser step and no sum of its micro-batches': there is no accumulation.
 """

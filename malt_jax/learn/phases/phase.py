@@ -110,8 +110,7 @@ class StepData:
         """Counts of the whole step to divide by, 1 in the place of 0: float32[K] each, the same
         for all micro-batches."""
         return {
-            name: np.full(len(self.order), count or 1, np.float32)
-            for name, count in counts.items()
+            name: np.full(len(self.order), count or 1, np.float32) for name, count in counts.items()
         }
 
 
