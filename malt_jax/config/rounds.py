@@ -79,10 +79,10 @@ class RoundsSettings:
         "a work directory whose exported team draws the trees; a run sets that of the round before "
         "for each of its rounds from the second on; empty: the base draws",
     )
-    temperature: float = setting(
+    drawn_at: float = setting(
         0.0,
-        "of the trees alone; a run sets that of rounds.temperatures for each of its rounds; 0: "
-        "sample.temperature",
+        "the temperature of the trees alone; a run sets that of rounds.temperatures for each of "
+        "its rounds; 0: sample.temperature",
         at_least(0, "must not be negative (0 is sample.temperature)"),
     )
     number: int = setting(
@@ -112,8 +112,8 @@ class RoundsSettings:
                 "there is one round; give config.sample.temperature, or raise config.rounds.count",
             ),
             (
-                "temperature",
-                not (self.temperature and self.temperatures) or self.number > 0,
+                "drawn_at",
+                not (self.drawn_at and self.temperatures) or self.number > 0,
                 "config.rounds.temperatures is to find it; give one of the two",
             ),
             (

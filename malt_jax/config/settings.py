@@ -227,7 +227,7 @@ class Settings:
     @property
     def sample_of_trees(self) -> SampleSettings:
         """How trees are drawn: as all samples, but for a temperature of the round's own."""
-        temperature = self.rounds.temperature or self.sample.temperature
+        temperature = self.rounds.drawn_at or self.sample.temperature
         return replace(self.sample, temperature=temperature)
 
     @property

@@ -28,7 +28,7 @@ _ADDED = {
     "data.development_questions": 0,
     "data.seed": -1,
     "rounds.behaviour": "",
-    "rounds.temperature": 0.0,
+    "rounds.drawn_at": 0.0,
 }
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),

@@ -80,7 +80,7 @@ STAGE = Stage(
             "trees",
             (
                 *(*SAMPLES, "trees", "rounds.behaviour", "rounds.number", "rounds.questions"),
-                "rounds.temperature",
+                "rounds.drawn_at",
             ),
             ("temperatures",),
         ),

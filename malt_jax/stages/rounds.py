@@ -128,7 +128,7 @@ def _round(job: Job, number: int) -> bool:
 
 def _job_of_round(job: Job, number: int, drawn_at: float) -> Job:
     config = resolve(job.config, number)
-    config["rounds"]["temperature"] = drawn_at or job.settings.rounds.temperature
+    config["rounds"]["drawn_at"] = drawn_at or job.settings.rounds.drawn_at
     return Job(recipe.parse(config), collects=True, config=config)
 
 
@@ -137,7 +137,7 @@ def _claim(of_round: Job) -> None:
 
 
 def _has_a_choice(settings: RoundsSettings) -> bool:
-    return bool(settings.temperatures) and not settings.temperature
+    return bool(settings.temperatures) and not settings.drawn_at
 
 
 def _is_through(job: Job) -> bool:

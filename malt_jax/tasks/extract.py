@@ -17,9 +17,9 @@ _STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", r
 _OVER = re.compile(r"(?:(?<=\S)[.!][*_]*\s+|\s*\n\s*)(?=\S)")
 # "18. No, wait: 20": what stands before is withdrawn.
 _WITHDRAWN = re.compile(
-    r"(?:[.?!;,$*]|\s[-\u2013\u2014])\s*(?:no(?=[,.!:]|\s+(?:wait|that|it|this)\b)|(?:oh\s+)?wait(?=[,.!:;]"
-    r"|\s+(?:no|that|it|i)\b)|(?<=[.?!;$*] )actually\b|oops\b|correction\b|scratch\s+that\b|i\s+mean\b)"
-    r"[\s,.:;!]*",
+    r"(?:[.?!;,$*]|\s[-\u2013\u2014])\s*(?:no(?=[,.!:]|\s+(?:wait|that|it|this)\b)"
+    r"|(?:oh\s+)?wait(?=[,.!:;]|\s+(?:no|that|it|i)\b)|(?<=[.?!;$*] )actually\b|oops\b|correction\b"
+    r"|scratch\s+that\b|i\s+mean\b)(?:[\s,.:;!]*no\b(?=[,.!:]))?[\s,.:;!]*",
     re.IGNORECASE,
 )
 _RESTATED = 60  # letters and digits that a question has in common with itself alone

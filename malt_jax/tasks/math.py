@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from malt_jax.tasks import numeric, prose, quantities, symbolic
 from malt_jax.tasks.equality import MAX_LENGTH, equivalent, split
-from malt_jax.tasks.extract import Rules, marked, stated
+from malt_jax.tasks.extract import Rules, corrected, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
@@ -112,7 +112,7 @@ def read(text: str) -> str | None:
     does."""
     text = _LABEL.sub(r"\1", text)
     if statements := [statement for statement in stated(text) if statement[:1] != "}"]:
-        text = prose.first_sentence(statements[-1])
+        text = prose.first_sentence(corrected(statements[-1]))
     answer = prose.answer(text)
     return None if answer is None else _once(answer)
 
@@ -129,7 +129,7 @@ def _once(text: str) -> str | None:
 def fallback(text: str) -> str | None:
     """What follows the last "answer is" or "Answer:", else the last math span of the completion."""
     if statements := stated(text):
-        return read(prose.first_sentence(statements[-1]))
+        return read(prose.first_sentence(corrected(statements[-1])))
     spans = prose.spans(text)
     return read(f"${spans[-1]}$") if spans else None
 

@@ -49,7 +49,7 @@ _NO_UNIT = re.compile(
     r"|thousand)\b"
 )
 _DENIES = re.compile(
-    r"(?:\b(?:not|never|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
+    r"(?:\b(?:not|never|neither|nor|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
     r"|n['\u2019]t)(?:\s+(?:be|equal|to|for|at|the|just|simply|an?))*[\s:]*$",
     re.IGNORECASE,
 )
@@ -64,18 +64,20 @@ _CHANGES_NEXT = re.compile(
     r"\b(?:half|twice|double|triple|thrice|(?:more|less|greater|fewer|larger|smaller)\s+than"
     r"|at\s+(?:least|most)|up\s+to|no\s+more|above|below|between|from|exceeds?|undefined\s+at"
     r"|fails?\s+at|(?:squares?|cube|squared|root|multiples?|factors?|divisors?|powers?|reciprocal"
-    r"|inverse|logarithm|half|third|quarter|percent|negative|opposite|factorial)\s+of|plus|minus"
+    r"|inverse|logarithm|half|third|quarter|percent|negative|opposite|factorial"
+    r"|absolute\s+value)\s+of|plus|minus"
     r"|times|over)\s*(?:the\s+)?$",
     re.IGNORECASE,
 )
 _NEGATES = re.compile(r"(?:^|\s)(?:minus|negative)\s*$", re.IGNORECASE)
 _CHANGES_LAST = re.compile(
-    r"[\s,]*(?:squared|cubed|factorial|percent\s+of|to\s+the\s+power|in\s+base|base"
+    r"[\s,]*(?:squared|cubed|and\s+(?:an?|one|two|three)[\s-](?:half|third|quarter|fourth)s?"
+    r"|(?:ten|hundred|thousand|million)ths?|factorial|percent\s+of|to\s+the\s+power|in\s+base|base"
     r"|or\s+(?:more|less|fewer|greater|larger|smaller|higher|above|below))\b",
     re.IGNORECASE,
 )
 _OPERATES = re.compile(
-    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|modulo|mod"
+    r"(?:^|\s)(?:to|through|times|plus|minus|over|(?:divided\s+)?by|vs\.?|versus|modulo|mod"
     r"|(?:less|more|fewer|greater)\s+than)\s*$",
     re.IGNORECASE,
 )
@@ -228,9 +230,10 @@ def _conclusion(pieces: Sequence[Piece]) -> _Answer:
         if not piece.is_formula:
             continue
         formula, words = _trimmed(piece.text), _words(pieces[:place][-1:])
+        denied = quantities.DENIES_LAST.match(f" {_words(pieces[place + 1 : place + 2])}")
         if answer.formulas and _REASON.search(words) and not leads and not beside:
             break
-        if _DENIES.search(words):
+        if denied or _DENIES.search(words):
             continue
         restarts = (
             not answer.formulas
@@ -269,7 +272,7 @@ def _is_changed(pieces: Sequence[Piece], answer: _Answer) -> bool:
         len(_CASES.findall(_words(after))) > 1
         or _CHANGES_NEXT.search(before)
         or _CHANGES_LAST.match(_words(after))
-        or quantities.DENIES_LAST.match(f" {_words(after[:1])}")
+        or quantities.MEASURE_GOES_ON.match("".join(piece.text for piece in after))
     )
 
 

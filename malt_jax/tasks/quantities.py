@@ -20,11 +20,21 @@ from malt_jax.tasks.task import Choices
 
 # What follows a value to say that it is none.
 DENIES_LAST = re.compile(
-    r"(?:\s+[a-z]+){0,3}?[\s}]*\s(?:(?:is|are|was|were|would\s+be)(?:\s+\w+ly)?(?:(?:n['\u2019]t|\s+not)"
+    r"(?:\s+[a-z]+){0,3}?[\s}]*(?:,\s*(?:which|that))?\s(?:(?:is|are|was|were|would\s+be)(?:\s+\w+ly)?(?:(?:n['\u2019]t|\s+not)"
     r"\s+(?:right|correct|it\b|possible|valid|allowed|enough|an?\s+(?:solution|answer|option)"
     r"|the\s+(?:\w+\s+)?(?:solution|answer))|\s+(?:wrong|incorrect|false|impossible|extraneous|invalid"
     r"|rejected)|\s+too\s+(?:many|much|few|little|large|small|big|high|low|long|short)(?!\s+by)\b)"
-    r"|(?:does|do)(?:n['\u2019]t|\s+not)\s+(?:work|fit|satisfy|count)|fails?(?=[\s,.]|$))",
+    r"|(?:does|do)(?:n['\u2019]t|\s+not)\s+(?:work|fit|satisfy|count)|fails?(?=[\s,.;]|$)"
+    r"|(?:does|do|is|are)(?:n['\u2019]t|\s+not)(?=\s*(?:[.,;]|$)))",
+    re.IGNORECASE,
+)
+# The rest of a measure behind its first number: " feet 6 inches".
+MEASURE_GOES_ON = re.compile(
+    r"\s*(?:feet|foot|ft|yards?|hours?|hrs?|h|minutes?|mins?|pounds?|lbs?|gallons?|quarts?|years?"
+    r"|months?|weeks?|days?|met(?:er|re)s?|m|kilograms?|kg|km)\b\.?\s*(?:,\s*)?(?:and\s+)?"
+    r"\d[\d.]*\s*(?:inch(?:es)?|in|feet|ft|minutes?|mins?|seconds?|secs?|s|ounces?|oz|quarts?|pints?"
+    r"|months?|weeks?|days?|hours?|hrs?|centimet(?:er|re)s?|cm|grams?|g|met(?:er|re)s?|m)\b"
+    r"(?!\s+(?:an?|per|each|every|long)\b)",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(r"\([^()]*\)")
@@ -98,8 +108,9 @@ def stated(text: str) -> Fraction | None:
     "18 = 9 * 2"), the number that the statement opens with, the first number after the first "is",
     "are" or "equals", and what a sentence answers with. So "3 apples and 2 pears" and "3 or 2" are
     both 3: naming two answers earns no more than naming the first. A number that the words beside
-    it deny, bound or put into a sum ("not 18", "18 is wrong", "more than 18", "18 + 3") is no answer,
-    nor is one that is withdrawn ("18? No, 20"), nor is a bare list of different ones ("8, 6"); what a sum is said to equal ("15 - 6, which is 9") is one.
+    it deny, bound or put into a sum ("not 18", "18 is wrong", "more than 18", "18 + 3") is no
+    answer, nor is one that is withdrawn ("18? No, 20"), nor a bare list of different ones ("8, 6");
+    what a sum is said to equal ("15 - 6, which is 9") is one.
     """
     text = clean(unspaced(_CALCULATOR.sub(" ", extract.corrected(text))))
     text = _WORKED_OUT.sub(r"\g<sum> = ", _LISTED_FIRST.sub("", text))
@@ -153,8 +164,9 @@ def _main_number(text: str) -> tuple[str, Number]:
 def _unchanged(text: str, number: Number) -> Fraction | None:
     """The number's value; None if the words and signs beside it make another of it."""
     before = text[max(0, number.start - 40) : number.start]
-    changed = _CHANGES_NEXT.search(before) or _CHANGES_LAST.match(text, number.end)
-    return None if changed or DENIES_LAST.match(text, number.end) else number.value
+    after = (_CHANGES_LAST, DENIES_LAST, MEASURE_GOES_ON)
+    changed = _CHANGES_NEXT.search(before) or any(p.match(text, number.end) for p in after)
+    return None if changed else number.value
 
 
 def _main_clause(sentence: str) -> str:

@@ -26,7 +26,7 @@ def tempered(tmp_path_factory) -> Path:
         import in_rounds
 
         patch.setattr(train, "train_role", in_rounds.pretend)
-        return run(tmp_path_factory.mktemp("tempered") / "run", "rounds", **CANDIDATES)
+        return run(tmp_path_factory.mktemp("tempered") / "run", **CANDIDATES)
 
 
 def choices(workdir: Path) -> list[dict]:
@@ -45,7 +45,7 @@ def test_a_round_is_drawn_at_the_temperature_with_the_most_contrasts(tempered):
         best = choice["contrast"].index(max(choice["contrast"]))
         assert choice["chosen"] == choice["candidates"][best]
         made = read_json(folder / "config.json")["config"]
-        assert made["rounds"]["temperature"] == choice["chosen"]
+        assert made["rounds"]["drawn_at"] == choice["chosen"]
         assert made["sample"]["temperature"] == recipe.parse(config(tempered)).sample.temperature
         assert figures[number - 1]["temperature"] == choice["chosen"]
         job = Job(recipe.parse(made), collects=True)
@@ -74,15 +74,20 @@ def test_ended_while_a_temperature_is_chosen_it_goes_on_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             run(workdir, "rounds", **CANDIDATES)
     assert not (workdir / "rounds/2/temperatures/chosen.json").exists()
-    run(workdir, "rounds", **CANDIDATES)
+    run(workdir, **CANDIDATES)
     assert everything(workdir) == everything(tempered)
     assert choices(workdir) == choices(tempered)
 
 
 def test_other_candidates_than_a_round_was_drawn_by_are_refused_by_key(tempered, tmp_path):
     workdir = shutil.copytree(tempered, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"rounds\.temperatures: .*bound by temperatures/"):
-        run(workdir, "rounds", rounds__temperatures=(0.05, 0.9), rounds__temperature_questions=2)
+    changed = CANDIDATES | {"rounds__temperatures": (0.05, 0.9)}
+    with pytest.raises(ValueError, match=r"config.rounds.temperatures: .*\(bound by export/"):
+        run(workdir, **changed)
+    for name in ("export", "eval"):
+        shutil.rmtree(workdir / name)
+    with pytest.raises(ValueError, match=r"rounds/1 holds .*\n.*\(bound by .*temperatures/"):
+        run(workdir, **changed)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +96,8 @@ def test_other_candidates_than_a_round_was_drawn_by_are_refused_by_key(tempered,
         ({"rounds__temperatures": (0.5, 0.0)}, "config.rounds.temperatures: must each be positive"),
         ({"rounds__temperatures": (0.5, 0.5)}, "config.rounds.temperatures: must each be positive"),
         (
-            {"rounds__temperatures": (0.5,), "rounds__temperature": 1.0},
-            "config.rounds.temperature: config.rounds.temperatures is to find it",
+            {"rounds__temperatures": (0.5,), "rounds__drawn_at": 1.0},
+            "config.rounds.drawn_at: config.rounds.temperatures is to find it",
         ),
         (
             {"rounds__count": 1, "rounds__temperatures": (0.5, 1.0)},

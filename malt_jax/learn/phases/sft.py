@@ -6,7 +6,8 @@ Every token weighs the same, so a long completion weighs more: of the tokens' lo
 (-1, -1, -1) and (-5) the loss is 8/4 = 2, not the mean (1 + 5) / 2 = 3 of the completions' means.
 
 Rows of a weight w, those of replayed rounds, have it in both sums:
-L = -sum_b w_b sum_t log pi(y_bt) / sum_b w_b N_b. With w = 1/2 for the second of the above the loss is (3 + 2.5) / (3 + 0.5) = 11/7.
+L = -sum_b w_b sum_t log pi(y_bt) / sum_b w_b N_b. With w = 1/2 for the second of the
+above the loss is (3 + 2.5) / (3 + 0.5) = 11/7.
 
 Siblings of values (1, 2/3, 1/3, 0) with `credit.threshold` 0.5 give two rows, and one row with
 `credit.max_positives_per_parent` 1: the first, with the second counted as over the cap.
