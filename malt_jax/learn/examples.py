@@ -2,7 +2,7 @@
 on two sides, one to train on and one held out."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,8 +72,10 @@ def load(
     model: Model,
     mesh: Mesh,
     reference: Adapter | None,
+    beside: Sequence[Path] = (),
 ) -> tuple[Data, Data]:
-    """The rows of a phase's data set: those to train on, and the held-out ones.
+    """The rows of a phase's data set, and of those `beside` it, of other roles: those to train on,
+    and the held-out ones.
 
     Where the phase needs the log-probabilities of the policy `reference` (None: the base without an
     adapter), or of the base, they are computed once and kept in `directory`, as `reference.npz` or
@@ -81,16 +83,22 @@ def load(
     Raises ValueError for a row that `packing.examples` or `phase.arrays` refuses.
     """
     chosen = settings.phases[phase.name]
-    rows = shards.read_one(path, arrays="_token_ids")
+    sets = {file: shards.read_one(file, arrays="_token_ids") for file in (path, *beside)}
+    rows = [row for of_role in sets.values() for row in of_role]
     questions = np.array([row["question_id"] for row in rows])
     out = held_out(questions, chosen.held_out, settings.seed)
     packed = examples(
         [row["prompt_token_ids"] for row in rows],
         phase.completions(rows, out, model.config.context),
         model.config.context,
-        [f"{path}: question {name}" for name in questions],
+        [
+            f"{file}: question {row['question_id']}"
+            for file, of_role in sets.items()
+            for row in of_role
+        ],
     )
-    arrays = phase.arrays(rows, chosen)
+    of_roles = [phase.arrays(of_role, chosen) for of_role in sets.values() if of_role]
+    arrays = {name: np.concatenate([given[name] for given in of_roles]) for name in of_roles[0]}
     if rows and "weight" in rows[0]:
         arrays["weight"] = np.array([row["weight"] for row in rows], np.float32)
     scoring = Scoring(packed, model, mesh, chosen.batch)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from malt_jax.config.settings import Settings
 from malt_jax.models.identity import identity
-from malt_jax.models.lora import Adapter
 from malt_jax.rollout import driver, reuse
 from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.rollout.team import Team
@@ -41,13 +40,7 @@ def drawing(job: Job) -> Team:
     of which a role that is not trained draws as it is evaluated. Raises ValueError for an adapter
     that is not there, or of another base."""
     over, sample = job.settings.rounds, job.settings.sample_of_trees
-    adapters: dict[str, Adapter | None] = {}
-    for role in job.settings.chain if over.behaviour else ():
-        path = storage.at(job.settings.roles[role].adapter)
-        if job.settings.roles[role].train:
-            path = storage.at(over.behaviour) / "export" / role
-        if path != Path():
-            adapters[role] = job.adapter(path, role)
+    adapters = job.adapters_of(storage.at(over.behaviour)) if over.behaviour else {}
     # A question that is asked again is asked with other random numbers.
     stream = f"collect {over.number}" if over.number > 1 else "collect"
     return replace(

@@ -153,7 +153,12 @@ def _keep(job: Job) -> dict[str, tuple[str, ...]]:
     kept: dict[str, tuple[str, ...]] = {}
     for role in job.settings.chain if job.settings.rounds.number > 1 else ():
         phases = job.settings.roles[role].train
-        rows = [learning.rows(job.directory, role, phase) for phase in phases]
+        rows = [
+            sum(
+                learning.rows(job.directory, of, phase) for of in job.settings.teachers(role, phase)
+            )
+            for phase in phases
+        ]
         if all(rows):
             continue
         kept[role] = phases[rows.index(0) :]
