@@ -51,7 +51,8 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "rounds, solutions, merge, audit, plan, solve; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan, solve, serve, upload; or FILE.py:NAME, a stage of "
+        "your own",
     )
     add(
         "--topology",
@@ -85,6 +86,22 @@ def _parser() -> _Parser:
         metavar="WORKDIR",
         help="with --stage=report: another run's work directory to compare this one with; may be "
         "given several times",
+    )
+    serves = parser.add_argument_group("with --stage=serve")
+    serves.add_argument("--host", help="where to listen; 127.0.0.1 by default")
+    serves.add_argument("--port", type=int, metavar="N", help="8000 by default; 0 is any free one")
+    serves.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="holds what clients must give, as does MALT_TOKEN in the environment; needed where "
+        "other machines can ask",
+    )
+    add(
+        "--repository",
+        default="",
+        metavar="USER/NAME",
+        help="with --stage=upload: where to, on the Hugging Face hub; without it nothing is "
+        "uploaded and the files are listed",
     )
     add(
         "--coordinator",
@@ -121,6 +138,11 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error("--compare goes with --stage=report")
     if flags.sample and (flags.stage != "audit" or flags.sample < 0):
         parser.error("--sample goes with --stage=audit, and is a count: --sample=200, say")
+    for flag in ("host", "port", "token_file"):
+        if getattr(flags, flag) is not None and flags.stage != "serve":
+            parser.error(f"--{flag.replace('_', '-')} goes with --stage=serve")
+    if flags.repository and flags.stage != "upload":
+        parser.error("--repository goes with --stage=upload")
     for name in ("question", "questions", "votes", "json", "base"):
         if getattr(flags, name) and flags.stage != "solve":
             parser.error(f"--{name} goes with --stage=solve")
@@ -214,6 +236,7 @@ def _run(
 ) -> None:
     """The stages, or what goes round several runs of them: a suite, or a comparison."""
     from malt_jax import experiments, stages
+    from malt_jax.serve.address import Address
     from malt_jax.stages.asked import Asked
     from malt_jax.workdir import storage
 
@@ -224,7 +247,17 @@ def _run(
         experiments.run(config)
     else:
         asked = Asked(flags.question, flags.questions, flags.votes, flags.json, flags.base)
-        stages.run(parsed, config, names, sample=flags.sample, asked=asked)
+        given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
+        address = Address(**{key: value for key, value in given.items() if value is not None})
+        stages.run(
+            parsed,
+            config,
+            names,
+            sample=flags.sample,
+            asked=asked,
+            address=address,
+            repository=flags.repository,
+        )
 
 
 def _keep_compiled_programs() -> None:
