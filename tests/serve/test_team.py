@@ -95,7 +95,7 @@ def test_a_stream_that_is_left_frees_what_it_holds():
     batcher: Batcher = asked._batcher
     stream = asked.stream("1+2", votes=2)
     assert isinstance(next(stream), Began)
-    assert batcher.gauges()["rows_busy"] == 2
+    assert batcher.gauges()["requests_running"] == 1
     stream.close()
     assert not any(batcher.gauges().values())
 
