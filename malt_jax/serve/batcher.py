@@ -99,8 +99,9 @@ class Batcher:
         self._current = self._generation(team.adapters)
         self._draining: list[_Generation] = []
 
-    def warm_up(self) -> None:
-        """Compiles the programs that requests would wait for."""
+    def warm_up(self) -> Iterator[None]:
+        """Compiles the programs that requests would wait for, of the narrowest passes first.
+        Between two widths requests may be answered; they must have ended before the next."""
         session, size = self._current.session, self.team.sampler.config.vocab_size
         shards = len(session.shards)
         for n in sorted({1, *session.widths}):
@@ -116,6 +117,7 @@ class Batcher:
 
             for _ in session.run(take):
                 pass
+            yield
 
     @property
     def busy(self) -> bool:
