@@ -101,7 +101,7 @@ def test_more_requests_compile_no_more_programs():
     """1 to 30 at a time, of any length: a program a width of rows, tiles and pages."""
     compiled, of = programs.programs("cpu"), sampler(rows=64)
     opened = session(of)
-    for n in (1, 64):
+    for n in (1, 2, 64):  # twice in the narrowest: a fresh pool is another argument to the compiler
         finished(opened, requests(n, children=1, longest=20))
     before = compiled.decode._cache_size(), compiled.prefill._cache_size()
     for n in (2, 5, 17, 30):
