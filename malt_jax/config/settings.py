@@ -48,7 +48,9 @@ class DataSettings:
     """`config.data.*`: the questions."""
 
     task: str = setting(
-        "", "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl"
+        "",
+        "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl, "
+        "humaneval, mbpp, codejsonl, or FILE.py:NAME",
     )
     train: str = setting("", "a file or a hub id; empty: the task's own hub id")
     eval: str = setting("", "a file or a hub id; empty: the task's own hub id")
@@ -67,6 +69,14 @@ class DataSettings:
         -1, "of which questions are taken; -1: config.seed", at_least(-1, "must be -1 or a seed")
     )
     max_chars: int = setting(4000, "longer questions are dropped and reported", positive())
+    score: Literal["all", "share"] = setting(
+        "all", "of a program: 1 if it passes all tests, else 0; or the share that it passes"
+    )
+    sandbox: Literal["bubblewrap", "unprotected"] = setting(
+        "bubblewrap",
+        "where programs run; unprotected: as you, on your files and network, for machines that may "
+        "be lost",
+    )
 
     def rules(self) -> Checks:
         """Test sets are named with their task."""

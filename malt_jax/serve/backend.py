@@ -101,7 +101,9 @@ class Backend(Protocol):
         work for what does not fit or makes no sense, and `Busy` where the queue is full.
         """
 
-    def chat(self, role: str, messages: Sequence[Message], options: Options) -> AsyncIterator[Event]:
+    def chat(
+        self, role: str, messages: Sequence[Message], options: Options
+    ) -> AsyncIterator[Event]:
         """One role's adapter on a conversation, as it stands; one pass. Errors as for `ask`."""
 
     def counters(self) -> Mapping[str, float]:

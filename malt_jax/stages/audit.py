@@ -4,7 +4,7 @@ made so far."""
 from malt_jax.evaluate import judged
 from malt_jax.runtime import hosts
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
+from malt_jax.stages.stage import Stage, gradable
 
 
 def _stage(job: Job) -> None:
@@ -17,4 +17,5 @@ STAGE = Stage(
     _stage,
     on_request=True,
     claims=False,
+    foresees=gradable,
 )

@@ -59,7 +59,7 @@ class Job:
 
     @cached_property
     def task(self) -> tasks.Task:
-        return tasks.get(self.settings.data.task)
+        return tasks.chosen(self.settings.data)
 
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:

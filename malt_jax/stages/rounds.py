@@ -22,7 +22,7 @@ from malt_jax.learn import datasets as learning
 from malt_jax.runtime import hosts
 from malt_jax.stages import chosen_round, claiming, collect, curriculum, datasets, evaluate, train
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
+from malt_jax.stages.stage import Stage, gradable
 from malt_jax.workdir import lock, rounds, storage
 from malt_jax.workdir.storage import read_json
 
@@ -171,12 +171,17 @@ def _note(workdir: Path, count: int) -> None:
     storage.write_json(rounds.table(workdir), record)
 
 
+def _foresee(job: Job) -> None:
+    train.STAGE.foresees(job)
+    gradable(job)
+
+
 STAGE = Stage(
     "rounds",
     "draw trees, train and evaluate on the development split, as often as config.rounds.count says",
     _stage,
     on_request=True,
     collects=True,
-    foresees=train.STAGE.foresees,
+    foresees=_foresee,
 )
 _OF_A_ROUND = (collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, STAGE)

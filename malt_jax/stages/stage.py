@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from absl import logging
 
+from malt_jax import grading
 from malt_jax.stages.job import Job
 from malt_jax.workdir.outputs import Output
 
@@ -22,7 +23,7 @@ SAMPLES = (
 FREE = (
     *("workdir", "suite", "suite_seeds", "mesh.*", "sample.rows", "sample.kv_gib", "wandb"),
     *("*.max_nonfinite", "eval.split", "eval.equal_compute", "eval.compute_of", "eval.critiques"),
-    "eval.single_agent",
+    *("eval.single_agent", "data.sandbox"),
 )
 
 
@@ -30,6 +31,12 @@ def known(job: Job) -> None:
     """Raises ValueError for a task or a system that does not exist, and for prompts that show what
     no role before them wrote."""
     _ = job.chain, job.task, job.systems, job.single_agent
+
+
+def gradable(job: Job) -> None:
+    """Raises ValueError as `known` does, and where what grades the task's answers is not here."""
+    known(job)
+    grading.require(job.task)
 
 
 @dataclass(frozen=True)
