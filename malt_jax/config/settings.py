@@ -12,6 +12,7 @@ from typing import Any, Literal
 from malt_jax.config import prompts
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.evaluation import EvalSettings
+from malt_jax.config.judging import JudgeSettings, RewardSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.schema import (
@@ -50,7 +51,7 @@ class DataSettings:
     task: str = setting(
         "",
         "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl, "
-        "humaneval, mbpp, codejsonl, or FILE.py:NAME",
+        "humaneval, mbpp, codejsonl, judge, or FILE.py:NAME",
     )
     train: str = setting("", "a file or a hub id; empty: the task's own hub id")
     eval: str = setting("", "a file or a hub id; empty: the task's own hub id")
@@ -214,6 +215,8 @@ class Settings:
         default_factory=_team, metadata={"doc": "the roles by name"}
     )
     sample: SampleSettings = group(SampleSettings, "how samples are drawn")
+    judge: JudgeSettings = group(JudgeSettings, "who judges the answers of task judge")
+    reward: RewardSettings = group(RewardSettings, "what an answer's score weighs")
     credit: CreditSettings = group(CreditSettings, "from rewards to what is learned from")
     lora: LoraSettings = group(LoraSettings, "the shape of the adapters")
     rounds: RoundsSettings = group(RoundsSettings, "how often trees are drawn and learned from")

@@ -19,7 +19,7 @@ import builtins
 import marshal
 import os
 import sys
-from _collections import deque
+from _collections import deque  # type: ignore[import-not-found]
 from itertools import islice
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ _SEQUENCES: Mapping[str, Any] = {
     "frozenset": frozenset,
     "deque": deque,
 }
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class Unsendable(Exception):
@@ -269,7 +269,7 @@ class Channel:
         """What the program answers. Raises what it raised, and Ended."""
         return self._answer(request)[0]
 
-    def _answer(self, request: Sequence[Any]) -> tuple[Any, Any]:
+    def _answer(self, request: tuple[Any, ...]) -> tuple[Any, Any]:
         import json
 
         self.lines.write("P" + marshal.dumps(request).hex())

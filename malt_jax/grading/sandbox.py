@@ -23,6 +23,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ MEMORY = 512 << 20  # bytes of address space
 WRITABLE = 16 << 20  # bytes of /tmp
 
 # Compiled, where it is kept so: it is not compiled again for every program.
-_COMPILED = Path(inside.__cached__ or "")
+_COMPILED = Path(cache_from_source(inside.__file__))
 _INSIDE = _COMPILED if _COMPILED.is_file() else Path(inside.__file__)
 _PLACE = f"/inside{_INSIDE.suffix}"  # in the sandbox
 _START = ("-I", "-S", "-B", "-X", "utf8")  # no site, no user's packages, no variables, no caches

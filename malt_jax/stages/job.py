@@ -59,7 +59,7 @@ class Job:
 
     @cached_property
     def task(self) -> tasks.Task:
-        return tasks.chosen(self.settings.data)
+        return tasks.chosen(self.settings)
 
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:

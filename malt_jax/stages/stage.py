@@ -15,6 +15,7 @@ SAMPLES = (
     *("seed", "model.*", "data.*", "chain"),
     *("roles.*.prompt", "roles.*.branching", "roles.*.max_new_tokens"),
     *("sample.temperature", "sample.top_*", "sample.questions_per_shard"),
+    *("judge.model", "judge.rubric", "judge.form", "judge.right", "judge.repeats", "reward.*"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from malt_jax.config.settings import DataSettings
+from malt_jax.config.settings import Settings
 from malt_jax.tasks import (
     arithmetic,
     coding,
@@ -12,16 +12,17 @@ from malt_jax.tasks import (
     jsonl,
     math,
     mawps,
+    openended,
     own,
     svamp,
 )
 from malt_jax.tasks.loading import LoadReport, load, whole
 from malt_jax.tasks.program import Running
-from malt_jax.tasks.task import Task
+from malt_jax.tasks.task import Judged, Task
 
 __all__ = ["LoadReport", "Task", "chosen", "get", "load", "place", "whole"]
 
-_MODULES = (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl)
+_MODULES = (gsm8k, math, csqa, mawps, svamp, arithmetic, jsonl, openended)
 _PROGRAMS = (coding.HUMANEVAL, coding.MBPP, coding.CODEJSONL)
 _ALL = (*(module.TASK for module in _MODULES), *equations.TASKS, *_PROGRAMS)
 _TASKS = {task.name: task for task in _ALL}
@@ -36,10 +37,16 @@ def place(text: str) -> tuple[str, str]:
     return name, path
 
 
-def chosen(settings: DataSettings) -> Task:
-    """The task of `config.data.task`, graded as the settings beside it say. Raises ValueError as
-    `get` does."""
-    return replace(get(settings.task), running=Running(settings.sandbox, settings.score))
+def chosen(settings: Settings) -> Task:
+    """The task of `config.data.task`, graded as the settings say. Raises ValueError as `get`
+    does."""
+    task, data = get(settings.data.task), settings.data
+    return replace(
+        task,
+        running=Running(data.sandbox, data.score),
+        judged=Judged(settings.judge, settings.workdir) if task.judged else None,
+        reward=settings.reward,
+    )
 
 
 def get(name: str) -> Task:

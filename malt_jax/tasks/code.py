@@ -18,6 +18,9 @@ _DEFINITIONS = (
     *(ast.Assign, ast.AnnAssign),
 )
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_RETURNS = (ast.Return, ast.Yield, ast.YieldFrom)
+
 
 class Extract(NamedTuple):
     """A program's text, and whether the completion says where it ends."""
@@ -155,13 +158,15 @@ def _completed(prompt: str, body: str, entry: str) -> list[ast.stmt]:
     head = prompt.rstrip().split("\n")
     for indented in (body, "    " + body, textwrap.indent(body, "    ")):
         tree = _longest([*head, *indented.split("\n")])
-        for node in tree:
-            if entry in _names(node) and any(
-                isinstance(inner, ast.Return | ast.Yield | ast.YieldFrom)
-                for inner in ast.walk(node)
-            ):
-                return tree
+        if any(entry in _names(node) and _returns(node) for node in tree):
+            return tree
     return []
+
+
+def _returns(node: ast.AST) -> bool:
+    """Whether a function's own body returns something, and not a function within it alone."""
+    inner = (child for child in ast.iter_child_nodes(node) if not isinstance(child, _FUNCTIONS))
+    return any(isinstance(child, _RETURNS) or _returns(child) for child in inner)
 
 
 def _joined(*parts: Sequence[ast.stmt]) -> str:

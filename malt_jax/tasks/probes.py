@@ -42,7 +42,7 @@ def _shown(text: str, entry: str) -> Iterator[str]:
     for match in re.finditer(rf"(?<![\w.]){re.escape(entry)}\(", text):
         if re.search(r"\b(?:def|class)\s+$", text[: match.start()]):
             continue
-        line = text[match.start() :].split("\n\n")[0][:2000]
+        line = text[match.start() :].partition("\n\n")[0][:2000]
         for closing in re.finditer(r"\)", line):
             tree = code.parsed(line[: closing.end()])
             if tree and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):

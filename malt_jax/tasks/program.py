@@ -14,6 +14,9 @@ class Running:
     score: Literal["all", "share"] = "all"
 
 
+ALL_TESTS = Running()
+
+
 @dataclass(frozen=True)
 class Program:
     """`code` is the model's. `entry` names the function that it is to define. `setup` and `tests`

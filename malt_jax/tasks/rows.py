@@ -5,7 +5,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from malt_jax.tasks.task import Hub, Row
 
@@ -61,12 +61,12 @@ def read_file(path: Path) -> Rows:
 def _read_compressed(path: Path) -> Rows:
     try:
         with gzip.open(path) as lines:
-            yield from _read_lines(path, lines)
+            yield from _read_lines(path, cast(BinaryIO, lines))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: unreadable gzip ({error}); fetch it again") from error
 
 
-def _read_lines(path: Path, file: IO[bytes]) -> Rows:
+def _read_lines(path: Path, file: BinaryIO) -> Rows:
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1

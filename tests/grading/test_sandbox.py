@@ -64,7 +64,9 @@ FORGERIES = {
     "exits at once": "import sys\nsys.exit(0)",
     "exits when called": "def f(x):\n    raise SystemExit(0)",
     "ends the process": "import os\ndef f(x):\n    os._exit(0)",
-    "ends at exit": "import atexit, os\natexit.register(os._exit, 0)\ndef f(x):\n    raise SystemExit",
+    "ends at exit": (
+        "import atexit, os\natexit.register(os._exit, 0)\ndef f(x):\n    raise SystemExit"
+    ),
     "equals everything": (
         "class E(int):\n    __eq__ = lambda s, o: True\n    __ne__ = lambda s, o: False\n"
         "    __hash__ = int.__hash__\ndef f(x):\n    return E(7)"
@@ -100,12 +102,12 @@ FORGERIES = {
     "looks for the tests in the frames": (
         "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
         "        for v in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n"
-        "            if 'assert' in str(v)[:10000] and '==' in str(v)[:10000]: return x + 1\n"
+        "            if 'asse' + 'rt f' in str(v)[:10000]: return x + 1\n"
         "        frame = frame.f_back\n    return 0"
     ),
     "looks for the tests in memory": (
         "import gc\ndef f(x):\n    for o in gc.get_objects():\n"
-        "        if isinstance(o, (list, tuple)) and any('assert f' in str(i) for i in o[:3]):\n"
+        "        if type(o) in (list, tuple) and any('asse' + 'rt f' in str(i) for i in o[:3]):\n"
         "            return x + 1\n    return 0"
     ),
     "reads another process": (
@@ -119,7 +121,7 @@ FORGERIES = {
     ),
     "deep answers": "def f(x):\n    y = []\n    for _ in range(9000): y = [y]\n    return y",
     "huge numbers": "def f(x):\n    return 10 ** 5000",
-    "huge answers": "def f(x):\n    return 'x' * (1 << 27)",
+    "huge answers": "def f(x):\n    return 'x' * (1 << 24)",
     "fills the memory": "def f(x):\n    return len([0] * (1 << 30))",
 }
 
@@ -131,10 +133,14 @@ def test_no_forgery_is_rewarded(name: str) -> None:
 
 
 def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "WALL_SECONDS", 3.0)
-    for body in ("while True: pass", "time.sleep(99)", "print('x' * 99, flush=True) or f(x)"):
-        grade = graded(f"import time\ndef f(x):\n    {body}", score="share")
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 1)
+    for body in ("while True: pass", "print('x' * 99, flush=True) or f(x)"):
+        grade = graded(f"def f(x):\n    {body}", score="share")
         assert (grade.status, grade.score) == ("wrong", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "WALL_SECONDS", 2.0)
+        sleeps = graded("import time\ndef f(x):\n    time.sleep(99)", score="share")
+        assert (sleeps.status, sleeps.score) == ("wrong", 0)
     forks = "import os\nwhile True:\n    os.fork()"
     assert graded(forks).status == "wrong"
     threads = (
@@ -151,7 +157,10 @@ def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPat
             "try: open('/etc/passwd')\nexcept OSError as e: return type(e).__name__",
             "FileNotFoundError",
         ),
-        ("return os.path.exists('/root') or os.path.exists('/home')", False),
+        (
+            "return [place for place in ('/home', '/var') if os.path.exists(place)]",
+            ["list", []],
+        ),
         ("return sorted(os.listdir('/dev'))", ["list", ["null", "urandom"]]),
         ("return os.path.exists('/proc') or os.path.exists('/sys')", False),
         ("return sorted(os.environ)", ["list", ["LC_CTYPE", "PWD", "PYTHONHASHSEED"]]),
@@ -164,8 +173,8 @@ def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPat
         ("os.symlink('/etc/passwd', 'p')\ntry: open('p')\nexcept OSError as e: return e.errno", 2),
         ("os.symlink('/', 'r')\ntry: open('r/x', 'w')\nexcept OSError as e: return e.errno", 30),
         (
-            "open('t', 'w').write('y')\nreturn open('/tmp/t').read() + str(len(os.listdir('/tmp')))",
-            "y1",
+            "open('t', 'w').write('y')\nreturn open('/tmp/t').read() + str(os.listdir('/tmp'))",
+            "y['t']",
         ),
         (
             "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
@@ -183,6 +192,13 @@ def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPat
 )
 def test_there_is_nothing_to_find_and_nowhere_to_go(body: str, answer: object) -> None:
     assert asked(body) == answer
+
+
+def test_of_a_home_there_is_at_most_the_interpreter() -> None:
+    home, prefix = Path.home(), Path(sys.base_prefix)
+    found = asked(f"return os.listdir({str(home)!r}) if os.path.exists({str(home)!r}) else []")
+    inside = [prefix.relative_to(home).parts[0]] if prefix.is_relative_to(home) else []
+    assert found == ["list", inside]
 
 
 def test_a_file_of_the_hosts_cannot_be_read_or_written(tmp_path: Path) -> None:

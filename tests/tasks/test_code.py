@@ -43,7 +43,9 @@ COMPLETIONS = {
     "an import in an earlier fence": (
         "```python\nimport math\n```\n```python\ndef total(xs):\n    return int(math.fsum(xs))\n```"
     ),
-    "the prompt's import and helper": "```python\ndef total(xs: List[int]):\n    return helper(sum(xs))\n```",
+    "the prompt's import and helper": (
+        "```python\ndef total(xs: List[int]):\n    return helper(sum(xs))\n```"
+    ),
     "an indented fence": "1. So:\n   ```python\n   def total(xs):\n       return sum(xs)\n   ```",
     "a fence behind words": f"The code: ```python\n{GOOD}\n```",
     "a closing fence behind code": f"```python\n{GOOD}```",
@@ -56,17 +58,23 @@ COMPLETIONS = {
     "the body, dedented": "t = 0\nfor x in xs:\n    t += x\nreturn t",
     "the body, its first line dedented": "t = 0\n    for x in xs:\n        t += x\n    return t",
     "the body in a fence": "```python\n    return sum(xs)\n```",
-    "the body and then other things": "    return sum(xs)\n\n\nThe sum is right.\n\ndef other(): ...",
+    "the body and then other things": "    return sum(xs)\n\n\nThe sum it is.\n\ndef other(): 1",
     "a console": ">>> def total(xs):\n...     return sum(xs)\n...\n>>> total([1])\n1",
-    "a console in a fence": "```\n>>> def total(xs):\n...     return sum(xs)\n>>> total([1])\n1\n```",
+    "a console in a fence": (
+        "```\n>>> def total(xs):\n...     return sum(xs)\n>>> total([1])\n1\n```"
+    ),
     "carriage returns": f"```python\r\n{GOOD}\r\n```".replace("\n", "\r\n"),
     "hard blanks": f"```python\n{GOOD}\n```".replace("    ", "\xa0\xa0\xa0\xa0"),
     "tabs": "```python\ndef total(xs):\n\treturn sum(xs)\n```",
     "the future": f"```python\nfrom __future__ import annotations\n{GOOD}\n```",
-    "a decorated function": f"```python\nimport functools\n@functools.lru_cache\ndef h(): ...\n{GOOD}\n```",
+    "a decorated function": (
+        f"```python\nimport functools\n@functools.lru_cache\ndef h(): ...\n{GOOD}\n```"
+    ),
     "a class beside it": f"```python\nclass A:\n    pass\n\n{GOOD}\n```",
     "a broken line behind it": f"```python\n{GOOD}\n\nprint(total([1, 2)\n```",
-    "a fence in a docstring": f'```python\ndef total(xs):\n    """Say ``sum``."""\n    return sum(xs)\n```',
+    "a fence in a docstring": (
+        '```python\ndef total(xs):\n    """Say ``sum``."""\n    return sum(xs)\n```'
+    ),
 }
 
 

@@ -62,7 +62,8 @@ def test_mbpp_rows_are_read_and_graded() -> None:
         "task_id": 601,
         "text": "Write a function to find the longest chain of pairs.",
         "code": "class Pair(object):\r\n    def __init__(self, a, b):\r\n        self.a = a\r\n"
-        "        self.b = b\r\ndef length(pairs):\r\n    return len([p for p in pairs if p.a < p.b])",
+        "        self.b = b\r\ndef length(pairs):\r\n"
+        "    return len([p for p in pairs if p.a < p.b])",
         "test_setup_code": "",
         "test_list": [
             "assert length([Pair(5, 24), Pair(15, 2)]) == 1",
@@ -110,7 +111,7 @@ def test_anybodys_rows() -> None:
     row = plain | {"tests": ["assert inc(1) == 2", "xs = [3]\nassert inc(*xs) == 4"]}
     assert statuses(CODEJSONL, row, fenced("def inc(x): return x + 1")) == ["correct"]
     assert "called `inc`" in CODEJSONL.read_row(row).text
-    text = "import math\nLIMIT = 3\nfor i in range(LIMIT):\n    assert inc(i) == i + 1\nassert inc(9) == 10"
+    text = "LIMIT = 3\nfor i in range(LIMIT):\n    assert inc(i) == i + 1\nassert inc(9) == 10"
     question = CODEJSONL.read_row(plain | {"tests": text})
     assert len(planted.told(question.answer)["tests"]) == 2
     assert statuses(CODEJSONL, plain | {"tests": text}, fenced("def inc(x): return x + 1")) == [
@@ -131,7 +132,7 @@ def test_tests_see_values_and_changes_as_if_the_function_stood_beside_them() -> 
         "from collections import Counter\nassert inc('count') == Counter('aab')",
         "from decimal import Decimal\nassert inc('decimal') == Decimal('1.1')",
         "assert inc('nan') != inc('nan') and inc('inf') > 10 ** 300",
-        "assert inc(10 ** 30) == (10 ** 30, {10 ** 30 + 1}, {'k': [None, 1.5, b'x', 2j]}, frozenset({1}))",
+        "assert inc(10 ** 30)[:2] == (10 ** 30, {10 ** 30 + 1})",
         "assert inc('\\ud800\\u20ac\\n') == '\\u20ac'",
         "assert inc(x=2, y=[1]) == [1, 2]",
     ]
@@ -177,7 +178,8 @@ def test_votes_are_by_behaviour_and_by_no_test() -> None:
         "fails otherwise": "def double(x):\n    return x.lower()",
         "absent": "def twice(x):\n    return x",
     }
-    grades = dict(zip(codes, grading.grade(HUMANEVAL, [planted.sample(c) for c in codes.values()])))
+    graded = grading.grade(HUMANEVAL, [planted.sample(c) for c in codes.values()])
+    grades = dict(zip(codes, graded, strict=True))
     answers = {name: grade.answer for name, grade in grades.items()}
     assert answers["sum"] == answers["product"]
     assert len({answers[name] for name in ("sum", "square", "fails", "fails otherwise")}) == 4
@@ -274,7 +276,9 @@ def check_published(questions: list[Any]) -> None:
     failed = [q.id for q, g in zip(questions, grades, strict=False) if g.status != "correct"]
     assert not failed
     assert all(grade.answer for grade in grades[: len(right)])
-    passed = [q.id for q, g in zip(questions, grades[len(right) :]) if g.status == "correct"]
+    passed = [
+        q.id for q, g in zip(questions, grades[len(right) :], strict=True) if g.status == "correct"
+    ]
     assert not passed
 
 
