@@ -24,7 +24,8 @@ SAMPLES = (
 FREE = (
     *("workdir", "suite", "suite_seeds", "mesh.*", "sample.rows", "sample.kv_gib", "wandb"),
     *("*.max_nonfinite", "eval.split", "eval.equal_compute", "eval.compute_of", "eval.critiques"),
-    *("eval.single_agent", "data.sandbox"),
+    *("eval.single_agent", "data.sandbox", "judge.endpoint", "judge.key", "judge.concurrency"),
+    *("judge.attempts", "judge.seconds", "judge.requests", "judge.tokens"),
 )
 
 
