@@ -4,7 +4,7 @@ between them.
     tests  --call f(3)-->  this process  --call f(3)-->  program
            <---value 9---                <---value 9---
 
-The tests' process (`inside.checks`) compares; the program's process (`inside.program`) only ever
+The tests' process (`boxed.checks`) compares; the program's process (`boxed.program`) only ever
 answers calls, so that nothing which it prints, patches, raises or exits with is a verdict. This
 process carries lines from one to the other, within limits of length and time. The program's
 process is new for each program; that of the tests stays, and forks for each.
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from malt_jax.grading import inside, sandbox
+from malt_jax.grading import sandbox
+from malt_jax.grading.boxed import wire
 from malt_jax.grading.judge import Sample
 from malt_jax.grading.sandbox import Boxed
 from malt_jax.tasks.program import Isolation, Program, Running
@@ -33,9 +35,15 @@ from malt_jax.types import Grade
 WALL_SECONDS = 8.0  # of one program, from its start to the end of its tests
 _PROBE_SECONDS = 1  # of CPU, where a program has used up what it had for its tests
 _START_SECONDS = 30.0  # of the tests' process, once
-_MOST_BYTES = inside.MOST_CHARACTERS + (1 << 10)  # of a line
+_MOST_BYTES = wire.MOST_CHARACTERS + (1 << 10)  # of a line
 
 _CHECKS: dict[Isolation, Boxed] = {}
+_INSTALL = (
+    "install it (apt-get install bubblewrap, or dnf install bubblewrap; 0.8 or newer), or, where "
+    "this is a container that may be lost, give --config.data.sandbox=unprotected: programs then "
+    "run as you do and can read, write and send whatever you can"
+)
+_TRIED = Program("def f(x): return x", "f", "", ("assert f(1) == 1",), ())
 
 
 class Broken(Exception):
@@ -44,6 +52,23 @@ class Broken(Exception):
 
 class _Over(Exception):
     """A process that ended, or went over a limit."""
+
+
+def require(isolation: Isolation) -> None:
+    """Tries a sandbox. Raises ValueError where there is none, with what to install."""
+    if isolation == "unprotected":
+        return
+    if shutil.which("bwrap") is None:
+        raise ValueError(f"config.data.sandbox: bwrap (bubblewrap) is not there; {_INSTALL}")
+    tried, why = grade(_TRIED, Running(isolation))
+    close()
+    if tried.status != "correct":
+        raise ValueError(
+            f"config.data.sandbox: no sandbox here ({why or tried.status}). User namespaces may be "
+            "switched off (sysctl kernel.unprivileged_userns_clone, "
+            "kernel.apparmor_restrict_unprivileged_userns, or a container's own rules): allow "
+            f"them, or {_INSTALL}"
+        )
 
 
 def verdict(task: Task, sample: Sample) -> tuple[Grade, str]:
@@ -129,7 +154,7 @@ def _said(
     every: bool,
     cpu_seconds: int,
 ) -> dict[str, Any]:
-    """What the tests' process says of a program (`inside._verdict`). Raises Broken and OSError."""
+    """What the tests' process says of a program (`boxed.checks`). Raises Broken and OSError."""
     request = {
         "code": program.code,
         "entry": program.entry,

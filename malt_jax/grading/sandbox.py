@@ -4,7 +4,7 @@ A process in the sandbox has namespaces of its own for users, processes, IPC, ho
 network (with no interface that leads anywhere). Its root is read-only and holds the interpreter,
 its standard library and the system's shared libraries: no home, no /etc, no /proc, no packages, no
 environment. It can write to 16 MiB of /tmp that are gone with it. `system_calls` refuses calls of
-the kernel, new processes first of all; `inside` sets limits on CPU time, memory, files. bubblewrap
+the kernel, new processes first of all; `boxed` sets limits on CPU time, memory, files. bubblewrap
 ends it with its parent.
 
 bubblewrap's arguments are written here rather than taken from llm-sandbox, whose sessions start an
@@ -23,27 +23,22 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Literal
 
-from malt_jax.grading import inside, system_calls
+from malt_jax.grading import boxed, system_calls
 from malt_jax.tasks.program import Isolation
 
 CPU_SECONDS = 3  # of one program over all its tests
 MEMORY = 512 << 20  # bytes of address space
 WRITABLE = 16 << 20  # bytes of /tmp
 
-# Compiled, where it is kept so: it is not compiled again for every program.
-_COMPILED = Path(cache_from_source(inside.__file__))
-_INSIDE = _COMPILED if _COMPILED.is_file() else Path(inside.__file__)
-_PLACE = f"/inside{_INSIDE.suffix}"  # in the sandbox
-_START = ("-I", "-S", "-B", "-X", "utf8")  # no site, no user's packages, no variables, no caches
-_INSTALL = (
-    "install it (apt-get install bubblewrap, or dnf install bubblewrap; 0.8 or newer), or, where "
-    "this is a container that may be lost, give --config.data.sandbox=unprotected: programs then "
-    "run as you do and can read, write and send whatever you can"
+_CODE = Path(boxed.__file__).parent
+_MAIN = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "__import__(sys.argv[2]).main(*map(int, sys.argv[3:]))"
 )
+_START = ("-I", "-S", "-B", "-X", "utf8")  # no site, no user's packages, no variables, no caches
 
 
 @dataclass
@@ -67,19 +62,18 @@ class Boxed:
 def start(
     role: Literal["program", "checks"], isolation: Isolation, cpu_seconds: int = CPU_SECONDS
 ) -> Boxed:
-    """A new process of `inside`. Raises OSError where it cannot be had."""
+    """A new process of `boxed`. Raises OSError where it cannot be had."""
     command = [sys.executable if isolation == "unprotected" else _interpreter(), *_START]
+    place = str(_CODE) if isolation == "unprotected" else "/boxed"
     read, write = os.pipe()
     try:
         if isolation == "bubblewrap":
             os.write(write, system_calls.compiled(processes=role == "checks"))
-            command = [*_bubblewrap(read), *command, _PLACE]
-        else:
-            command = [*command, str(_INSIDE)]
+            command = [*_bubblewrap(read), *command]
         os.close(write)
         write = -1
         process = subprocess.Popen(
-            [*command, role, str(cpu_seconds), str(MEMORY)],
+            [*command, "-c", _MAIN, place, role, str(cpu_seconds), str(MEMORY)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,34 +93,11 @@ def start(
     return Boxed(process, requests, process.stdout.fileno())
 
 
-def require(isolation: Isolation) -> None:
-    """Starts a sandbox and ends it. Raises ValueError where there is none, with what to install."""
-    if isolation == "unprotected":
-        return
-    if shutil.which("bwrap") is None:
-        raise ValueError(f"config.data.sandbox: bwrap (bubblewrap) is not there; {_INSTALL}")
-    try:
-        boxed = start("program", isolation)
-    except OSError as error:
-        raise ValueError(f"config.data.sandbox: no sandbox here: {error}; {_INSTALL}") from None
-    try:
-        first = os.read(boxed.replies, 1 << 10)
-        if not first:
-            raise ValueError(
-                f"config.data.sandbox: bubblewrap does not start ({complaint(boxed)}). User "
-                "namespaces may be switched off here (sysctl kernel.unprivileged_userns_clone, "
-                "kernel.apparmor_restrict_unprivileged_userns, or a container's own rules): "
-                f"allow them, or {_INSTALL}"
-            )
-    finally:
-        boxed.end()
-
-
-def complaint(boxed: Boxed) -> str:
+def complaint(box: Boxed) -> str:
     """The last line that a process which did not start left on its standard error."""
-    boxed.process.kill()
-    assert boxed.process.stderr is not None
-    lines = boxed.process.stderr.read(1 << 12).decode(errors="replace").strip().splitlines()
+    box.process.kill()
+    assert box.process.stderr is not None
+    lines = box.process.stderr.read(1 << 12).decode(errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else "it says nothing"
 
 
@@ -145,7 +116,7 @@ def _fixed() -> list[str]:
         arguments += ["--ro-bind", place, place]
     for place in _packages():
         arguments += ["--size", "4096", "--tmpfs", place, "--remount-ro", place]
-    arguments += ["--ro-bind", str(_INSIDE), _PLACE]
+    arguments += ["--ro-bind", str(_CODE), "/boxed"]
     for device in ("/dev/null", "/dev/urandom"):
         arguments += ["--dev-bind", device, device]
     arguments += ["--size", str(WRITABLE), "--tmpfs", "/tmp"]

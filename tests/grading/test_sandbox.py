@@ -85,9 +85,9 @@ FORGERIES = {
         "builtins.compile = lambda *a: None\ndef f(x):\n    return 'no'"
     ),
     "patches the harness": (
-        "import sys\nm = sys.modules['__main__']\nm._passes = lambda *a: True\n"
-        "m._verdict = lambda *a: {'passed': [True] * 9, 'behaviour': [], 'loaded': True}\n"
-        "def f(x):\n    return 0"
+        "import sys\nsys.path.insert(0, '/boxed')\nimport checks, program, wire\n"
+        "checks._passes = lambda *a: True\nwire.encode = program.wire.encode = lambda *a: True\n"
+        "wire.text = lambda *a: '[\"value\",true]'\nchecks.main(1, 1)\ndef f(x):\n    return 0"
     ),
     "writes a verdict to every descriptor": (
         "import os\ndef f(x):\n    for fd in range(3, 32):\n        try:\n"
@@ -102,12 +102,12 @@ FORGERIES = {
     "looks for the tests in the frames": (
         "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
         "        for v in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n"
-        "            if 'asse' + 'rt f' in str(v)[:10000]: return x + 1\n"
+        "            if ''.join(['asse', 'rt f']) in str(v)[:10000]: return x + 1\n"
         "        frame = frame.f_back\n    return 0"
     ),
     "looks for the tests in memory": (
         "import gc\ndef f(x):\n    for o in gc.get_objects():\n"
-        "        if type(o) in (list, tuple) and any('asse' + 'rt f' in str(i) for i in o[:3]):\n"
+        "        if type(o) in (list, tuple) and ''.join(['asse', 'rt f']) in str(o):\n"
         "            return x + 1\n    return 0"
     ),
     "reads another process": (
@@ -242,19 +242,19 @@ def test_the_unprotected_setting_runs_programs_as_the_user_does(tmp_path: Path) 
 
 
 def test_no_sandbox_is_a_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sandbox.require("bubblewrap")
+    programs.require("bubblewrap")
     monkeypatch.setenv("PATH", str(tmp_path))
     sandbox._fixed.cache_clear()
     with pytest.raises(ValueError, match=r"config.data.sandbox: bwrap.*apt-get install bubblewrap"):
-        sandbox.require("bubblewrap")
-    sandbox.require("unprotected")
+        programs.require("bubblewrap")
+    programs.require("unprotected")
     broken = tmp_path / "bwrap"
     broken.write_text(
         "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n"
     )
     broken.chmod(0o755)
-    with pytest.raises(ValueError, match=r"No permissions to create.*User namespaces.*unprotected"):
-        sandbox.require("bubblewrap")
+    with pytest.raises(ValueError, match=r"no sandbox here.*No permissions to create.*unprotected"):
+        programs.require("bubblewrap")
     grade, why = programs.grade(Program("def f(x): pass", "f", "", TESTS, ()), Running())
     sandbox._fixed.cache_clear()
     programs.close()
