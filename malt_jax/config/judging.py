@@ -34,7 +34,7 @@ class JudgeSettings:
     concurrency: int = setting(8, "requests under way at a time", positive())
     attempts: int = setting(4, "tries of a request, with growing pauses between them", positive())
     seconds: float = setting(60.0, "the most that a try may take", positive())
-    requests: int = setting(0, "the most requests of a process; 0: no limit", at_least(0))
+    requests: int = setting(0, "the most questions that a process asks; 0: no limit", at_least(0))
     tokens: int = setting(
         0, "the most tokens, read and written, of a process; 0: no limit", at_least(0)
     )

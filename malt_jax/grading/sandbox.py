@@ -109,7 +109,14 @@ def _bubblewrap(seccomp: int) -> list[str]:
 @cache
 def _fixed() -> list[str]:
     bwrap = shutil.which("bwrap") or "bwrap"
-    arguments = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
+    arguments = [
+        bwrap,
+        "--unshare-all",
+        "--unshare-user",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+    ]
     arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--cap-drop", "ALL"]
     arguments += ["--setenv", "PYTHONHASHSEED", "0"]
     for place in _places():
