@@ -38,6 +38,7 @@ _START_SECONDS = 30.0  # of the tests' process, once
 _MOST_BYTES = wire.MOST_CHARACTERS + (1 << 10)  # of a line
 
 _CHECKS: dict[Isolation, Boxed] = {}
+_SPARE: dict[tuple[Isolation, int], Boxed] = {}
 _INSTALL = (
     "install it (apt-get install bubblewrap, or dnf install bubblewrap; 0.8 or newer), or, where "
     "this is a container that may be lost, give --config.data.sandbox=unprotected: programs then "
@@ -131,9 +132,11 @@ def behaviour(
 
 
 def close() -> None:
-    """Ends the processes of tests; the next program starts another."""
+    """Ends all processes; the next program starts others."""
     for isolation in list(_CHECKS):
         _drop(isolation)
+    while _SPARE:
+        _SPARE.popitem()[1].end()
 
 
 def digest(behaviour: list[Any]) -> str:
@@ -208,8 +211,12 @@ def _carried(checks: Boxed, boxed: Boxed, request: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _started(isolation: Isolation, cpu_seconds: int) -> Iterator[Boxed]:
-    boxed = sandbox.start("program", isolation, cpu_seconds)
+    """A new process for a program, and another that starts meanwhile, for the next one."""
+    key = isolation, cpu_seconds
+    boxed = _SPARE.pop(key, None) or sandbox.start("program", *key)
     try:
+        if cpu_seconds == sandbox.CPU_SECONDS:
+            _SPARE[key] = sandbox.start("program", *key)
         yield boxed
     finally:
         boxed.end()

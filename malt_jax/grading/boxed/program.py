@@ -7,6 +7,7 @@ calls.
 
 from __future__ import annotations
 
+import _signal
 import marshal
 import sys
 
@@ -20,11 +21,20 @@ else:
     wire = __import__("wire")  # beside this file, in a sandbox without the package
 
 
+class TooLong(BaseException):
+    """A call took more than its own time, before the program's was used up."""
+
+
+def _interrupt(*_: Any) -> None:
+    raise TooLong
+
+
 def main(cpu_seconds: int, memory: int) -> None:
     """Serves one program: loads it, then calls what it defines, until the pipe ends."""
     lines = wire.Lines()
     wire.limit(cpu_seconds, memory)
     lines.write('["ready"]')
+    _signal.signal(_signal.SIGVTALRM, _interrupt)
     objects: list[Any] = []
     while True:
         request = marshal.loads(bytes.fromhex(lines.read()))
@@ -56,7 +66,11 @@ def _served(request: Sequence[Any], objects: list[Any]) -> list[Any]:
             return ["value", None]
     args = [wire.decode(arg, objects.__getitem__) for arg in parts[0]]
     named = {name: wire.decode(arg, objects.__getitem__) for name, arg in parts[1]}
-    value = wire.encode(objects[place](*args, **named), keep)
+    _signal.setitimer(_signal.ITIMER_VIRTUAL, parts[2])
+    try:
+        value = wire.encode(objects[place](*args, **named), keep)
+    finally:
+        _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
     try:
         after = [wire.encode(arg) for arg in args]
     except wire.Unsendable:
