@@ -59,7 +59,7 @@ class Inquiry:
     def options(self) -> dict[str, Any]:
         """How the reply is drawn: greedily where there is one draw."""
         drawn = self.settings.repeats > 1 or self.repeat > 0
-        return {"temperature": 0.7 if drawn else 0.0, "seed": self.repeat, "max_tokens": 200}
+        return {"temperature": 0.7 if drawn else 0.0, "seed": self.repeat, "max_tokens": 512}
 
     @property
     def prompt_hash(self) -> str:

@@ -41,12 +41,12 @@ def chosen(settings: Settings) -> Task:
     """The task of `config.data.task`, graded as the settings say. Raises ValueError as `get`
     does."""
     task, data = get(settings.data.task), settings.data
-    return replace(
-        task,
-        running=Running(data.sandbox, data.score),
-        judged=Judged(settings.judge, settings.workdir) if task.judged else None,
-        reward=settings.reward,
-    )
+    running = Running(data.sandbox, data.score)
+    if task.judged:
+        task = replace(task, judged=Judged(settings.judge, settings.workdir))
+        if settings.judge.form == "preference":
+            task = replace(task, reference=openended.compared)
+    return replace(task, running=running, reward=settings.reward)
 
 
 def get(name: str) -> Task:

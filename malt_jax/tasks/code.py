@@ -7,8 +7,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-# A fence's opening may stand behind words on its line, its closing behind code.
-_OPENS = re.compile(r"(?P<mark>`{3,}|~{3,})[ \t]*[\w+#.-]*[ \t]*$")
+# A fence's opening may stand behind words on its line, where it names a language at most; its
+# closing may stand behind code.
+_OPENS = re.compile(
+    r"(?P<mark>(?:(?<=^)|(?<=^[-*>] )|(?<=^\d\. ))(?:`{3,}|~{3,})(?=[^`]*$)"
+    r"|(?:`{3,}|~{3,})(?=[ \t]*[\w+#.-]*[ \t]*$))"
+)
 _ON_ONE_LINE = re.compile(r"```(?:python3?|py)?[ \t]+(.+?)```")
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _STARTS = re.compile(r"(?:async def|def|class|import|from)\s|@\w")
@@ -80,7 +84,7 @@ def _fenced(text: str) -> Iterator[_Block]:
         if inside is None:
             if single := _ON_ONE_LINE.search(line):
                 yield _Block(single[1], True)
-            elif opening := _OPENS.search(line):
+            elif opening := _OPENS.search(line.strip()):
                 inside, mark = [], opening["mark"]
             continue
         before, closing, after = line.rpartition(mark)
@@ -101,10 +105,15 @@ def _defining(text: str, entry: str) -> list[ast.stmt]:
     lines = _without_console(textwrap.dedent(text)).split("\n")
     starts = [i for i, line in enumerate(lines) if _STARTS.match(line)]
     for start in dict.fromkeys([0, *starts[:_MOST_STARTS]]):
-        tree = _longest(lines[start:])
+        # A word or a mark in brackets is an expression, but no part of a program.
+        tree = [node for node in _longest(lines[start:]) if not _idle(node)]
         if any(entry in _names(node) for node in tree):
             return tree
     return []
+
+
+def _idle(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call | ast.Constant)
 
 
 def _longest(lines: Sequence[str]) -> list[ast.stmt]:

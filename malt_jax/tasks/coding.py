@@ -7,7 +7,9 @@ of which fails by raising.
 """
 
 import ast
+import builtins
 import json
+import keyword
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -196,15 +198,12 @@ def _stub(prompt: str) -> str:
 def _called(test: str) -> str:
     """The function that an assertion is about: the first that it calls and that is not built in."""
     for name in _CALLED.findall(test.partition("assert")[2] or test):
-        if name not in _BUILT_IN:
+        if name not in _NOT_ASKED_FOR:
             return str(name)
     raise ValueError(f"field 'test_list' calls no function in {test[:60]!r}; name one")
 
 
-_BUILT_IN = {
-    *("set", "sorted", "list", "tuple", "str", "int", "float", "round", "abs", "len", "dict"),
-    *("sum", "all", "any", "isclose", "not", "and", "or", "in"),
-}
+_NOT_ASKED_FOR = {*dir(builtins), *keyword.kwlist, "isclose", "allclose", "Counter", "deepcopy"}
 
 
 def _entry(row: Row) -> str:

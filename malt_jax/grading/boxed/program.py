@@ -7,7 +7,7 @@ calls.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import marshal
 import sys
 

@@ -53,6 +53,19 @@ class Remote:
         channel.ask("set", index, name, encode(value))
 
 
+def _forwarded(name: str) -> Callable[..., Any]:
+    """A method that the object itself carries out. None of these makes two objects equal."""
+
+    def method(self: Remote, *args: Any) -> Any:
+        return self.__getattr__(name)(*args)
+
+    return method
+
+
+for _name in ("len", "getitem", "setitem", "delitem", "iter", "str", "repr"):
+    setattr(Remote, f"__{_name}__", _forwarded(f"__{_name}__"))
+
+
 def encode(value: Any, keep: Callable[[Any], int] | None = None) -> Any:
     """A value as plain lists: what is plain itself by value, other objects as the index that `keep`
     gives them.
