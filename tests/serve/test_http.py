@@ -88,14 +88,15 @@ def test_content_is_streamed_as_it_is_written(client: Any) -> None:
 
 
 def test_the_passes_of_a_vote_are_told_one_after_another(client: Any) -> None:
+    """Not as they are written, side by side, which differs from one time to the next."""
     done = client.chat.completions.create(model="team-vote", messages=QUESTION, seed=7)
     message = done.choices[0].message
     assert message.content == "refiner says 7"
     assert done.choices[0].malt["votes"] == {"7": 2, "8": 1}
     turns = [
         f"**{role} {run + 1}**\n\n{role} says {answer}\n\n"
-        for role in ROLES
         for run, answer in enumerate((7, 7, 8))
+        for role in ROLES
     ]
     assert message.reasoning_content == "".join(turns)
 
