@@ -73,7 +73,7 @@ def _faults(parsed: Settings) -> Iterator[str]:
             before = PHASES[phase].after
             if before and not set(before) & set(role.train[:place]):
                 yield f"{key}.train: {phase} needs the {' or '.join(before)} policy before it"
-            drawn = PHASES[phase].drawn(parsed.phases[phase], parsed.sample)
+            drawn = PHASES[phase].drawn(parsed.phases[phase], parsed.sample_of_trees)
             if drawn and not drawn.sampling.temperature:
                 yield (
                     "config.sample.temperature: 0 is greedy, and greedy samples have no policy "

@@ -64,7 +64,7 @@ class Job:
 
     @cached_property
     def task(self) -> tasks.Task:
-        return tasks.get(self.settings.data.task)
+        return tasks.chosen(self.settings)
 
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:
@@ -243,24 +243,31 @@ class Job:
         return jax.tree.map(mesh.put, adapter, mesh.tree_shardings(self.sampling_mesh, adapter))
 
     def adapters(self) -> dict[str, Adapter | None]:
-        """The adapters of the roles that have one, on the devices: the exported ones of trained
-        roles, and of the others what `config.roles.ROLE.adapter` names.
-
-        None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
-        none, and if one was made for another base.
-        """
-        adapters: dict[str, Adapter | None] = {}
+        """Those of the team that this run trained; none if no trained team is evaluated. Raises
+        ValueError if a role that is to be trained has none, and as `adapters_of` does."""
         if not any(system.trained for system in self.systems):
-            return adapters
-        for role in self.settings.chain:
-            path = storage.at(self.settings.roles[role].adapter)
-            if self.settings.roles[role].train:
+            return {}
+        for role in self.settings.trained:
+            if not export.exists(self.directory, role):
+                stage = "rounds" if self.settings.rounds.count > 1 else "train"
                 path = self.directory / "export" / role
-                if not export.exists(self.directory, role):
-                    stage = "rounds" if self.settings.rounds.count > 1 else "train"
-                    raise ValueError(f"{path}: not there; run --stage={stage} first")
+                raise ValueError(f"{path}: not there; run --stage={stage} first")
+        return self.adapters_of(self.directory)
+
+    def adapters_of(self, team: Path) -> dict[str, Adapter | None]:
+        """The adapters of the roles that have one, on the devices: of trained roles those that
+        `team`, a work directory, exported, one for all that share it, and of the others what
+        `config.roles.ROLE.adapter` names. Raises ValueError as `export.load` does."""
+        settings = self.settings
+        adapters: dict[str, Adapter | None] = {}
+        for role in settings.chain:
+            path = storage.at(settings.roles[role].adapter)
+            if role in settings.trained:
+                path = team / "export" / role
             if path != Path():
                 adapters[role] = self.adapter(path, role)
+        for role in settings.trained if settings.lora.shared else ():
+            adapters[role] = adapters[settings.trainee(role)]
         return adapters
 
     def base_hashes(self) -> dict[str, str]:
