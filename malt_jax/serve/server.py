@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def ended_by_signals(asked: uvicorn.Server) -> Iterator[None]:
+def ended_by_signals(running: uvicorn.Server) -> Iterator[None]:
     """In it SIGTERM, Ctrl-C and the end of the terminal (unless ignored) let the server finish; a
     second one ends it at once. For the main thread."""
     before = {number: signal.getsignal(number) for number in _STOPPING}
@@ -97,8 +97,8 @@ def ended_by_signals(asked: uvicorn.Server) -> Iterator[None]:
         del before[signal.SIGHUP]
 
     def end(number: int, frame: object) -> None:
-        asked.force_exit = asked.should_exit
-        asked.should_exit = True
+        running.force_exit = running.should_exit
+        running.should_exit = True
 
     for number in before:
         signal.signal(number, end)
