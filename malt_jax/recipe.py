@@ -63,7 +63,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
 def _faults(parsed: Settings) -> Iterator[str]:
     """What is wrong with the roles' phases, a line each."""
-    folders = {"base", "merged", *(name for name, phase in PHASES.items() if phase.exported)}
+    phases = (name for name, phase in PHASES.items() if phase.exported)
+    folders = {"base", "gguf", "merged", *phases}
     for name, role in parsed.roles.items():
         key = f"config.roles.{name}"
         if name in folders:
@@ -72,7 +73,7 @@ def _faults(parsed: Settings) -> Iterator[str]:
             before = PHASES[phase].after
             if before and not set(before) & set(role.train[:place]):
                 yield f"{key}.train: {phase} needs the {' or '.join(before)} policy before it"
-            drawn = PHASES[phase].drawn(parsed.phases[phase], parsed.sample)
+            drawn = PHASES[phase].drawn(parsed.phases[phase], parsed.sample_of_trees)
             if drawn and not drawn.sampling.temperature:
                 yield (
                     "config.sample.temperature: 0 is greedy, and greedy samples have no policy "

@@ -46,6 +46,28 @@ class RoundsSettings:
         "earlier rounds whose trees are learned from as well, with the labels of this round",
         at_least(0, "must be 0 or a number of rounds"),
     )
+    replay_weight: float = setting(
+        1.0,
+        "of replay: what a row of the round before weighs in a mean beside one of this round; of "
+        "k rounds before, that to the power of k",
+        Rule(lambda weight: 0 < weight <= 1, "must be in (0, 1]; rounds.replay=0 leaves rows out"),
+    )
+    temperatures: tuple[float, ...] = setting(
+        (),
+        "candidates for the sample.temperature of a round's trees; each round takes the one at "
+        "which the most development questions have a contrast, the first of equals; empty: "
+        "sample.temperature",
+        Rule(
+            lambda values: all(value > 0 for value in values) and len(set(values)) == len(values),
+            "must each be positive and stand there once: greedy samples have no contrast",
+        ),
+    )
+    temperature_questions: int = setting(
+        32,
+        "of temperatures: how many of the development questions a tree is drawn of at each "
+        "candidate; all of them if there are fewer",
+        positive(),
+    )
     verdict: int = setting(
         0,
         "rounds, from the first on, in which credit.by_verdict counts; after them the value of "
@@ -56,6 +78,12 @@ class RoundsSettings:
         "",
         "a work directory whose exported team draws the trees; a run sets that of the round before "
         "for each of its rounds from the second on; empty: the base draws",
+    )
+    drawn_at: float = setting(
+        0.0,
+        "the temperature of the trees alone; a run sets that of rounds.temperatures for each of "
+        "its rounds; 0: sample.temperature",
+        at_least(0, "must not be negative (0 is sample.temperature)"),
     )
     number: int = setting(
         0,
@@ -73,6 +101,21 @@ class RoundsSettings:
         """A schedule is no longer than the rounds, and a round has none of its own below it."""
         given = len(self.thresholds)
         return [
+            (
+                "replay_weight",
+                self.replay_weight == 1 or self.replay > 0,
+                "no earlier round is learned from; give 1, or raise config.rounds.replay",
+            ),
+            (
+                "temperatures",
+                not self.temperatures or self.count > 1 or self.number > 0,
+                "there is one round; give config.sample.temperature, or raise config.rounds.count",
+            ),
+            (
+                "drawn_at",
+                not (self.drawn_at and self.temperatures) or self.number > 0,
+                "config.rounds.temperatures is to find it; give one of the two",
+            ),
             (
                 "thresholds",
                 self.count == 1 or given <= self.count,

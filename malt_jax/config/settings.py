@@ -6,13 +6,14 @@ setting's documentation says where it does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from malt_jax.config import prompts
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.evaluation import EvalSettings
 from malt_jax.config.judging import JudgeSettings, RewardSettings
+from malt_jax.config.lora import LoraSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.schema import (
@@ -142,22 +143,6 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class LoraSettings:
-    """`config.lora.*`: the shape of every role's adapter. The paper trains with LoRA, but gives
-    neither rank nor targets."""
-
-    rank: int = setting(16, "of both factors; ours", positive())
-    alpha: float = setting(
-        32.0, "the adapter's product is scaled by alpha / rank; ours", positive()
-    )
-    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = setting(
-        ("q", "k", "v", "o", "gate", "up", "down"),
-        "projections that have an adapter, in every layer; ours",
-        filled("empty; name at least one projection"),
-    )
-
-
-@dataclass(frozen=True)
 class MeshSettings:
     """`config.mesh.*`: how the devices are laid out. Their product is the number of devices."""
 
@@ -238,6 +223,30 @@ class Settings:
         return self.seed if self.data.seed < 0 else self.data.seed
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The roles of the chain that are trained."""
+        return tuple(name for name in self.chain if self.roles[name].train)
+
+    def trainee(self, role: str) -> str:
+        """The role whose phases and checkpoints are those of a trained role's adapter: itself, or
+        where all share one the first with the most phases."""
+        if not self.lora.shared:
+            return role
+        return max(self.trained, key=lambda name: len(self.roles[name].train))
+
+    def teachers(self, role: str, phase: str) -> tuple[str, ...]:
+        """The roles on whose rows a phase trains the adapter of `role`."""
+        if not self.lora.shared:
+            return (role,)
+        return tuple(name for name in self.trained if phase in self.roles[name].train)
+
+    @property
+    def sample_of_trees(self) -> SampleSettings:
+        """How trees are drawn: as all samples, but for a temperature of the round's own."""
+        temperature = self.rounds.drawn_at or self.sample.temperature
+        return replace(self.sample, temperature=temperature)
+
+    @property
     def branching(self) -> tuple[int, ...]:
         """Children a parent along the chain."""
         return tuple(self.roles[name].branching for name in self.chain)
@@ -250,6 +259,9 @@ class Settings:
         phases = f"phases are {list(self.phases)}"
         return [
             *self._rules_of_rounds(),
+            *self.lora.of_roles(
+                [(role.train, role.adapter) for role in map(self.roles.get, self.chain) if role]
+            ),
             ("chain", len(set(self.chain)) == len(self.chain), "names a role twice"),
             (
                 "eval.split",

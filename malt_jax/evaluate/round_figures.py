@@ -49,15 +49,16 @@ class _Sums:
     read: int = 0
 
 
-def figures(directory: Path, settings: Settings) -> Row:
+def figures(directory: Path, settings: Settings, divergence: Mapping[str, float]) -> Row:
     """The figures of the round whose work directory this is, once it is evaluated.
 
-    - `threshold`: theta; `questions`: how many were asked; `contrast`: the share of them whose
-      value, the mean over all leaves, is neither 0 nor 1; `distinct_answers`: how many different
-      last answers a question has in the mean.
+    - `threshold`: theta; `temperature` that trees were drawn at; `questions`: how many were asked;
+      `contrast`: the share of them whose value, the mean over all leaves, is neither 0 nor 1;
+      `distinct_answers`: how many different last answers a question has in the mean.
     - `tokens`: read and written for the trees. By role, `mean_tokens` of a completion, the share
       `truncated`, and `entropy`: the mean of -log p in nats a token under what was sampled from,
-      an estimate of its entropy; beside it the role's counts of `datasets/yield.json`.
+      an estimate of its entropy; beside it the role's counts of `datasets/yield.json`, and of
+      `divergence` its `kl_to_base`, of the policy that the round trained, in nats a token.
     - `accuracy` and `ci95` on the development split, by system.
     """
     sums = _Sums()
@@ -69,6 +70,7 @@ def figures(directory: Path, settings: Settings) -> Row:
     return {
         "round": settings.rounds.number,
         "threshold": settings.credit.threshold,
+        "temperature": settings.sample_of_trees.temperature,
         "questions": sums.questions,
         "contrast": _share(sums.undecided, sums.questions),
         "distinct_answers": _share(sums.distinct, sums.questions),
@@ -78,6 +80,7 @@ def figures(directory: Path, settings: Settings) -> Row:
                 "mean_tokens": _share(counts.tokens, counts.samples),
                 "truncated": _share(counts.cut_short, counts.samples),
                 "entropy": _share(counts.surprise, counts.tokens),
+                "kl_to_base": divergence.get(role),
                 **{name: n for name, n in yields[role].items() if isinstance(n, int)},
             }
             for role, counts in sums.roles.items()

@@ -1,5 +1,5 @@
-"""Intervals and tests for accuracies over questions, how many questions a test needs, and votes:
-the majority, pass@k and majority@k. Seeded where random, in float64.
+"""Intervals and tests for accuracies over questions, how many questions a test needs, pass@k and
+majority@k. Seeded where random, in float64.
 
 A single accuracy is reported with `wilson`, a difference between systems with `paired_bootstrap`.
 The Wilson interval stays inside [0, 1] and keeps a width at 0 and n correct, where a percentile
@@ -183,19 +183,10 @@ def questions_needed(
     return math.ceil((spread / gap) ** 2)
 
 
-def majority(answers: Sequence[str]) -> int | None:
-    """Index of the first sample that gives the winning answer of a vote, or None if nobody votes.
-
-    An empty string (nothing could be parsed) is no vote. Of the answers with the most votes the
-    one that appeared first wins: the paper states no rule, and this one needs no random number.
-    """
-    votes = Counter(answer for answer in answers if answer)
-    return answers.index(max(votes, key=votes.__getitem__)) if votes else None
-
-
 def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> float:
     """The chance that a vote over k of the n samples is right: a random k-subset in random order,
-    judged as `majority` does, so each of t answers with the most votes wins with chance 1 / t.
+    judged as `votes.majority` does, so each of t answers with the most votes wins with chance
+    1 / t.
 
     Exact: `answers` are counted, and a dynamic programme over the distinct ones adds up the
     subsets as integers. `right` says of each sample whether it is. Of equal answers some may be

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
@@ -31,6 +32,7 @@ _NODE = (
     *("role", "question_id", "node", "parent", "prompt", "completion", "score"),
     *("prompt_token_ids", "completion_token_ids"),
 )
+_WEIGHT = pa.field("weight", pa.float32())
 
 
 @dataclass
@@ -49,11 +51,12 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
     """Writes `datasets/ROLE/PHASE.parquet` of every phase, `datasets/yield.json` and
     `datasets/credit.json` (the settings that they follow from) from `trees/`, and from those of the
     rounds before it that `config.rounds.replay` names; returns the yield. A shard of trees is in
-    memory at a time.
+    memory at a time. Where those are to weigh less, each row has a `weight`.
 
     Raises ValueError if there are no trees, or in a round a tree twice.
     """
     folders = _folders(workdir, settings.rounds)
+    weights = _weights(folders, settings.rounds)
     for folder in folders:
         if not shards.paths(folder):
             raise ValueError(f"{folder}: no shards; run --stage=collect first")
@@ -67,14 +70,15 @@ def run(workdir: Path, settings: Settings) -> dict[str, Any]:
         (records.read(path, valued) for path in paths), settings.credit, settings.seed
     )
     with ExitStack() as stack:
-        writers = {role: _writers(directory / role, stack) for role in settings.chain}
+        more = [_WEIGHT] if weights else []
+        writers = {role: _writers(directory / role, stack, more) for role in settings.chain}
         for path in paths:
             stored = records.read(path, columns, arrays="_token_ids")
             shards.distinct(shard_of[path.parent], path, stored)
             nodes = credit.assign(stored, settings.credit, settings.seed, cuts=cuts)
             for role, of_role in harvest(nodes, settings.chain, settings.credit).items():
                 for phase, rows in of_role.rows.items():
-                    writers[role][phase](rows)
+                    writers[role][phase](_weighed(rows, weights.get(path.parent)))
                 totals[role] = _added(totals[role], summary(of_role))
     storage.write_json(directory / "yield.json", totals)
     storage.write_json(directory / "credit.json", _made_under(settings))
@@ -91,6 +95,18 @@ def _folders(workdir: Path, settings: RoundsSettings) -> list[Path]:
     number = settings.number
     earlier = range(max(1, number - settings.replay), number)
     return [*(rounds.beside(workdir, i) / "trees" for i in earlier), workdir / "trees"]
+
+
+def _weights(folders: Sequence[Path], settings: RoundsSettings) -> dict[Path, float]:
+    """What a row of each directory's trees weighs; empty where all weigh the same."""
+    if settings.replay_weight == 1 or len(folders) == 1:
+        return {}
+    ages = range(len(folders) - 1, -1, -1)  # rounds ago
+    return {folder: settings.replay_weight**age for folder, age in zip(folders, ages, strict=True)}
+
+
+def _weighed(rows: list[Row], weight: float | None) -> list[Row]:
+    return rows if weight is None else [row | {_WEIGHT.name: weight} for row in rows]
 
 
 def harvest(
@@ -136,19 +152,24 @@ def check_fresh(workdir: Path, settings: Settings) -> None:
     path = workdir / "datasets" / "credit.json"
     if not path.exists():
         return
-    stored = {"replay": 0} | storage.read_json(path)
+    stored = {"replay": 0, "replay_weight": 1.0} | storage.read_json(path)
     stored["credit"] = asdict(CreditSettings()) | stored["credit"]  # of an earlier version
     if json.dumps(stored, sort_keys=True) != json.dumps(_made_under(settings), sort_keys=True):
         raise ValueError(
             f"{path.parent}: made under other settings than config.credit, or with another "
-            "config.rounds.replay; run --stage=datasets "
-            "again, which takes seconds and no samples"
+            "config.rounds.replay or config.rounds.replay_weight; run --stage=datasets again, "
+            "which takes seconds and no samples"
         )
 
 
 def _made_under(settings: Settings) -> Row:
-    replay = settings.rounds.replay
-    return {"credit": asdict(settings.credit), "seed": settings.seed, "replay": replay}
+    over = settings.rounds
+    return {
+        "credit": asdict(settings.credit),
+        "seed": settings.seed,
+        "replay": over.replay,
+        "replay_weight": over.replay_weight,
+    }
 
 
 def lacks(counts: Mapping[str, Any]) -> str:
@@ -165,11 +186,15 @@ def lacks(counts: Mapping[str, Any]) -> str:
     return next(filter(None, (phase.lacks(counts) for phase in PHASES.values())), "")
 
 
-def _writers(directory: Path, stack: ExitStack) -> dict[str, Callable[[list[Row]], None]]:
-    """By phase, what takes rows of a role's data set; the files are there once `stack` is
-    closed."""
+def _writers(
+    directory: Path, stack: ExitStack, more: Sequence[pa.Field]
+) -> dict[str, Callable[[list[Row]], None]]:
+    """By phase, what takes rows of a role's data set, with `more` columns; the files are there once
+    `stack` is closed."""
     return {
-        name: stack.enter_context(phase.writing(directory / f"{name}.parquet", phase.schema))
+        name: stack.enter_context(
+            phase.writing(directory / f"{name}.parquet", pa.schema([*phase.schema, *more]))
+        )
         for name, phase in PHASES.items()
     }
 

@@ -2,7 +2,7 @@
 on two sides, one to train on and one held out."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,18 +10,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from malt_jax.config.settings import Settings
 from malt_jax.learn import steps
-from malt_jax.learn.logprobs import Drawn, base_logprobs, sequence_logprobs
-from malt_jax.learn.packing import Batch, Examples, Plan, examples, plan, take
+from malt_jax.learn.packing import Batch, Examples, Plan, examples, take
 from malt_jax.learn.phases.phase import Phase, StepData, ragged
+from malt_jax.learn.scoring import Scoring
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
-from malt_jax.runtime import hosts, process
+from malt_jax.runtime import hosts
 from malt_jax.runtime.mesh import fetch
 from malt_jax.workdir import shards, storage
 
@@ -74,8 +72,10 @@ def load(
     model: Model,
     mesh: Mesh,
     reference: Adapter | None,
+    beside: Sequence[Path] = (),
 ) -> tuple[Data, Data]:
-    """The rows of a phase's data set: those to train on, and the held-out ones.
+    """The rows of a phase's data set, and of those `beside` it, of other roles: those to train on,
+    and the held-out ones.
 
     Where the phase needs the log-probabilities of the policy `reference` (None: the base without an
     adapter), or of the base, they are computed once and kept in `directory`, as `reference.npz` or
@@ -83,76 +83,37 @@ def load(
     Raises ValueError for a row that `packing.examples` or `phase.arrays` refuses.
     """
     chosen = settings.phases[phase.name]
-    rows = shards.read_one(path, arrays="_token_ids")
+    sets = {file: shards.read_one(file, arrays="_token_ids") for file in (path, *beside)}
+    rows = [row for of_role in sets.values() for row in of_role]
     questions = np.array([row["question_id"] for row in rows])
     out = held_out(questions, chosen.held_out, settings.seed)
     packed = examples(
         [row["prompt_token_ids"] for row in rows],
         phase.completions(rows, out, model.config.context),
         model.config.context,
-        [f"{path}: question {name}" for name in questions],
+        [
+            f"{file}: question {row['question_id']}"
+            for file, of_role in sets.items()
+            for row in of_role
+        ],
     )
-    arrays = phase.arrays(rows, chosen)
-    scoring = _Scoring(packed, model, mesh, chosen.batch)
+    of_roles = [phase.arrays(of_role, chosen) for of_role in sets.values() if of_role]
+    arrays = {name: np.concatenate([given[name] for given in of_roles]) for name in of_roles[0]}
+    if rows and "weight" in rows[0]:
+        arrays["weight"] = np.array([row["weight"] for row in rows], np.float32)
+    scoring = Scoring(packed, model, mesh, chosen.batch)
     if phase.needs_reference:
         digest = _digest(packed, fetch(reference))
-        compute = partial(_reference, scoring, reference)
+        compute = partial(scoring.reference, reference)
         arrays["reference"] = _kept(directory / "reference.npz", digest, compute)
     if phase.needs_base(chosen):
-        drawn = phase.drawn(chosen, settings.sample)
-        compute = partial(_base, scoring, drawn)
+        drawn = phase.drawn(chosen, settings.sample_of_trees)
+        compute = partial(scoring.base, drawn)
         flat = _kept(directory / "base.npz", _digest(packed, drawn), compute)
         ends = np.cumsum(packed.completions.sum(1))
         arrays["base"] = ragged(np.split(flat, ends[:-1]))
     data = Data(packed, path, questions, arrays)
     return data.part(np.flatnonzero(~out)), data.part(np.flatnonzero(out))
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    """A pass over all examples, `batch` at a time."""
-
-    data: Examples
-    model: Model
-    mesh: Mesh
-    batch: int
-
-    def passes(
-        self, score: Callable[[Batch], Array], title: str
-    ) -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
-        """(examples of each place int32[...], -1 for none; micro-batch; its scores), in turn."""
-        rows = steps.rows(self.mesh)
-        once = plan(self.data, batch=self.batch, accumulate=1, epochs=1, seed=[0], rows=rows)
-        for i in tqdm(range(len(once)), desc=title, unit="batch"):
-            batches = take(self.data, once, i, self.model.tokenizer.pad_id)
-            scores = score(steps.place(self.mesh, batches, {})[0])
-            with process.watched(title):
-                fetched = fetch(scores)
-            yield once.order[i].reshape(-1), batches, fetched
-
-
-def _reference(scoring: _Scoring, adapter: Adapter | None) -> np.ndarray:
-    """log pi_ref of every completion: float32[N, C]."""
-    model, branches = scoring.model, scoring.data.completions.shape[1]
-    scores = np.zeros((len(scoring.data), branches), np.float32)
-    score = partial(sequence_logprobs, model.config, model.params, adapter)
-    for order, _, sums in scoring.passes(score, "reference"):
-        scores[order[order >= 0]] = sums.reshape(-1, branches)[order >= 0]
-    return scores
-
-
-def _base(scoring: _Scoring, drawn: Drawn | None) -> np.ndarray:
-    """Log-probabilities of all completion tokens under the base, example by example: float32."""
-    model, lengths = scoring.model, scoring.data.completions.sum(1)
-    parts: list[np.ndarray] = [np.zeros(0, np.float32)] * len(lengths)
-    score = partial(base_logprobs, model.config, model.params, drawn=drawn)
-    for order, batch, logps in scoring.passes(score, "base"):
-        present = order[order >= 0]
-        flat = logps[np.asarray(batch.counted)]
-        ends = np.cumsum(lengths[present])[:-1]
-        for i, part in zip(present, np.split(flat, ends), strict=True):
-            parts[i] = part
-    return np.concatenate(parts)
 
 
 def _digest(data: Examples, under: Any) -> str:

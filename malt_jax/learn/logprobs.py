@@ -116,6 +116,11 @@ def per_sequence(logps: Array, batch: Batch) -> tuple[Array, Array]:
     return sums, jax.ops.segment_sum(jnp.ones(ids.shape, jnp.int32), ids, places)[:-1]
 
 
+def at_tokens(figures: Array, batch: Batch) -> Array:
+    """float32[R, P]: at each token the figure of its completion, of float32[S]; 0 at padding."""
+    return jnp.append(figures, 0.0)[jnp.asarray(batch.sequence)]
+
+
 @partial(jax.jit, static_argnames="config")
 def sequence_logprobs(
     config: LlamaConfig, params: Params, adapter: Adapter | None, batches: Batch

@@ -88,7 +88,7 @@ def fit(
         seed=[settings.seed, zlib.crc32(title.encode())],
         rows=steps.rows(mesh),
     )
-    drawn = phase.drawn(chosen, settings.sample)
+    drawn = phase.drawn(chosen, settings.sample_of_trees)
     begun, step = _compiled(phase, chosen, drawn, model, mesh, adapter, len(order))
     evaluate = None
     if len(held):

@@ -172,6 +172,11 @@ def rpo(
     return loss(pairs) - alpha * pairs.chosen / (lengths if tokens is None else tokens)
 
 
+def weighted(pairs: Pairs, *, loss: PairLoss, weights: Array) -> Array:
+    """`loss` of each pair times its weight, float32[B]; a mean divides by the sum of weights."""
+    return weights * loss(pairs)
+
+
 def preference_loss(
     pairs: Pairs,
     loss: PairLoss,

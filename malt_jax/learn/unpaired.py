@@ -59,8 +59,10 @@ def kto_loss(
     Args:
         kl: z0, of `kl_reference`; its gradient is stopped here too.
         desirable_weight, undesirable_weight: w_y of the two labels, to balance their numbers.
-        weights: [B], 1 for rows of data, 0 for rows of padding.
-        denominator: divides the sum in place of the number of rows, as in `losses.sft_loss`.
+        weights: [B], of each row in the sum of losses, 0 for rows of padding; the other figures
+            count a row of any weight as one.
+        denominator: divides the sum in place of the number of rows, as in `losses.sft_loss`; the
+            sum of the weights, where they are other than 0 and 1.
 
     Returns:
         The loss; `chosen_reward` and `rejected_reward` (means of beta log(pi / ref) over desirable
@@ -81,7 +83,8 @@ def kto_loss(
         desirable_weight * jax.nn.sigmoid(-beta * (ratio - kl)),
         undesirable_weight * jax.nn.sigmoid(beta * (ratio - kl)),
     )
-    total = jnp.sum(jnp.where(counted, losses, 0.0))
+    worth = 1.0 if weights is None else weights
+    total = jnp.sum(jnp.where(counted, worth * losses, 0.0))
     chosen, rejected = counted & label, counted & ~label
     metrics = {
         "chosen_reward": mean_of(beta * ratio, chosen),

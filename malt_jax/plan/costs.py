@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from malt_jax.config.lora import LoraSettings
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import LoraSettings
 from malt_jax.learn import flops
 from malt_jax.learn.phases.phase import Phase
 from malt_jax.learn.steps import rows as batch_shards

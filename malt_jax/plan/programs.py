@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
+from malt_jax.config.lora import LoraSettings
 from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.settings import LoraSettings, SampleSettings
+from malt_jax.config.settings import SampleSettings
 from malt_jax.learn import steps
 from malt_jax.learn.packing import Batch, Examples
 from malt_jax.learn.phases.phase import Phase, StepData, ragged

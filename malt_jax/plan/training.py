@@ -53,6 +53,8 @@ def train_line(target: Target, settings: Settings, name: str) -> Line:
     title = f"train {name}"
     footprint = None
     if least(target, settings, name) <= target.chip.memory:
-        build = programs.train(dtype, shape, mesh, PHASES[name], chosen, of, settings.sample)
+        build = programs.train(
+            dtype, shape, mesh, PHASES[name], chosen, of, settings.sample_of_trees
+        )
         footprint = compiled(title, config, build, -(-of.predictions // CHUNK))
     return line(title, given, footprint, cost, target.chip)

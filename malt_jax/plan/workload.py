@@ -99,8 +99,11 @@ def work(settings: Settings, teams: int = 2, context: int = UNLIMITED) -> Work:
         scored += scored_of_round
     collect = sum(n * tokens for n, tokens in zip(nodes, new, strict=True))
     trees = 0 if settings.trees else train * rounds
+    over, developing = settings.rounds, settings.data.development_questions
+    # At every candidate for a round's temperature.
+    trees += rounds * len(over.temperatures) * min(over.temperature_questions, developing)
     # Every round's team on the development split, and in the first round the untrained one.
-    developed = settings.data.development_questions * (rounds + 1) if rounds > 1 else 0
+    developed = developing * (rounds + 1) if rounds > 1 else 0
     at_development = EvalSettings().votes + 1  # and a greedy one
     return Work(
         train * rounds,

@@ -10,7 +10,8 @@ from malt_jax.report.records import Interval
 
 @dataclass(frozen=True)
 class RoleOfRound:
-    """One role's samples in a round's trees; shares are fractions, `entropy` is in nats a token."""
+    """One role's samples in a round's trees; shares are fractions, `entropy` and
+    `kl_to_base` are in nats a token."""
 
     role: str
     nodes: int
@@ -19,6 +20,7 @@ class RoleOfRound:
     parents_with_contrast: int
     mean_tokens: float
     entropy: float
+    kl_to_base: float | None  # of what the round trained; None where it was not measured
     truncated: float
     without_rows: tuple[str, ...]  # phases that had nothing to learn from
 
@@ -29,6 +31,7 @@ class Round:
 
     number: int
     threshold: float
+    temperature: float | None  # of its trees; None in records of earlier versions
     questions: int
     contrast: float  # share of questions neither always right nor always wrong
     distinct_answers: float  # a question
@@ -70,6 +73,7 @@ def _round(row: Mapping[str, Any]) -> Round:
     return Round(
         number=row["round"],
         threshold=row["threshold"],
+        temperature=row.get("temperature"),
         questions=row["questions"],
         contrast=row["contrast"],
         distinct_answers=row["distinct_answers"],
@@ -82,6 +86,7 @@ def _round(row: Mapping[str, Any]) -> Round:
             RoleOfRound(
                 role=role,
                 without_rows=tuple(row["without_rows"].get(role, ())),
+                kl_to_base=of_role.get("kl_to_base"),
                 **{name: of_role[name] for name in _OF_ROLE},
             )
             for role, of_role in row["roles"].items()

@@ -24,7 +24,12 @@ from malt_jax.workdir.storage import read_json
 
 _DATA = ("task", "train", "eval", "exclude", "train_questions", "skip_questions", "max_chars")
 # Settings that records of earlier versions lack, with the values that those ran with.
-_ADDED = {"data.development_questions": 0, "data.seed": -1, "rounds.behaviour": ""}
+_ADDED = {
+    "data.development_questions": 0,
+    "data.seed": -1,
+    "rounds.behaviour": "",
+    "rounds.drawn_at": 0.0,
+}
 _SHAPES_SAMPLES = (
     *("seed", "model.path", "model.dtype", "sample.temperature", "sample.top_k", "sample.top_p"),
     *(f"data.{key}" for key in _DATA),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from malt_jax.config.settings import Settings
 from malt_jax.models.identity import identity
-from malt_jax.models.lora import Adapter
 from malt_jax.rollout import driver, reuse
 from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts
+from malt_jax.sampler import Sampling
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import SAMPLES, Stage, gradable
 from malt_jax.types import Question
@@ -28,28 +28,28 @@ def run(workdir: Path, settings: Settings, team: Team, questions: Sequence[Quest
 def _stage(job: Job) -> None:
     job.claim_base()
     if not job.settings.trees:
-        run(job.directory, job.settings, _drawing(job), job.training)
+        run(job.directory, job.settings, drawing(job), job.training)
         return
     _check_questions(job)
     base = identity(job.model)
     hosts.by_first(lambda: reuse.run(job.directory, job.settings, job.config, base))
 
 
-def _drawing(job: Job) -> Team:
+def drawing(job: Job) -> Team:
     """Who draws the trees: the untrained team, or the one that `config.rounds.behaviour` exported,
     of which a role that is not trained draws as it is evaluated. Raises ValueError for an adapter
     that is not there, or of another base."""
-    over = job.settings.rounds
-    adapters: dict[str, Adapter | None] = {}
-    for role in job.settings.chain if over.behaviour else ():
-        path = storage.at(job.settings.roles[role].adapter)
-        if job.settings.roles[role].train:
-            path = storage.at(over.behaviour) / "export" / role
-        if path != Path():
-            adapters[role] = job.adapter(path, role)
+    over, sample = job.settings.rounds, job.settings.sample_of_trees
+    adapters = job.adapters_of(storage.at(over.behaviour)) if over.behaviour else {}
     # A question that is asked again is asked with other random numbers.
     stream = f"collect {over.number}" if over.number > 1 else "collect"
-    return replace(job.team, adapters=adapters, round=over.number, stream=stream)
+    return replace(
+        job.team,
+        adapters=adapters,
+        sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
+        round=over.number,
+        random_stream=stream,
+    )
 
 
 def _check_questions(job: Job) -> None:
@@ -71,7 +71,11 @@ STAGE = Stage(
     (
         Output(
             "trees",
-            (*SAMPLES, "trees", "rounds.behaviour", "rounds.number", "rounds.questions"),
+            (
+                *(*SAMPLES, "trees", "rounds.behaviour", "rounds.number", "rounds.questions"),
+                "rounds.drawn_at",
+            ),
+            ("temperatures",),
         ),
     ),
     collects=True,

@@ -22,7 +22,9 @@ from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
+from malt_jax.serve.address import LOCAL, Address
 from malt_jax.stages import curriculum
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
 from malt_jax.workdir import question_record, run_record, storage
@@ -41,6 +43,9 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
+    asked: Asked = NOTHING  # what the team is to solve
+    address: Address = LOCAL  # of the endpoint
+    repository: str = ""  # on the hub
 
     @property
     def directory(self) -> Path:
@@ -228,7 +233,7 @@ class Job:
             task=self.task,
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=self.settings.seed,
-            stream="collect",
+            random_stream="collect",
             base=self.model.content_hash,
         )
 
@@ -238,24 +243,31 @@ class Job:
         return jax.tree.map(mesh.put, adapter, mesh.tree_shardings(self.sampling_mesh, adapter))
 
     def adapters(self) -> dict[str, Adapter | None]:
-        """The adapters of the roles that have one, on the devices: the exported ones of trained
-        roles, and of the others what `config.roles.ROLE.adapter` names.
-
-        None if no trained team is evaluated. Raises ValueError if a role that is to be trained has
-        none, and if one was made for another base.
-        """
-        adapters: dict[str, Adapter | None] = {}
+        """Those of the team that this run trained; none if no trained team is evaluated. Raises
+        ValueError if a role that is to be trained has none, and as `adapters_of` does."""
         if not any(system.trained for system in self.systems):
-            return adapters
-        for role in self.settings.chain:
-            path = storage.at(self.settings.roles[role].adapter)
-            if self.settings.roles[role].train:
+            return {}
+        for role in self.settings.trained:
+            if not export.exists(self.directory, role):
+                stage = "rounds" if self.settings.rounds.count > 1 else "train"
                 path = self.directory / "export" / role
-                if not export.exists(self.directory, role):
-                    stage = "rounds" if self.settings.rounds.count > 1 else "train"
-                    raise ValueError(f"{path}: not there; run --stage={stage} first")
+                raise ValueError(f"{path}: not there; run --stage={stage} first")
+        return self.adapters_of(self.directory)
+
+    def adapters_of(self, team: Path) -> dict[str, Adapter | None]:
+        """The adapters of the roles that have one, on the devices: of trained roles those that
+        `team`, a work directory, exported, one for all that share it, and of the others what
+        `config.roles.ROLE.adapter` names. Raises ValueError as `export.load` does."""
+        settings = self.settings
+        adapters: dict[str, Adapter | None] = {}
+        for role in settings.chain:
+            path = storage.at(settings.roles[role].adapter)
+            if role in settings.trained:
+                path = team / "export" / role
             if path != Path():
                 adapters[role] = self.adapter(path, role)
+        for role in settings.trained if settings.lora.shared else ():
+            adapters[role] = adapters[settings.trainee(role)]
         return adapters
 
     def base_hashes(self) -> dict[str, str]:

@@ -28,7 +28,8 @@ def check(workdir: Path, settings: Settings, model: Model) -> None:
             continue
         for phase in phases:
             check_identity(workdir / "checkpoints" / role / phase / "base.json", model)
-            if not datasets.rows(workdir, role, phase):
+            teachers = settings.teachers(role, phase)
+            if not sum(datasets.rows(workdir, teacher, phase) for teacher in teachers):
                 empty.append(workdir / "datasets" / role / f"{phase}.parquet")
                 kept = phases[: phases.index(phase)]
                 flags.setdefault(role, f"--config.roles.{role}.train={_literal(kept)}")

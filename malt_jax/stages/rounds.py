@@ -16,14 +16,28 @@ from absl import logging
 
 from malt_jax import export, recipe
 from malt_jax.config.evaluation import EvalSettings
+from malt_jax.config.rounds import RoundsSettings
 from malt_jax.config.settings import RoleSettings, Settings
 from malt_jax.evaluate import round_figures
 from malt_jax.learn import datasets as learning
+from malt_jax.learn.logprobs import Drawn
+from malt_jax.learn.scoring import SAMPLED, kl_to_base
+from malt_jax.rollout import records
 from malt_jax.runtime import hosts
-from malt_jax.stages import chosen_round, claiming, collect, curriculum, datasets, evaluate, train
+from malt_jax.sampler import Sampling
+from malt_jax.stages import (
+    chosen_round,
+    claiming,
+    collect,
+    curriculum,
+    datasets,
+    evaluate,
+    temperature,
+    train,
+)
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage, gradable
-from malt_jax.workdir import lock, rounds, storage
+from malt_jax.workdir import lock, rounds, shards, storage
 from malt_jax.workdir.storage import read_json
 
 DONE = "round.json"
@@ -46,7 +60,8 @@ def resolve(config: Mapping[str, Any], number: int) -> dict[str, Any]:
         "thresholds": (),
         "verdict": 0,
         "start": "base",
-        "replay": min(over.replay, number - 1),
+        "replay": (replay := min(over.replay, number - 1)),
+        "replay_weight": over.replay_weight if replay else 1.0,
         "number": number,
     }
     if over.verdict and number > over.verdict:
@@ -87,11 +102,15 @@ def _stage(job: Job) -> None:
 def _round(job: Job, number: int) -> bool:
     """Goes on with a round; whether it was not through already. Raises ValueError if its work
     directory holds what other settings, or another round before it, led to."""
-    config = resolve(job.config, number)
-    of_round = Job(recipe.parse(config), collects=True, config=config)
-    with lock.held(of_round.directory):
-        claiming.claim(of_round.directory, config, _OF_A_ROUND, of_round.base_hashes)
+    directory = rounds.directory(job.directory, number)
+    of_round = _job_of_round(job, number, temperature.stored(directory))
+    with lock.held(directory):
+        _claim(of_round)
         claiming.check_questions(of_round)
+        if not _is_through(of_round) and _has_a_choice(of_round.settings.rounds):
+            of_round.claim_base()
+            of_round = _job_of_round(job, number, temperature.choose(of_round))
+            _claim(of_round)
         if _is_through(of_round):
             logging.info("round %d of %d: done before", number, job.settings.rounds.count)
             return False
@@ -102,8 +121,23 @@ def _round(job: Job, number: int) -> bool:
         cut = replace(of_round, settings=_with_rows(of_round.settings, kept))
         train.STAGE.timed(cut)
         evaluate.STAGE.timed(of_round)
-        hosts.by_first(lambda: _finish(of_round, kept))
+        divergence = _divergence(of_round)
+        hosts.by_first(lambda: _finish(of_round, kept, divergence))
         return True
+
+
+def _job_of_round(job: Job, number: int, drawn_at: float) -> Job:
+    config = resolve(job.config, number)
+    config["rounds"]["drawn_at"] = drawn_at or job.settings.rounds.drawn_at
+    return Job(recipe.parse(config), collects=True, config=config)
+
+
+def _claim(of_round: Job) -> None:
+    claiming.claim(of_round.directory, of_round.config, _OF_A_ROUND, of_round.base_hashes)
+
+
+def _has_a_choice(settings: RoundsSettings) -> bool:
+    return bool(settings.temperatures) and not settings.drawn_at
 
 
 def _is_through(job: Job) -> bool:
@@ -119,7 +153,12 @@ def _keep(job: Job) -> dict[str, tuple[str, ...]]:
     kept: dict[str, tuple[str, ...]] = {}
     for role in job.settings.chain if job.settings.rounds.number > 1 else ():
         phases = job.settings.roles[role].train
-        rows = [learning.rows(job.directory, role, phase) for phase in phases]
+        rows = [
+            sum(
+                learning.rows(job.directory, of, phase) for of in job.settings.teachers(role, phase)
+            )
+            for phase in phases
+        ]
         if all(rows):
             continue
         kept[role] = phases[rows.index(0) :]
@@ -147,9 +186,31 @@ def _with_rows(settings: Settings, kept: Mapping[str, tuple[str, ...]]) -> Setti
     return replace(settings, roles={name: cut(name, role) for name, role in settings.roles.items()})
 
 
-def _finish(job: Job, kept: Mapping[str, tuple[str, ...]]) -> None:
+def _divergence(job: Job) -> dict[str, float]:
+    """By role, `kl_to_base` of the round's team on what it answered by chance to the development
+    questions; 0 for roles that are the base itself. None where answers are not by chance."""
+    sample, chain = job.settings.sample, job.settings.chain
+    if not sample.temperature:
+        return {}
+    drawn = Drawn(Sampling(sample.temperature, sample.top_k, sample.top_p))
+    of_role: dict[str, list[dict[str, Any]]] = {role: [] for role in chain}
+    for path in shards.paths(job.directory / "eval" / "development" / "malt"):
+        for row in records.read(path, ("role", *SAMPLED), arrays="_token_ids"):
+            of_role[row["role"]].append(row)
+    divergence = {}
+    for role, rows in of_role.items():
+        settings = job.settings.roles[role]
+        if not (settings.train or settings.adapter):
+            divergence[role] = 0.0
+            continue
+        batch = max(job.settings.phases[name].batch for name in settings.train or ("sft",))
+        divergence[role] = kl_to_base(rows, job.model, job.mesh, batch, drawn)
+    return divergence
+
+
+def _finish(job: Job, kept: Mapping[str, tuple[str, ...]], divergence: Mapping[str, float]) -> None:
     """Writes the round's figures, with which it is through."""
-    figures = round_figures.figures(job.directory, job.settings)
+    figures = round_figures.figures(job.directory, job.settings, divergence)
     left_out = {role: list(phases) for role, phases in kept.items()}
     storage.write_json(job.directory / DONE, figures | {"without_rows": left_out})
 
@@ -182,6 +243,7 @@ STAGE = Stage(
     _stage,
     on_request=True,
     collects=True,
+    outputs=(temperature.OUTPUT,),
     foresees=_foresee,
 )
 _OF_A_ROUND = (collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, STAGE)

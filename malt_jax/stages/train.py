@@ -26,7 +26,8 @@ from malt_jax.workdir.outputs import Output
 
 
 def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
-    """Trains and exports every role's adapter that `export/` does not hold yet.
+    """Trains and exports every role's adapter that `export/` does not hold yet; one that roles
+    share once, for each of them.
 
     Raises ValueError before anything is trained for what `datasets.check_fresh`, `preflight.check`
     and `metrics.check` refuse.
@@ -34,16 +35,22 @@ def run(workdir: Path, settings: Settings, model: Model, mesh: Mesh) -> None:
     datasets.check_fresh(workdir, settings)
     preflight.check(workdir, settings, model)
     metrics.check(settings.wandb)
-    for role in settings.chain:
-        if not settings.roles[role].train or export.exists(workdir, role):
+    done: dict[str, Adapter] = {}  # by trainee
+    for role in settings.trained:
+        if export.exists(workdir, role):
             continue
-        adapter = train_role(workdir, settings, model, mesh, role)
-        export.write(workdir, settings, model, role, adapter)
+        trainee = settings.trainee(role)
+        if trainee not in done:
+            done = {trainee: train_role(workdir, settings, model, mesh, trainee)}
+        export.write(workdir, settings, model, role, done[trainee])
 
 
 def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role: str) -> Adapter:
-    """All phases of one role, from a fresh adapter or from the one its settings name. What some
-    phases leave to the next is exported too, to be compared with what that makes of it."""
+    """All phases of one role, from a fresh adapter or from the one its settings name; of an adapter
+    that roles share, all phases of its `trainee`, on the rows of all. What some phases leave to the
+    next is exported too, to be compared with what that makes of it.
+
+    Raises ValueError for checkpoints that other roles' rows led to."""
     seed = jax.random.fold_in(jax.random.key(settings.seed), zlib.crc32(role.encode()))
     shape = settings.lora
     init = partial(
@@ -61,21 +68,36 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         phase = PHASES[name]
         directory = workdir / "checkpoints" / role / name
         check_identity(directory / "base.json", model)
-        base = identity(model)
+        teachers = settings.teachers(role, name)
+        base = identity(model) | {"teachers": list(teachers)}
+        _check_teachers(directory / "base.json", teachers)
         hosts.by_first(partial(storage.write_json, directory / "base.json", base))
+        first, *beside = (workdir / "datasets" / of / f"{name}.parquet" for of in teachers)
         data = examples.load(
-            workdir / "datasets" / role / f"{name}.parquet",
+            first,
             directory,
             phase,
             settings,
             model,
             mesh,
             adapter if settings.rounds.reference == "start" else None,
+            beside,
         )
         adapter = fit(directory, phase, settings, model, mesh, adapter, data, f"{role} {name}")
         if phase.exported and name != names[-1]:
-            export.write(workdir, settings, model, role, adapter, name)
+            for learner in settings.trained if settings.lora.shared else (role,):
+                if name in settings.roles[learner].train[:-1]:
+                    export.write(workdir, settings, model, learner, adapter, name)
     return adapter
+
+
+def _check_teachers(record: Path, teachers: tuple[str, ...]) -> None:
+    stored = storage.read_json(record).get("teachers") if record.exists() else None
+    if stored not in (None, list(teachers)):
+        raise ValueError(
+            f"{record.parent}: trained on the rows of {', '.join(stored)}, now "
+            f"{', '.join(teachers)}; give the old config.roles.ROLE.train again, or delete it"
+        )
 
 
 def _foresee(job: Job) -> None:
@@ -106,7 +128,7 @@ STAGE = Stage(
             "checkpoints/{role}/{phase}",
             (
                 *("credit.*", "lora.*", "{phase}.*", "roles.{role}.train", "roles.{role}.adapter"),
-                *("rounds.reference", "rounds.replay"),
+                *("rounds.reference", "rounds.replay", "rounds.replay_weight"),
             ),
             ("datasets", "checkpoints/{role}/{earlier}"),
         ),

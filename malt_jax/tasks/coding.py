@@ -53,7 +53,8 @@ def program(completion: str, answer: str, question: str) -> Program | None:
     extract = code.extract(completion, problem.prompt, problem.entry)
     if extract is None:
         return None
-    calls = probes(question or problem.prompt, problem.prompt, problem.entry)
+    header = problem.prompt or code.header(extract.code, problem.entry)
+    calls = probes(question or problem.prompt, header, problem.entry)
     return Program(extract.code, problem.entry, problem.setup, problem.tests, calls, extract.closed)
 
 

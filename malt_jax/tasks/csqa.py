@@ -25,12 +25,21 @@ _LETTER = r"(?:(?i:option|choice|answer)\s+)?(?:\([A-Za-z]\)|(?<![\w'\u2019])[A-
 _SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER}){{0,5}}"
 _RULED_OUT = re.compile(
     rf"\b(?i:(?:\w+n['\u2019]t|cannot|can\s+not)(?:\s+be)?|not(?:\s+be)?|neither|never|rather\s+than"
-    rf"|instead\s+of|anything\s+but|unlike(?:ly)?|except|excluding|avoid(?:ing)?|eliminat(?:e|ing)"
-    rf"|reject(?:ing)?|rul(?:e|ing)\s+out)\s+(?:the\s+)?{_LETTER}"
+    rf"|instead\s+of|(?:anything|all|everything)\s+but|unlike(?:ly)?|except|exclud(?:e|ing)"
+    rf"|avoid(?:ing)?|eliminat(?:e|ing)|reject(?:ing)?|rul(?:e|ing)\s+out|discard(?:ing)?|skip(?:ping)?"
+    rf"|ignor(?:e|ing)|dismiss(?:ing)?|doubt(?:\s+(?:that\s+)?it(?:\s+is|['\u2019]s))?|opposite\s+of|over"
+    rf"|(?:wrong|incorrect|worst|bad)\s+(?:answers?|choices?|options?)(?:\s+(?:is|are))?:?"
+    rf")\s+(?:the\s+|an?\s+)?{_LETTER}"
     rf"(?:(?:\s*,\s*{_LETTER}){{0,5}}\s*,?\s+(?:and|or|nor)\s+{_LETTER}){{0,5}}"
-    rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would)(?:n['\u2019]?t|\s*not)\b[^.;,]*"
+    rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would|will|has|have)(?:n['\u2019]?t|\s*not)\b"
+    r"[^.;,]*"
+    rf"|{_SERIES}\s+(?:won['\u2019]t\b|has\s+nothing\b)[^.;,]*"
+    rf"|{_SERIES}\s+(?:can|could|should|must|may)\s+be\s+"
+    r"(?:ruled\s+out|eliminated|excluded|discarded|rejected|dismissed|ignored)\b"
+    rf"|{_SERIES}(?:,\s+which\s+is|\s+that\s+is)\s+(?:wrong|incorrect|false)\b"
+    rf"|{_SERIES}\??\s*[-:\u2013]?\s*(?:\w+ly\s+)?(?i:not|no)(?=[.,;!]|\s*$)"
     rf"|{_SERIES}\s+(?:(?:may|might|would|could)\s+be|is|are|was|were|seems?|looks?)\s+"
-    r"(?:\w+ly\s+|both\s+|all\s+|also\s+)?(?:an?\s+)?(?:wrong|incorrect|false|out|ruled\s+out|mistake"
+    r"(?:\w+ly\s+|both\s+|all\s+|also\s+)?(?:an?\s+|the\s+)?(?:worst|least\s+\w+|wrong|incorrect|false|out|ruled\s+out|mistake"
     r"|eliminated|excluded|unlikely|irrelevant|unrelated|poor|bad|weak|worse"
     r"|(?:tempting|possible|plausible|close)(?=,?\s+but\b))\b(?:\s+choice\b)?"
     rf"|{_SERIES}(?:\s+makes?\s+no\s+sense|\s+fails?|\??,?\s+[Nn]o)\b"
@@ -71,7 +80,10 @@ def read(text: str, choices: Choices) -> str | None:
     """
     labels = choices or _LETTERS
     text = _MATH.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip(_EDGES)
-    text = _without_ruled_out(_OPENING.sub("", text).strip(_EDGES), labels)
+    text = _OPENING.sub("", text).strip(_EDGES)
+    lettered = _lettered(text, labels)
+    ruled_out = lettered != text and _RULED_OUT.search(lettered)
+    text = _without_ruled_out(lettered if ruled_out else text, labels)
     reasoned = _REASON.split(text, maxsplit=1)[0]
     label = _named(reasoned, labels) or _named(text, labels)
     return _first_of_equals(label, labels) if label else None
@@ -155,6 +167,19 @@ def _without_ruled_out(text: str, choices: Choices) -> str:
         listing = (rf"\(?{label}[).:]*\s*{re.escape(choice)}" for label, choice in choices)
         text = re.sub(r"[\s,;.]+(?:(?:and|or)\s+)?".join(listing), " ", text, flags=re.IGNORECASE)
     return _RULED_OUT.sub(" ", text).strip(_EDGES)
+
+
+def _lettered(text: str, choices: Choices) -> str:
+    """A text with "(C)" in the place of the third choice's words, and of "(C) " before them: what
+    rules out a letter rules out the choice."""
+    said = text.casefold()
+    named = [pair for pair in choices if pair[1].strip() and pair[1].casefold() in said]
+    for label, choice in sorted(named, key=lambda pair: -len(pair[1])):
+        head = rf"(?:\({label}\)|\b{label}[).:])\s*"
+        text = re.sub(
+            rf"(?:{head})?(?<![\w(]){re.escape(choice)}(?!\w)", f"({label})", text, flags=re.I
+        )
+    return text
 
 
 def _by_whole_text(text: str, choices: Choices) -> str | None:

@@ -53,6 +53,7 @@ _FLIPPED = {">": "<", r"\ge": r"\le"}
 _NAMES = re.compile(
     r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)(?![a-z])"
 )
+_NAME = re.compile(rf"[A-Za-z]|{_NAMES.pattern}")
 _MEASURED = re.compile(r"(?:\\angle|m\\angle)?[A-Z]{1,3}")
 
 
@@ -109,13 +110,22 @@ def _says(sides: Sequence[str], truth: str) -> bool:
     named = [bool(_letters(side) or _NAMES.search(side)) for side in sides]
     if not any(named):
         return all(_equal(side, truth) for side in sides)
-    if named[-1] and not named[0]:
+    if named[-1] and (not named[0] or (_names_what(last, first) and not _equal(last, truth))):
         first, last = last, first
+    elif not named[0] and numeric.whole(first) is not None and not _equal(first, truth):
+        return False  # 17 = x = 18
     if _equal(last, truth):
         # x^2 - 4 = 0 is an equation that is not solved.
         terms = re.split(r"[+-]", first) if truth == "0" else []
         return all(numeric.whole(term) is None for term in terms)
     return _solves(truth, sides)
+
+
+def _names_what(name: str, value: str) -> bool:
+    """Whether "b - 1 = x" gives an expression a name: it has no part of it."""
+    if not _NAME.fullmatch(name) or _NAME.fullmatch(value):
+        return False
+    return name not in _letters(value) and name not in _NAMES.findall(value)
 
 
 def _solves(value: str, sides: Sequence[str]) -> bool:

@@ -15,6 +15,13 @@ _BETWEEN_BOXES = re.compile(
 _STATED = re.compile(r"(?<![A-Za-z])answer[\s*_]*(?:is\b[\s*_]*:?|[:\uff1a])", re.IGNORECASE)
 # A sentence or line that is over: something stands behind it.
 _OVER = re.compile(r"(?:(?<=\S)[.!][*_]*\s+|\s*\n\s*)(?=\S)")
+# "18. No, wait: 20": what stands before is withdrawn.
+_WITHDRAWN = re.compile(
+    r"(?:[.?!;,$*]|\s[-\u2013\u2014])\s*(?:no(?=[,.!:]|\s+(?:wait|that|it|this)\b)"
+    r"|(?:oh\s+)?wait(?=[,.!:;]|\s+(?:no|that|it|i)\b)|(?<=[.?!;$*] )actually\b|oops\b|correction\b"
+    r"|scratch\s+that\b|i\s+mean\b)(?:[\s,.:;!]*no\b(?=[,.!:]))?[\s,.:;!]*",
+    re.IGNORECASE,
+)
 _RESTATED = 60  # letters and digits that a question has in common with itself alone
 _HEADING = r"(?:question|problem|exercise|instruction|user|human|q)\s*\d*[ \t*]*[:\uff1a]"
 # What is asked for under a heading right behind it is no answer.
@@ -75,7 +82,12 @@ def stated(text: str) -> list[str]:
     marks = list(_STATED.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     statements = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
-    return [s.strip(_MARKDOWN).partition("\n")[0].strip(_MARKDOWN) for s in statements]
+    return [_statement(statement) for statement in statements]
+
+
+def corrected(text: str) -> str:
+    """What a statement says after it withdrew what it said ("18? No, 20" is "20"), or all of it."""
+    return _WITHDRAWN.split(text)[-1]
 
 
 def concluded(text: str) -> str | None:

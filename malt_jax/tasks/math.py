@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from malt_jax.tasks import numeric, prose, quantities, symbolic
 from malt_jax.tasks.equality import MAX_LENGTH, equivalent, split
-from malt_jax.tasks.extract import Rules, marked, stated
+from malt_jax.tasks.extract import Rules, corrected, marked, stated
 from malt_jax.tasks.task import Choices, Hub, Row, Task, answer_field, id_field, text_field
 from malt_jax.types import Question
 
@@ -25,10 +25,13 @@ _UNIT_TEXT = (
 )
 _GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|ell|[DTO][a-z]+)"
 _GROUP = re.compile(r"(?:\\(?:boldsymbol|bm|pmb|mathbf))?\s*\{")
+_ONE_VALUE = re.compile(r"^[^,;]*\d[^,;]*$")  # no point, and not the (C) of a choice
 _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _DEGREES = re.compile(
-    r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|°|(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*(?:degrees?|deg)\s*\}"
+    r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ(?![a-z])|°)|°"
+    r"|(?<=\d)\s*\\(?:text|mathrm)\s*\{\s*(?:degrees?|deg)\s*\}"
 )
+_SIDES = re.compile("([=,])")  # of a chain, and members of a list
 _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"(?<=\d)(?:\\!)?,\s*\\!\s*(?=\d{3})"), ""),
@@ -47,6 +50,7 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
     (re.compile(r"\\(le|ge|ne)q(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"[\u2212\u2013]"), "-"),
+    (re.compile(r"^\s*\{\}"), ""),
 ]
 _UNIT = re.compile(rf"(?:(?<=[\d}})])|(?<=\\pi))\s*{_UNIT_TEXT}(?:\s*\^\s*\{{?\d\}}?)?\s*\.?$")
 _UNIT_WORDS = re.compile(
@@ -58,7 +62,7 @@ _LABEL = re.compile(
     r"^((?:.*\b(?:option|choice|answer)\b(?:\s+is)?:?)?\s*(?P<open>\\[(\[]|\$)?\s*)"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?(?:\([A-H]\)|(?<![\w.])[A-H][).])\s*\}?"
     r"(?:\\[ ,;:]|\\q?quad|[~:]|\s)*"
-    r"(?=[\d(√π-]|\.\d|(?(open)(?!)|\$)|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
+    r"(?=[\d(\[√π-]|\.\d|(?(open)(?!)|\$)|\\(?!(?:text|mbox)\s*\{\s*(?:and|or)\b)|[a-z](?![A-Za-z]))"
 )
 # \pi r must not become \pir, nor the list "1, 234" a number.
 _SPACE = re.compile(
@@ -87,7 +91,8 @@ def canonical(latex: str) -> str | None:
     r"""The form in which answers are compared and votes counted; None if nothing is left.
 
     Without math delimiters, spacing, `\left` and `\right`, degree, percent and dollar signs, a unit
-    after a number, a leading "x =", and a final full stop; `\dfrac12` as `\frac{1}{2}`;
+    after a number, a leading "x =", parentheses round one value, and a final full stop; degree
+    signs stay beside trigonometric functions; `\dfrac12` as `\frac{1}{2}`;
     `\text{...}` as its content; a plain number or fraction as `numeric.canonical` writes it; a
     single word in lower case. Applying it twice changes nothing.
     """
@@ -107,7 +112,7 @@ def read(text: str) -> str | None:
     does."""
     text = _LABEL.sub(r"\1", text)
     if statements := [statement for statement in stated(text) if statement[:1] != "}"]:
-        text = prose.first_sentence(statements[-1])
+        text = prose.first_sentence(corrected(statements[-1]))
     answer = prose.answer(text)
     return None if answer is None else _once(answer)
 
@@ -124,7 +129,7 @@ def _once(text: str) -> str | None:
 def fallback(text: str) -> str | None:
     """What follows the last "answer is" or "Answer:", else the last math span of the completion."""
     if statements := stated(text):
-        return read(prose.first_sentence(statements[-1]))
+        return read(prose.first_sentence(corrected(statements[-1])))
     spans = prose.spans(text)
     return read(f"${spans[-1]}$") if spans else None
 
@@ -144,10 +149,11 @@ def rules(answer: str, choices: Choices = ()) -> Rules:
 
 
 def _strip_once(text: str) -> str:
-    text = _ungrouped(text.strip().strip("$").removesuffix(".").strip())
+    text = text.strip().strip("$").removesuffix(".").strip()
     for pattern, plain in _REWRITES:
         text = pattern.sub(plain, text)
-    text = _DEGREES.sub(r"^\\circ" if _TRIGONOMETRY.search(text) else "", text)
+    text = _ungrouped(text.strip())
+    text = "".join(map(_without_degrees, _SIDES.split(text)))
     text = _UNIT_WORDS.sub(r"\1", _UNIT.sub("", text))
     text = re.sub(_TEXT, r"\1", text)
     text = text.lower() if text.isalpha() and len(text) > 1 else text
@@ -158,17 +164,31 @@ def _strip_once(text: str) -> str:
     return text if value is None else numeric.canonical(value)
 
 
+def _without_degrees(side: str) -> str:
+    """A side of a chain, or a member of a list, without degree signs. Beside a trigonometric
+    function they count: in "x = \\arcsin 0.5 = 30^\\circ" for the first side alone."""
+    return _DEGREES.sub(r"^\\circ" if _TRIGONOMETRY.search(side) else "", side)
+
+
 def _ungrouped(text: str) -> str:
-    """Without braces, bold or not, around the whole."""
-    head = _GROUP.match(text)
-    if not head or not text.endswith("}") or len(text) > MAX_LENGTH:
+    """Without braces, bold or not, around the whole, or parentheses round one value."""
+    if len(text) > MAX_LENGTH:
         return text
-    depth = 1
-    for place in range(head.end(), len(text)):
-        depth += (text[place] == "{") - (text[place] == "}")
-        if not depth:
-            return text[head.end() : -1].strip() if place == len(text) - 1 else text
+    if (head := _GROUP.match(text)) and _closes(text, head.end() - 1, "{}"):
+        return text[head.end() : -1].strip()
+    if text[:1] == "(" and _closes(text, 0, "()") and _ONE_VALUE.search(text):
+        return text[1:-1].strip()
     return text
+
+
+def _closes(text: str, start: int, brackets: str) -> bool:
+    """Whether the bracket that opens at `start` is closed by the last character."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == brackets[0]) - (text[place] == brackets[1])
+        if not depth:
+            return place == len(text) - 1
+    return False
 
 
 def _kept_space(match: re.Match[str]) -> str:

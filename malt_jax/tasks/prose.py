@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from malt_jax.tasks import numeric, quantities
-from malt_jax.tasks.pieces import SPANS, Piece, cut
+from malt_jax.tasks.extract import corrected
+from malt_jax.tasks.pieces import SPANS, Piece, cut, is_wording
 
 MAX_SENTENCE = 1000  # characters
 
@@ -36,10 +37,19 @@ _REASON = re.compile(
 _LEADS = re.compile(r"\W*(?:since|because|when|if|as|given|let|for|with|suppose)\b", re.IGNORECASE)
 # A unit of the first may stand before the conjunction.
 _BETWEEN = re.compile(
-    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*also)?[\s,;]*|\s*[A-Za-z]+(?:\^\{?\d\}?)?(?:,|,?\s+(?:and|or))\s+"
+    r"[\s,;]*(?:(?:and|or)\b)?(?:\s*(?:also|maybe|perhaps|possibly|even))?[\s,;]*"
+    r"|\s*(?:(?:square|cubic)\s+)?[A-Za-z]+\.?(?:\^\{?\d\}?)?(?:\s*,|,?\s+(?:and|or))\s+"
+)
+# In a formula the unit of a member of a list: "90\text{ square units}, 17".
+_UNIT_OF_MEMBER = re.compile(
+    r"(?<=[\w)}])\s*\\(?:text|mbox|mathrm|textnormal)\s*\{([a-z.\s]+)\}(?:\s*\^\s*\{?\d\}?)?(?=\s*,)"
+)
+_NO_UNIT = re.compile(
+    r"\b(?:and|or|if|when|where|since|because|for|with|is|are|not|of|to|hundred|[a-z]{1,4}illion"
+    r"|thousand)\b"
 )
 _DENIES = re.compile(
-    r"(?:\b(?:not|never|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
+    r"(?:\b(?:not|never|neither|nor|cannot|except|excluding|without|unlike|(?:rather|other)\s+than|instead\s+of)"
     r"|n['\u2019]t)(?:\s+(?:be|equal|to|for|at|the|just|simply|an?))*[\s:]*$",
     re.IGNORECASE,
 )
@@ -54,19 +64,24 @@ _CHANGES_NEXT = re.compile(
     r"\b(?:half|twice|double|triple|thrice|(?:more|less|greater|fewer|larger|smaller)\s+than"
     r"|at\s+(?:least|most)|up\s+to|no\s+more|above|below|between|from|exceeds?|undefined\s+at"
     r"|fails?\s+at|(?:squares?|cube|squared|root|multiples?|factors?|divisors?|powers?|reciprocal"
-    r"|inverse|logarithm|half|third|quarter|percent|negative|opposite|factorial)\s+of|plus|minus"
+    r"|inverse|logarithm|half|third|quarter|percent|negative|opposite|factorial"
+    r"|absolute\s+value)\s+of|plus|minus"
     r"|times|over)\s*(?:the\s+)?$",
     re.IGNORECASE,
 )
 _NEGATES = re.compile(r"(?:^|\s)(?:minus|negative)\s*$", re.IGNORECASE)
 _CHANGES_LAST = re.compile(
-    r"[\s,]*(?:squared|cubed|factorial|percent\s+of|to\s+the\s+power|in\s+base|base"
+    r"[\s,]*(?:squared|cubed|and\s+(?:an?|one|two|three)[\s-](?:half|third|quarter|fourth)s?"
+    r"|(?:ten|hundred|thousand|million)ths?|factorial|percent\s+of|to\s+the\s+power|in\s+base|base"
     r"|or\s+(?:more|less|fewer|greater|larger|smaller|higher|above|below))\b",
     re.IGNORECASE,
 )
 _OPERATES = re.compile(
-    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|modulo|mod)\s*$", re.IGNORECASE
+    r"(?:^|\s)(?:to|through|times|plus|minus|over|(?:divided\s+)?by|vs\.?|versus|modulo|mod"
+    r"|(?:less|more|fewer|greater)\s+than)\s*$",
+    re.IGNORECASE,
 )
+_IS_SHARE = re.compile(r"\\[dt]?frac|/|%")  # "$\frac12$ of $10$"
 _SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*deg(?:rees?)?\b", re.IGNORECASE)
 _NOTHING = re.compile(
@@ -107,7 +122,6 @@ _TYPED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?:√|(?<![A-Za-z\\])sqrt)\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile("!=|≠"), r"\\ne "),
-    (re.compile("!=|≠"), r"\\ne "),
     (re.compile("<="), r"\\le "),
     (re.compile(">="), r"\\ge "),
     (re.compile(r"(?<![\w.)/^{])(\d+)/(\d+)\s*(?=\\pi|i(?![A-Za-z]))"), r"\\frac{\1}{\2}"),
@@ -141,7 +155,8 @@ def answer(text: str) -> str | None:
     answer is another than the formula."""
     if whole := _TEXT.fullmatch(text.strip()):
         text = whole[1]
-    text = _CALLED.sub("", _NAMELY.sub("namely", text))
+    text = _CALLED.sub("", _NAMELY.sub("namely", corrected(text)))
+    text = _UNIT_OF_MEMBER.sub(_without_unit, text)
     if len(text) > MAX_SENTENCE:
         return latex(text)
     pieces = _pieces(text)
@@ -179,6 +194,10 @@ def answer(text: str) -> str | None:
     return latex(value)
 
 
+def _without_unit(match: re.Match[str]) -> str:
+    return "" if is_wording(match[1]) and not _NO_UNIT.search(match[1]) else match[0]
+
+
 def latex(text: str) -> str:
     """Formulas as they are typed (2*pi, x**2, x², sqrt(3), <=) in LaTeX."""
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", text)
@@ -211,9 +230,10 @@ def _conclusion(pieces: Sequence[Piece]) -> _Answer:
         if not piece.is_formula:
             continue
         formula, words = _trimmed(piece.text), _words(pieces[:place][-1:])
+        denied = quantities.DENIES_LAST.match(f" {_words(pieces[place + 1 : place + 2])}")
         if answer.formulas and _REASON.search(words) and not leads and not beside:
             break
-        if _DENIES.search(words):
+        if denied or _DENIES.search(words):
             continue
         restarts = (
             not answer.formulas
@@ -246,10 +266,13 @@ def _is_changed(pieces: Sequence[Piece], answer: _Answer) -> bool:
     before, after = _words(pieces[: answer.start][-1:]), pieces[answer.end :]
     if len(after) > 1 and (_OPERATES.search(after[0].text) or _OPERATES_FIRST.match(after[1].text)):
         return True
+    if len(after) > 1 and _IS_SHARE.search(answer.formulas[-1]) and after[0].text.strip() == "of":
+        return True
     return bool(
         len(_CASES.findall(_words(after))) > 1
         or _CHANGES_NEXT.search(before)
         or _CHANGES_LAST.match(_words(after))
+        or quantities.MEASURE_GOES_ON.match("".join(piece.text for piece in after))
     )
 
 

@@ -18,12 +18,33 @@ from malt_jax.tasks.numeric import (
 )
 from malt_jax.tasks.task import Choices
 
+# What follows a value to say that it is none.
+DENIES_LAST = re.compile(
+    r"(?:\s+[a-z]+){0,3}?[\s}]*(?:,\s*(?:which|that))?\s(?:(?:is|are|was|were|would\s+be)(?:\s+\w+ly)?(?:(?:n['\u2019]t|\s+not)"
+    r"\s+(?:right|correct|it\b|possible|valid|allowed|enough|an?\s+(?:solution|answer|option)"
+    r"|the\s+(?:\w+\s+)?(?:solution|answer))|\s+(?:wrong|incorrect|false|impossible|extraneous|invalid"
+    r"|rejected)|\s+too\s+(?:many|much|few|little|large|small|big|high|low|long|short)(?!\s+by)\b)"
+    r"|(?:does|do)(?:n['\u2019]t|\s+not)\s+(?:work|fit|satisfy|count)|fails?(?=[\s,.;]|$)"
+    r"|(?:does|do|is|are)(?:n['\u2019]t|\s+not)(?=\s*(?:[.,;]|$)))",
+    re.IGNORECASE,
+)
+# The rest of a measure behind its first number: " feet 6 inches".
+MEASURE_GOES_ON = re.compile(
+    r"\s*(?:feet|foot|ft|yards?|hours?|hrs?|h|minutes?|mins?|pounds?|lbs?|gallons?|quarts?|years?"
+    r"|months?|weeks?|days?|met(?:er|re)s?|m|kilograms?|kg|km)\b\.?\s*(?:,\s*)?(?:and\s+)?"
+    r"\d[\d.]*\s*(?:inch(?:es)?|in|feet|ft|minutes?|mins?|seconds?|secs?|s|ounces?|oz|quarts?|pints?"
+    r"|months?|weeks?|days?|hours?|hrs?|centimet(?:er|re)s?|cm|grams?|g|met(?:er|re)s?|m)\b"
+    r"(?!\s+(?:an?|per|each|every|long)\b)",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(r"\([^()]*\)")
 _EQUALS = re.compile(r"(?<![<>!])[=≈](?!>)|[-=]>|[\u2192\u21d2]")
+_CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's own
 _SUM = re.compile(r"\d\s*[-+*/^x]\s*[$(]?\d", re.IGNORECASE)
 # "30 - 23, which equals 7": words in the place of "=".
 _WORKED_OUT = re.compile(
-    r"(?P<sum>\d\s*(?:[-+*/^x]|plus|minus|times|divided\s+by)\s*[$(]?\d(?:[\d,]*\d)?(?:\.\d+)?"
+    r"(?P<sum>(?:\d\s*(?:[-+*/^x]|plus|minus|times|divided\s+by|(?:%\s?|percent\s)?of)"
+    r"|\b(?:half|twice|double|triple)(?:\s+of)?)\s*[$(]?\d(?:[\d,]*\d)?(?:\.\d+)?"
     r"\)?%?(?:\s+[a-z]+){0,2}?)(?:\s*[,;(]+\s*|\s+)(?:(?:which|that|this|it)\s+)?"
     r"(?:is|equals|gives|giving|makes|making|leaves|leaving|yields|totals|so|i\.\s?e\.,?"
     r"|comes?\s+to|results?\s+in|resulting\s+in)\s+(?=[$€£]?-?[$€£]?\d)",
@@ -49,14 +70,17 @@ _STATES = re.compile(r"\b(?:is|are|equals)\b", re.IGNORECASE)
 # Words and signs that make another value, or a bound, of the number after or before them.
 _CHANGES_NEXT = re.compile(
     r"(?:\b(?:not|never|cannot(?:\s+be)?|except|excluding|but|half|twice|double|triple|thrice|than"
-    r"|instead\s+of|below|above|under|between|exceeds?|(?:square|cube|root|percent)\s+of)\b"
+    r"|instead\s+of|below|above|under|over|between|exceeds?|(?:square|cube|root|percent)\s+of)\b"
     r"\s*(?:of\b\s*)?(?:the\b\s*)?|n['\u2019]t\s+(?:be\s+)?"
-    r"|(?:sqrt|√|log|ln|sin|cos|tan)\s*[({]*|[<>≤≥≠]\s*|!=\s*)[$€£]?$",
+    r"|(?:±|\+/-)\s*|(?:sqrt|√|log|ln|sin|cos|tan)\s*[({]*|[<>≤≥≠]\s*|!=\s*)[$€£]?$",
     re.IGNORECASE,
 )
 _NUMBER_NEXT = r"\s*\(?[$€£]?\.?\d"
 _CHANGES_LAST = re.compile(
     rf"\.\d|,(?!00(?!\d))\d|\s*(?:[-+*/^x:]|to|times|plus|minus|over|divided\s+by){_NUMBER_NEXT}"
+    rf"|(?:\s+[a-z]+){{1,2}}\s*[+*]{_NUMBER_NEXT}|\s+\d[\d,.]*\s*$|\s*(?:±|\+/-|√)|\+\s*$"
+    rf"|\s+(?:less|more|fewer|greater)\s+than{_NUMBER_NEXT}|\s+(?:vs\.?|versus){_NUMBER_NEXT}"
+    rf"|(?:\s+degrees?)?\s+below\s+(?:zero|0)\b|\s+(?:ten|hundred|thousand|million)ths?\b"
     rf"|\s?(?:%|percent)\s+of{_NUMBER_NEXT}|\s*(?:squared|cubed)\b|\s*[<>≤≥≠]|\s+e\d"
     r"|\s?(?:[xyz]|\\?pi|π)\s*(?:$|[.,;)+*/^=-])|!(?=\s*[-+*/^])",
     re.IGNORECASE,
@@ -84,10 +108,12 @@ def stated(text: str) -> Fraction | None:
     "18 = 9 * 2"), the number that the statement opens with, the first number after the first "is",
     "are" or "equals", and what a sentence answers with. So "3 apples and 2 pears" and "3 or 2" are
     both 3: naming two answers earns no more than naming the first. A number that the words beside
-    it deny, bound or put into a sum ("not 18", "more than 18", "18 + 3") is no answer, nor is a
-    bare list of different ones ("8, 6"); what a sum is said to equal ("15 - 6, which is 9") is one.
+    it deny, bound or put into a sum ("not 18", "18 is wrong", "more than 18", "18 + 3") is no
+    answer, nor is one that is withdrawn ("18? No, 20"), nor a bare list of different ones ("8, 6");
+    what a sum is said to equal ("15 - 6, which is 9") is one.
     """
-    text = _WORKED_OUT.sub(r"\g<sum> = ", _LISTED_FIRST.sub("", clean(unspaced(text))))
+    text = clean(unspaced(_CALCULATOR.sub(" ", extract.corrected(text))))
+    text = _WORKED_OUT.sub(r"\g<sum> = ", _LISTED_FIRST.sub("", text))
     outside = _ASIDE.sub(" ", text)
     if _first(outside):
         text = outside
@@ -138,7 +164,8 @@ def _main_number(text: str) -> tuple[str, Number]:
 def _unchanged(text: str, number: Number) -> Fraction | None:
     """The number's value; None if the words and signs beside it make another of it."""
     before = text[max(0, number.start - 40) : number.start]
-    changed = _CHANGES_NEXT.search(before) or _CHANGES_LAST.match(text, number.end)
+    after = (_CHANGES_LAST, DENIES_LAST, MEASURE_GOES_ON)
+    changed = _CHANGES_NEXT.search(before) or any(p.match(text, number.end) for p in after)
     return None if changed else number.value
 
 
@@ -177,8 +204,11 @@ def last(text: str) -> str | None:
     marked_lines = [line for line in _HASHES.findall(text) if whole(line) is not None]
     for statement in [*reversed(extract.stated(text)), *reversed(marked_lines)]:
         # "The answer is 18. I used 2 steps."
-        if answer := read(_SENTENCE_END.split(statement, maxsplit=1)[0]):
+        said = extract.corrected(statement)
+        if answer := read(_SENTENCE_END.split(said, maxsplit=1)[0]):
             return answer
+        if said != statement:
+            return None  # "18. No, that is wrong."
     numbers = list(scan(clean(text)))
     return canonical(numbers[-1].value) if numbers else None
 

@@ -20,7 +20,9 @@ _POINTS = (("731/997", "389/1013"), ("2237/1009", "1619/991"), ("-1327/1019", "9
 _PRECISION, _AGREEMENT = 50, 30  # significant digits
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 # What the parser drops without a word: the base of a numeral, primes, a second decimal point.
-_MISREAD = re.compile(r"[\d)}]\s*_|'|\\prime|\d\.\d+\.|[.\d]\\overline|[:;\"#]|\.\.|\\[lc]?dots")
+_MISREAD = re.compile(
+    r"[\d)}]\s*_|'|\\prime|\d\.\d+\.|[.\d]\\overline|[:;\"#]|\.\.|\\[lc]?dots|\\[hv]?phantom"
+)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[a-z])\^\{?\\circ(?![a-z])\}?")
 _FACTOR = re.compile(
     r"(?<=[\d)])\("

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.gsm8k import get_config
 from malt_jax.config import settings
+from malt_jax.config.lora import LoraSettings
 from malt_jax.learn.phases import PHASES
 from malt_jax.models import llama, lora
 from malt_jax.models.config import LlamaConfig, Rope
@@ -32,7 +33,7 @@ from malt_jax.recipe import parse
 from malt_jax.runtime import mesh as meshes
 
 LLAMA_8B = LlamaConfig(128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, Rope(500000.0))
-LORA = settings.LoraSettings(16, 32.0, lora.TARGETS)
+LORA = LoraSettings(16, 32.0, lora.TARGETS)
 
 
 def plain(config: LlamaConfig, mesh: Any, length: int, tx: Any) -> Any:

@@ -57,7 +57,7 @@ def test_the_figures_by_hand(directory):
     change(config, "chain", ("generator", "refiner"))
     change(config, "roles.refiner.prompt", "{question} {generator}")
     change(config, "rounds.number", 2)
-    made = round_figures.figures(directory, parse(config))
+    made = round_figures.figures(directory, parse(config), {"generator": 0.25})
     assert made["round"] == 2
     assert (made["questions"], made["contrast"], made["distinct_answers"]) == (2, 0.5, 1.5)
     assert made["tokens"] == {"read": 60, "written": 14}
@@ -65,8 +65,11 @@ def test_the_figures_by_hand(directory):
         "mean_tokens": 2.0,
         "truncated": 0.0,
         "entropy": 0.5,
+        "kl_to_base": 0.25,
         "positives": 1,
     }
+    assert made["roles"]["refiner"]["kl_to_base"] is None
+    assert (made["temperature"], made["threshold"]) == (1.0, 0.3)
     assert made["roles"]["refiner"]["mean_tokens"] == 2.5
     assert made["roles"]["refiner"]["truncated"] == 0.25
     assert (made["accuracy"], made["ci95"]) == ({"malt": 0.25}, {"malt": [0.1, 0.4]})

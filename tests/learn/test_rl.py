@@ -18,11 +18,13 @@ from training import exported, metrics, recipe, with_phase
 
 from malt_jax import credit
 from malt_jax.config.credit import CreditSettings
+from malt_jax.config.rl import RlSettings
 from malt_jax.config.settings import Settings
 from malt_jax.learn import datasets, examples, logprobs, steps
 from malt_jax.learn.logprobs import Drawn
+from malt_jax.learn.packing import examples as examples_of
 from malt_jax.learn.packing import plan
-from malt_jax.learn.phases import rl
+from malt_jax.learn.phases import phase, rl
 from malt_jax.learn.phases.phase import Family
 from malt_jax.recipe import parse
 from malt_jax.rollout import driver, records
@@ -181,7 +183,7 @@ def test_rows_are_siblings_with_an_advantage():
         [1 / 3, 1, 0],
         [0, 1, 1 / 3],
     ]
-    worth = rl.arrays(harvest.rows, replace(rl.RlSettings(), advantage="leave_one_out"))
+    worth = rl.arrays(harvest.rows, replace(RlSettings(), advantage="leave_one_out"))
     assert worth["advantage"] == pytest.approx([5 / 6, -1 / 6, -2 / 3])
     level = rl.rows(siblings(1, 0.5, 0), CreditSettings())
     assert len(level.rows) == 2
@@ -234,7 +236,7 @@ def test_why_a_role_has_no_rows(family, why):
 def test_log_probabilities_of_other_tokens_are_refused():
     rows = rl.rows(siblings(1, 0, behaviour_logprobs=[[-1.0], [-1.0, -2.0]]), CreditSettings()).rows
     with pytest.raises(ValueError, match="'q': 2 behaviour_logprobs for 1 completion tokens"):
-        rl.arrays(rows, rl.RlSettings())
+        rl.arrays(rows, RlSettings())
 
 
 @pytest.mark.parametrize(
@@ -274,6 +276,38 @@ def test_a_collapse_of_entropy_is_told_with_the_figures():
     assert "config.rl.entropy_weight" in told
     assert rl.warns({"entropy": 0.5}, {"entropy": 0.3}) == ""
     assert rl.warns({"entropy": 0.5}, {"entropy": None}) == "", "not finite"
+
+
+def test_a_collapse_of_length_is_told_with_the_figures():
+    def figures(likely: float | None, tokens: float | None) -> dict:
+        return {"entropy": 0.5, "likely": likely, "likely_tokens": tokens}
+
+    told = rl.warns(figures(1.0, 24.0), figures(0.5, 5.0))
+    assert "now makes likely have 10 tokens, after 24:" in told
+    assert "config.rl.kl_weight" in told
+    assert rl.warns(figures(1.0, 24.0), figures(0.5, 6.5)) == ""
+    for after in (figures(0.0, 0.0), figures(None, None), {"entropy": 0.5}):
+        assert rl.warns(figures(1.0, 24.0), after) == ""
+
+
+def test_likely_lengths_by_hand():
+    """Of completions of 2 and 4 tokens the policy makes the short one 4 times as likely and the
+    long one a quarter: (4 x 2 + 1/4 x 4) / (4 + 1/4)."""
+    log_ratio = np.log([4.0, 0.25]) / [2, 4]
+    behaviour = [[-1.0] * 2, [-2.0] * 4]
+    logps = [np.add(b, r) for b, r in zip(behaviour, log_ratio, strict=True)]
+    packed = examples_of([[1]] * 2, [[[2] * 2], [[2] * 4]], 99, ["short", "long"])
+    arrays = {"advantage": np.ones(2, np.float32), "behaviour": phase.ragged(behaviour)}
+    arrays["logps"] = phase.ragged(logps)
+    data = examples.Data(packed, Path(), np.array(["short", "long"]), arrays)
+    order = plan(packed, batch=2, accumulate=1, epochs=1, seed=[0])
+    batches, extra = data.step(rl.PHASE, order, 0, 0)
+    scores = phase.StepData(order.order[0], packed, arrays, batches).of_tokens("logps")
+    extra["entropy"] = np.zeros_like(scores)
+    given = jax.tree.map(lambda x: x[0], (scores, batches, extra))
+    _, made = rl.loss(RlSettings())(*given)
+    assert float(made["likely"]) == pytest.approx(4.25 / 2)
+    assert float(made["likely_tokens"]) == pytest.approx(9 / 2)
 
 
 def test_records_have_what_the_rows_are_made_of():

@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.gsm8k import get_config as gsm8k
-from malt_jax.config.settings import LoraSettings, SampleSettings
+from malt_jax.config.lora import LoraSettings
+from malt_jax.config.settings import SampleSettings
 from malt_jax.learn.phases import PHASES
 from malt_jax.models import lora
 from malt_jax.models.attention import Partial, implementation

@@ -56,7 +56,7 @@ def killed(
 
 
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path):
-    killed(tmp_path / "run", 5, 0, OFTEN)
+    killed(tmp_path / "run", 4, 0, OFTEN)
     assert all_products(tmp_path / "run") == all_products(whole)
 
 
@@ -74,7 +74,32 @@ def test_two_hundred_kills(tmp_path: Path, unbroken):
     print(hit)
 
 
-@pytest.mark.parametrize("forget", ["optimiser", "position"])
+@pytest.mark.slow
+def test_rounds_killed_again_and_again_end_as_those_that_were_not(tmp_path: Path):
+    """Kills fall in any stage of either round, in the choice of a temperature, and between."""
+    flags = (
+        *OFTEN,
+        "--config.rounds.count=2",
+        "--config.rounds.temperatures=(0.3,1.0)",
+        "--config.rounds.temperature_questions=2",
+        "--config.rounds.replay=1",
+        "--config.rounds.replay_weight=0.5",
+        "--config.data.development_questions=4",
+    )
+    whole = tmp_path / "whole" / "run"
+    done = run(whole, TINY, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    workdir = tmp_path / "killed" / "run"
+    workdir.parent.mkdir()
+    hit = killed(workdir, 12, 3, flags)
+    assert sum(hit.values()) > 5, hit
+    for directory in ("", "rounds/1", "rounds/2"):
+        assert all_products(workdir / directory) == all_products(whole / directory)
+    rounds = (place / "rounds" / "rounds.json" for place in (workdir, whole))
+    assert next(rounds).read_text() == next(rounds).read_text()
+
+
+@pytest.mark.parametrize("forget", ["optimiser", pytest.param("position", marks=pytest.mark.slow)])
 def test_a_restore_that_forgets_is_found(tmp_path: Path, whole: Path, forget: str):
     """The control: the same test, with a planted fault, fails. Kills at any moment of the training
     fell where there was no checkpoint yet, or none to lose anything of."""

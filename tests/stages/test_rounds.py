@@ -3,6 +3,7 @@ costs. Training itself is replaced; `test_rounds_whole` has all of it."""
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from in_rounds import config, everything, run, untrained  # noqa: F401 (a fixtur
 from malt_jax import export, recipe, stages
 from malt_jax.rollout.team import policy
 from malt_jax.stages import collect, evaluate, train
+from malt_jax.stages.job import Job
 from malt_jax.stages.rounds import resolve
 from malt_jax.workdir import shards
 from malt_jax.workdir.storage import read_json
@@ -45,8 +47,6 @@ def table(workdir: Path) -> dict:
 def test_a_round_is_drawn_by_the_team_of_the_round_before(two):
     """The first by the base. The ids of the policies are those of the exported files, role by role:
     adapters that change places would show."""
-    from malt_jax.stages.job import Job
-
     job = Job(recipe.parse(config(two)), collects=False)
     base = job.model.content_hash
     for number, team in {1: {}, 2: two / "rounds" / "1"}.items():
@@ -186,6 +186,42 @@ def test_replay_learns_from_earlier_rounds_as_well(two, tmp_path):
     assert nodes[0] + nodes[1] == nodes[2]
 
 
+def test_replayed_rows_weigh_less_by_the_rounds_since(tmp_path):
+    done = run(
+        tmp_path / "run",
+        "rounds",
+        rounds__count=3,
+        rounds__replay=2,
+        rounds__replay_weight=0.5,
+        rounds__questions="repeated",
+    )
+    weights = {
+        number: Counter(
+            row.get("weight")
+            for role in ROLES
+            for row in shards.read_one(
+                done / "rounds" / str(number) / "datasets" / role / "sft.parquet"
+            )
+        )
+        for number in (1, 2, 3)
+    }
+    assert set(weights[1]) == {None}
+    assert set(weights[2]) == {0.5, 1.0}
+    assert set(weights[3]) == {0.25, 0.5, 1.0}
+    assert weights[3][0.25] == weights[2][0.5] == weights[1][None]
+
+
+def test_a_round_says_how_far_its_team_has_moved_from_the_base(two):
+    """The replaced training moves every role; a role that is not trained stays where it is."""
+    for row in table(two)["rounds"]:
+        assert {role: row["roles"][role]["kl_to_base"] > 0 for role in ROLES} == dict.fromkeys(
+            ROLES, True
+        )
+    for role in ROLES:
+        counted = list(shards.read(two / "rounds" / "1" / "eval" / "development" / "malt"))
+        assert sum(row["role"] == role for row in counted) == 9  # 3 questions, 3 passes
+
+
 def test_a_rounds_settings_follow_from_the_runs(tmp_path):
     given = config(
         tmp_path,
@@ -232,6 +268,8 @@ def test_a_critic_may_first_learn_to_tell(tmp_path):
         ({f"roles__{role}__train": () for role in ROLES}, "config.rounds.count: no role of conf"),
         ({"rounds__number": 1}, "config.rounds.number: a round of a run has no rounds"),
         ({"rounds__count": 0}, "config.rounds.count: must be positive"),
+        ({"rounds__replay_weight": 0.5}, "config.rounds.replay_weight: no earlier round is"),
+        ({"rounds__replay_weight": 0.0}, r"config.rounds.replay_weight: must be in \(0, 1\]"),
     ],
 )
 def test_what_rounds_cannot_do_is_refused_by_key(tmp_path, changes, message):

@@ -43,7 +43,10 @@ def faulty(answer: str) -> str:
 
 def typed(latex: str) -> str | None:
     """A formula as one types it without LaTeX; None where that is not known."""
+    if re.search(r"\d\s*\\[dt]?frac", latex):
+        return None  # a mixed number: 1 1/4 and 11/4 are two
     text = re.sub(r"\\left|\\right|\\!", "", latex).replace("\\,", " ")
+    text = re.sub(r"\\pi\s*(?=\\sqrt)", "pi*", text)
     text = re.sub(r"\\[dt]?frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", text.replace("dfrac", "frac"))
     for _ in range(3):

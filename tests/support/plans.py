@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from malt_jax.config.settings import LoraSettings
+from malt_jax.config.lora import LoraSettings
 from malt_jax.learn.phases import PHASES
 from malt_jax.models.config import LlamaConfig, Rope
 from malt_jax.plan.programs import Pass

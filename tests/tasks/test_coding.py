@@ -222,6 +222,19 @@ def test_votes_are_by_behaviour_and_by_no_test() -> None:
 
 
 @needs_sandbox
+def test_completions_vote_without_a_reference() -> None:
+    text = planted.problem(HUMANEVAL).text
+    named = CODEJSONL.read_row({"prompt": "Add 1.", "entry_point": "inc", "tests": ["inc(1)"]}).text
+    bodies = ("x + 1", "1 + x", "x")
+    for task, question, name in ((HUMANEVAL, text, "double"), (CODEJSONL, named, "inc")):
+        codes = [fenced(f"def {name}(x): return {body}") for body in bodies]
+        one, other, third, none = grading.ballots(task, question, [*codes, "no program"])
+        assert (one == other, one == third, none) == (True, False, "")
+    assert grading.ballots(HUMANEVAL, text, [fenced(planted.RIGHT)]) == [planted.RIGHT]
+    assert grading.ballots(tasks.get("gsm8k"), "?", ["Final Answer: 3.0", "3"]) == ["3", "3"]
+
+
+@needs_sandbox
 def test_what_was_cut_short_counts_where_its_fence_is_closed() -> None:
     whole = planted.sample(planted.RIGHT, cut=True)
     open_ended = whole._replace(completion=whole.completion.removesuffix("```"))

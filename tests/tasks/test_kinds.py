@@ -48,16 +48,26 @@ def math_samples(shared_data: Path, per_kind: int) -> list[tuple[Sample, bool]]:
     samples = []
     for templates, answers, right in by_kind:
         for kind in templates:
-            for text in rng.sample(answers, per_kind):
+            fitting = [text for text in answers if _fits(kind, text)]
+            for text in rng.sample(fitting, per_kind):
                 samples.append((Sample(kinds.said(kind, text), text), right))
                 if right and kinds.faulty(text) != text and rng.random() < 0.5:
                     samples.append((Sample(kinds.said(kind, kinds.faulty(text)), text), False))
     writable = [text for text in single if kinds.typed(text)]
     for kind in kinds.TYPED + kinds.NOT_TYPED:
         right = kind in kinds.TYPED
-        for text in rng.sample([t for t in writable if right or t in numbers], per_kind):
+        chosen = [t for t in writable if (right or t in numbers) and t != "A"]  # an article
+        for text in rng.sample(chosen, per_kind):
             samples.append((Sample(kinds.said(kind, kinds.typed(text) or ""), text), right))
     return samples
+
+
+def _fits(kind: str, text: str) -> bool:
+    """Whether a kind says with a reference what it says with others: "A = x" may be x, and the
+    letter of a choice is none beside another's."""
+    if kind == "\\boxed{%s = x}":
+        return "x" not in text and not re.fullmatch("[A-Za-z]", text)
+    return not (kind.startswith("\\boxed{\\text{A. }") and re.fullmatch("[A-Z]", text))
 
 
 def wrong(name: str, samples: Sequence[tuple[Sample, bool]]) -> list[tuple[Sample, str]]:

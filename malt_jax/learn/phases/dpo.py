@@ -5,7 +5,9 @@
 
 A pair whose chosen completion has log-probability -10 (-12 under the reference) and whose rejected
 one has -9 (-8) has h = 2 - (-1) = 3; with beta 0.2 its loss is log(1 + e^-0.6) = 0.4375. N are the
-pairs of the optimiser step; `config.dpo.loss` names other functions of h.
+pairs of the optimiser step; `config.dpo.loss` names other functions of h. Pairs of a weight, those
+of replayed rounds, have it in both sums: with a second pair of h = 0 and w = 1/2 the loss is
+(0.4375 + 0.5 log 2) / 1.5 = 0.5227.
 
 Siblings of values (1, 2/3, 1/3, 0) with `credit.threshold` 0.5 make four pairs. With
 `credit.max_pairs_per_parent` 2 these are kept: (1, 0), the widest, and (2/3, 0), the widest of
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
+import jax.numpy as jnp
+import numpy as np
 import pyarrow as pa
 from jax import Array
 
@@ -133,10 +137,17 @@ def lacks(counts: Mapping[str, Any]) -> str:
 
 
 def extra(step: StepData) -> Extra:
-    """`reference: float32[K, 2 * R * M]` of each sequence, and of the whole step `rows` (pairs) and
-    `nll_tokens` (chosen tokens): float32[K]."""
-    tokens = step.examples.completions[step.present, 0].sum()
-    return {"reference": step.reference} | step.counts(rows=len(step.present), nll_tokens=tokens)
+    """`reference: float32[K, 2 * R * M]` of each sequence, `weight` of pairs that have one, and of
+    the whole step `rows` (pairs), their `worth` (weights) and `nll_tokens` (chosen tokens, in
+    `worth` pairs): float32[K]."""
+    chosen = step.examples.completions[step.present, 0]
+    return (
+        {"reference": step.reference}
+        | step.weights()
+        | step.counts(
+            rows=len(chosen), worth=step.weigh(np.ones(len(chosen))), nll_tokens=step.weigh(chosen)
+        )
+    )
 
 
 @lru_cache
@@ -150,16 +161,20 @@ def _loss(settings: DpoSettings, logps: Array, batch: Batch, extra: Extra) -> tu
     chosen, rejected = sums.reshape(-1, 2).T
     ref_chosen, ref_rejected = extra["reference"].reshape(-1, 2).T
     pairs = losses.Pairs(chosen, rejected, ref_chosen, ref_rejected, tokens[::2], tokens[1::2])
+    loss = _pair_loss(settings, extra["nll_tokens"] / extra["worth"])
+    if "weight" in extra:
+        loss = partial(losses.weighted, loss=loss, weights=extra["weight"])
     value, metrics = losses.preference_loss(
         pairs,
-        _pair_loss(settings, extra["nll_tokens"] / extra["rows"]),
+        loss,
         settings.beta,
         weights=pairs.chosen_tokens,
-        denominator=extra["rows"],
+        denominator=extra["worth"],
     )
     present = metrics.pop("pairs")
     shares = {name: mean * present / extra["rows"] for name, mean in metrics.items()}
-    return value, shares | {"nll": -shares["chosen_logp"] * extra["rows"] / extra["nll_tokens"]}
+    nll = -jnp.sum(pairs.chosen * extra.get("weight", 1.0)) / extra["nll_tokens"]
+    return value, shares | {"nll": nll}
 
 
 def _pair_loss(settings: DpoSettings, chosen_tokens: Array) -> losses.PairLoss:

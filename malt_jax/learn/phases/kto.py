@@ -10,6 +10,9 @@ weights 1, the loss is 0.4502.
 Siblings of values (1, 2/3, 1/3, 0) with `credit.threshold` 0.5 give four rows, two of them
 desirable.
 
+Rows of a weight, those of replayed rounds, have it in both sums of L, and not in z0, which is of
+the policy and not of what a row is worth.
+
 z0 is the mean of a whole optimiser step and no sum of its micro-batches': there is no accumulation.
 """
 
@@ -162,15 +165,18 @@ def arrays(rows: Sequence[Row], settings: KtoSettings) -> dict[str, np.ndarray]:
 
 
 def extra(step: StepData) -> Extra:
-    """`reference: float32[K, 2 * R * M]` of each sequence, `labels: bool[K, R * M]`, and of the
-    whole step `rows`, `desirable`, `undesirable` and `nll_tokens` (of desirable rows)."""
+    """`reference: float32[K, 2 * R * M]` of each sequence, `labels: bool[K, R * M]`, `weight` of
+    rows that have one, and of the whole step `rows`, their `worth` (weights), `desirable`,
+    `undesirable` and `nll_tokens` (of desirable rows)."""
     labels, present = step.arrays["labels"], step.present
     desirable = present[labels[present]]
     return {
         "reference": step.reference,
         "labels": labels[step.places],
+        **step.weights(),
     } | step.counts(
         rows=len(present),
+        worth=step.weigh(np.ones(len(present))),
         nll_tokens=step.examples.completions[desirable, 0].sum(),
         desirable=len(desirable),
         undesirable=len(present) - len(desirable),
@@ -198,8 +204,8 @@ def _loss(settings: KtoSettings, logps: Array, batch: Batch, extra: Extra) -> tu
         settings.beta,
         desirable_weight=settings.desirable,
         undesirable_weight=settings.undesirable,
-        weights=counted,
-        denominator=extra["rows"],
+        weights=counted * extra.get("weight", 1.0),
+        denominator=extra["worth"],
     )
     good = means["desirable"] / extra["desirable"]
     bad = means["undesirable"] / extra["undesirable"]

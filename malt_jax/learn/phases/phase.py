@@ -2,7 +2,8 @@
 and how its best step is told. Data sets, training and plans ask it, and nothing else about a phase.
 
 Every mean of a loss is over the whole optimiser step: sums of a micro-batch are divided by counts
-of the step, which come in `Extra`. So 1 x 8 and 8 x 1 micro-batches are one loss.
+of the step, which come in `Extra`. So 1 x 8 and 8 x 1 micro-batches are one loss. Rows that have a
+weight, those of replayed rounds, take part in every mean as that many rows.
 """
 
 from collections import Counter
@@ -66,7 +67,8 @@ class StepData:
     order: np.ndarray  # int32[K, R, M], the examples as in `packing.Plan`, -1 for none
     examples: Examples
     arrays: Mapping[str, np.ndarray]
-    """[N, ...], of `Phase.arrays`; `reference: float32[N, C]`; `base`, of `ragged`."""
+    """[N, ...], of `Phase.arrays`; `reference: float32[N, C]`; `base`, of `ragged`; `weight:
+    float32[N]` of rows that have one."""
     batch: Batch  # with a leading axis K
 
     @property
@@ -92,12 +94,23 @@ class StepData:
         placed[np.asarray(self.batch.counted)] = np.concatenate([placed[:0].ravel(), *parts])
         return placed
 
-    def counts(self, **counts: int) -> Extra:
-        """Counts of the whole step to divide by, so at least 1: float32[K] each, the same for all
-        micro-batches."""
+    def weigh(self, figures: np.ndarray) -> float:
+        """The sum of figures [E] of the present examples, each times its example's weight."""
+        if "weight" not in self.arrays:
+            return float(figures.sum())
+        return float((self.arrays["weight"][self.present].astype(np.float64) * figures).sum())
+
+    def weights(self) -> Extra:
+        """`weight: float32[K, R * M]` of every example; nothing where rows have none."""
+        if "weight" not in self.arrays:
+            return {}
+        return {"weight": self.arrays["weight"][self.places]}
+
+    def counts(self, **counts: float) -> Extra:
+        """Counts of the whole step to divide by, 1 in the place of 0: float32[K] each, the same
+        for all micro-batches."""
         return {
-            name: np.full(len(self.order), max(1, count), np.float32)
-            for name, count in counts.items()
+            name: np.full(len(self.order), count or 1, np.float32) for name, count in counts.items()
         }
 
 

@@ -22,9 +22,8 @@ beyond the clip has no gradient then.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,12 +31,11 @@ import pyarrow as pa
 from jax import Array
 
 from malt_jax.config.credit import CreditSettings
-from malt_jax.config.phase import PhaseSettings
-from malt_jax.config.schema import Checks, Rule, another_default, at_least, positive, setting
+from malt_jax.config.rl import RlSettings
 from malt_jax.config.settings import SampleSettings
 from malt_jax.credit import advantages
 from malt_jax.learn import policy_losses
-from malt_jax.learn.logprobs import Drawn
+from malt_jax.learn.logprobs import Drawn, at_tokens, per_sequence
 from malt_jax.learn.packing import Batch
 from malt_jax.learn.phases.phase import (
     IDS,
@@ -68,76 +66,7 @@ SCHEMA = pa.schema(
 )
 _OLD, _CUT = "rl: no behaviour log-probabilities", "rl: truncated"  # why it left a sample out
 _HEAVIEST = 10.0  # weight of a token in what the best step is told by
-_COLLAPSED = 0.5  # of the entropy at the start
-_WEIGHT = at_least(0, "must not be negative (0 is off)")
-
-
-@dataclass(frozen=True)
-class RlSettings(PhaseSettings):
-    """`config.rl.*`."""
-
-    learning_rate: float = another_default(PhaseSettings, "learning_rate", 5e-5)
-    epochs: int = another_default(PhaseSettings, "epochs", 1)
-    advantage: Literal["siblings", "leave_one_out", "mixed"] = setting(
-        "siblings",
-        "what a value is compared with: its siblings' mean, its own included; the mean of the "
-        "others; a mix of the two",
-    )
-    mix: float = setting(
-        0.5,
-        "of mixed: the share of the mean of the others",
-        Rule(lambda share: 0 <= share <= 1, "is a share, in [0, 1]"),
-    )
-    shaping: float = setting(0.5, "of mixed: the weight of the gap beside the value", _WEIGHT)
-    normalise: bool = setting(
-        False, "divides by the deviation of the siblings' values; blows small gaps up"
-    )
-    role_statistics: Literal["none", "scale", "standardise"] = setting(
-        "none",
-        "over all rows of a role: scale divides advantages by their deviation, standardise takes "
-        "their mean off as well",
-    )
-    ratio: Literal["token", "sequence", "none"] = setting(
-        "none",
-        "what is clipped: the ratio of every token (PPO), of the whole completion, as a mean over "
-        "its tokens (GSPO; clips of 1e-3 and less), or none (REINFORCE with truncated weights)",
-    )
-    clip_low: float = setting(
-        0.2,
-        "how far below 1 a ratio has a gradient",
-        Rule(lambda low: 0 < low <= 1, "must be in (0, 1]"),
-    )
-    clip_high: float = setting(
-        0.28,
-        "how far above 1 a ratio has a gradient; more than below keeps exploration",
-        positive(),
-    )
-    truncate: float = setting(
-        5.0,
-        "the largest importance weight: of ratio='none' the weight of a token's gradient; of the "
-        "others a bound for negative advantages; 0: no weights, no bound",
-        _WEIGHT,
-    )
-    kl_weight: float = setting(
-        0.0, "weight of the KL to the base without an adapter, 1e-3 say; 0: off", _WEIGHT
-    )
-    kl: Literal["k1", "k2", "k3"] = setting(
-        "k3", "its estimator: d, d^2 / 2 or exp(-d) - 1 + d, d = log pi - log base of a token"
-    )
-    entropy_weight: float = setting(
-        0.0, "weight of the entropy of what is sampled, which is raised; 0: off", _WEIGHT
-    )
-
-    def rules(self) -> Checks:
-        """A bound below the clip would be another clip."""
-        bounded = self.ratio != "none" and self.truncate > 0
-        return [
-            (
-                "truncate",
-                not bounded or self.truncate > 1 + self.clip_high,
-                "must be above 1 + config.rl.clip_high, or 0 for none",
-            )
-        ]
+_COLLAPSED = 0.5  # of a figure at the start
 
 
 def rows(family: Family, credit: CreditSettings) -> Harvest:
@@ -221,13 +150,19 @@ def _advantage(sibling_values: Sequence[float], settings: RlSettings) -> float:
 
 
 def extra(step: StepData) -> Extra:
-    """`advantage: float32[K, R * M]` of each sequence; `behaviour` and, where the loss needs it,
-    `base` of each token: float32[K, R, P]; `tokens: float32[K]`, completion tokens of the step."""
+    """`advantage: float32[K, R * M]` of each sequence, and `weight` of those that have one;
+    `behaviour` and, where the loss needs it, `base` of each token: float32[K, R, P]; `tokens:
+    float32[K]`, completion tokens of the step, each of its weight, and `rows: float32[K]`, likewise
+    of completions."""
     names = {"behaviour", "base"} & step.arrays.keys()
     return {
         "advantage": step.arrays["advantage"][step.places],
         **{name: step.of_tokens(name) for name in sorted(names)},
-        **step.counts(tokens=step.examples.completions[step.present, 0].sum()),
+        **step.weights(),
+        **step.counts(
+            tokens=step.weigh(step.examples.completions[step.present, 0]),
+            rows=step.weigh(np.ones(len(step.present))),
+        ),
     }
 
 
@@ -239,13 +174,14 @@ def loss(settings: RlSettings) -> Loss:
 
 def _loss(settings: RlSettings, logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:
     counted, sequence = jnp.asarray(batch.counted), jnp.asarray(batch.sequence)
+    weights = at_tokens(extra["weight"], batch) if "weight" in extra else 1.0
 
     def mean(figures: Array) -> Array:
-        return jnp.sum(jnp.where(counted, figures, 0.0)) / extra["tokens"]
+        return jnp.sum(jnp.where(counted, weights * figures, 0.0)) / extra["tokens"]
 
     logps = jnp.where(counted, logps, 0.0)
     log_ratio = jnp.where(counted, logps - extra["behaviour"], 0.0)
-    worth = jnp.append(extra["advantage"], 0.0)[sequence]
+    worth = at_tokens(extra["advantage"], batch)
     clip = {"low": settings.clip_low, "high": settings.clip_high}
     of_clip = log_ratio
     if settings.ratio == "sequence":
@@ -262,6 +198,7 @@ def _loss(settings: RlSettings, logps: Array, batch: Batch, extra: Extra) -> tup
         "approx_kl": mean(policy_losses.k3(-log_ratio)),
         "entropy": mean(extra["entropy"]),
         "advantage": mean(worth),
+        **_lengths(log_ratio, batch, extra),
     }
     if settings.kl_weight:
         gap = jnp.where(counted, logps - extra["base"], 0.0)
@@ -271,6 +208,15 @@ def _loss(settings: RlSettings, logps: Array, batch: Batch, extra: Extra) -> tup
     if settings.entropy_weight:
         value -= settings.entropy_weight * metrics["entropy"]
     return value, metrics
+
+
+def _lengths(log_ratio: Array, batch: Batch, extra: Extra) -> Metrics:
+    """Means over completions of w and of w times its tokens, w = min(pi(y) / b(y), 10): one divided
+    by the other, how long completions of the policy are, as far as samples can tell."""
+    sums, tokens = per_sequence(log_ratio, batch)
+    likely = jnp.minimum(jnp.exp(sums), _HEAVIEST) * extra.get("weight", 1.0)
+    likely = jnp.where(tokens > 0, likely, 0.0) / extra["rows"]
+    return {"likely": jnp.sum(likely), "likely_tokens": jnp.sum(likely * tokens)}
 
 
 def drawn(settings: RlSettings, sample: SampleSettings) -> Drawn:
@@ -285,15 +231,33 @@ def expected(forecast: Forecast, credit: CreditSettings) -> float:
 
 
 def warns(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """Whether the samples of the trained policy will be alike: half of the entropy is gone."""
-    before, after = first["entropy"], last["entropy"]
-    if before is None or after is None or after > _COLLAPSED * before:
-        return ""
-    return (
-        f"the entropy fell from {before:.3g} to {after:.3g} nats a token, so that samples will "
-        "differ little; lower config.rl.learning_rate or config.rl.epochs, or give "
-        "config.rl.entropy_weight or config.rl.kl_weight"
-    )
+    """Whether the samples of the trained policy will be alike, half of the entropy being gone, or
+    half as long as they were."""
+    less = "lower config.rl.learning_rate or config.rl.epochs, or give"
+    faults = []
+    if _has_collapsed(before := first["entropy"], after := last["entropy"]):
+        faults.append(
+            f"the entropy fell from {before:.3g} to {after:.3g} nats a token, so that samples will "
+            f"differ little; {less} config.rl.entropy_weight or config.rl.kl_weight"
+        )
+    if _has_collapsed(before := _length(first), after := _length(last)):
+        faults.append(
+            f"completions that the policy now makes likely have {after:.3g} tokens, after "
+            f"{before:.3g}: it may have learned to say less; {less} config.rl.kl_weight"
+        )
+    return "; ".join(faults)
+
+
+def _has_collapsed(before: float | None, after: float | None) -> bool:
+    """Never by a figure that is not known, or was not finite."""
+    return before is not None and after is not None and after <= _COLLAPSED * before
+
+
+def _length(metrics: Mapping[str, Any]) -> float | None:
+    """Tokens a completion, of `_lengths`; None where no sample is likely any more, and of earlier
+    versions."""
+    total, tokens = metrics.get("likely"), metrics.get("likely_tokens")
+    return tokens / total if total and tokens is not None else None
 
 
 PHASE = Phase(

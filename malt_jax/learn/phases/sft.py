@@ -5,6 +5,10 @@
 Every token weighs the same, so a long completion weighs more: of the tokens' log-probabilities
 (-1, -1, -1) and (-5) the loss is 8/4 = 2, not the mean (1 + 5) / 2 = 3 of the completions' means.
 
+Rows of a weight w, those of replayed rounds, have it in both sums:
+L = -sum_b w_b sum_t log pi(y_bt) / sum_b w_b N_b. With w = 1/2 for the second of the
+above the loss is (3 + 2.5) / (3 + 0.5) = 11/7.
+
 Siblings of values (1, 2/3, 1/3, 0) with `credit.threshold` 0.5 give two rows, and one row with
 `credit.max_positives_per_parent` 1: the first, with the second counted as over the cap.
 """
@@ -19,6 +23,7 @@ from jax import Array
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.learn import losses
+from malt_jax.learn.logprobs import at_tokens
 from malt_jax.learn.packing import Batch
 from malt_jax.learn.phases.phase import (
     IDS,
@@ -64,8 +69,10 @@ def lacks(counts: Mapping[str, Any]) -> str:
 
 
 def extra(step: StepData) -> Extra:
-    """`nll_tokens: float32[K]`, completion tokens of the whole step."""
-    return step.counts(nll_tokens=step.examples.completions[step.present, 0].sum())
+    """`nll_tokens: float32[K]`, completion tokens of the whole step; `weight` of rows that have
+    one."""
+    tokens = step.weigh(step.examples.completions[step.present, 0])
+    return step.weights() | step.counts(nll_tokens=tokens)
 
 
 def loss(settings: PhaseSettings) -> Loss:
@@ -75,6 +82,8 @@ def loss(settings: PhaseSettings) -> Loss:
 
 def _loss(logps: Array, batch: Batch, extra: Extra) -> tuple[Array, Metrics]:
     counted = jnp.asarray(batch.counted)
+    if "weight" in extra:
+        logps = at_tokens(extra["weight"], batch) * jnp.where(counted, logps, 0.0)
     value, _ = losses.sft_loss(logps, counted, denominator=extra["nll_tokens"])
     return value, {"nll": value}
 
