@@ -190,10 +190,10 @@ def test_a_test_that_no_program_could_pass_is_no_verdict(caplog: pytest.LogCaptu
     row = {"prompt": "Do it.", "entry_point": "inc"}
     inc = fenced("def inc(x): return 1")
     assert statuses(CODEJSONL, row | {"tests": ["assert inc(lambda: 1)"]}, inc) == ["unknown"]
-    missing = "import no_such_module\nassert inc(1) == 1"
-    assert statuses(CODEJSONL, row | {"tests": missing, "setup": "import nope"}, inc) == ["unknown"]
+    broken = {"tests": ["assert inc(1) == 1"], "setup": "LIMIT = int('nope')"}
+    assert statuses(CODEJSONL, row | broken, inc) == ["unknown"]
     assert "a function cannot be passed" in caplog.text
-    assert "No module named 'nope'" in caplog.text
+    assert "setup of the tests: ValueError" in caplog.text
 
 
 @needs_sandbox
@@ -261,6 +261,11 @@ def test_what_was_cut_short_counts_where_its_fence_is_closed() -> None:
             "'test_list' does not compile at line 1",
         ),
         (MBPP, {"text": "x", "test_list": ["assert 1 == 1"]}, "calls no function"),
+        (
+            MBPP,
+            {"text": "x", "test_list": ["assert f(1)"], "test_imports": ["import numpy as np"]},
+            "'test_imports' imports numpy, but a sandbox has the standard library alone",
+        ),
         (CODEJSONL, {"tests": []}, "'tests' is empty"),
         (CODEJSONL, {"tests": ["def"]}, "'tests' does not compile"),
         (CODEJSONL, {"tests": ["assert x"], "setup": "("}, "'setup' does not compile"),
