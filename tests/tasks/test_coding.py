@@ -216,9 +216,6 @@ def test_votes_are_by_behaviour_and_by_no_test() -> None:
     asked = grading.grade(HUMANEVAL, untested)
     assert [grade.answer for grade in asked] == list(answers.values())
     assert {grade.status for grade in asked} <= {"wrong", "unparseable"}
-    stuck = "def double(x):\n    while x == -3: pass\n    return x + x"
-    (grade,) = grading.grade(HUMANEVAL, [planted.sample(stuck)])
-    assert (grade.status, grade.answer) == ("wrong", answers["sum"])
 
 
 @needs_sandbox
