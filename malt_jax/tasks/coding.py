@@ -11,6 +11,7 @@ import builtins
 import json
 import keyword
 import re
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def program(completion: str, answer: str, question: str) -> Program | None:
     extract = code.extract(completion, problem.prompt, problem.entry)
     if extract is None:
         return None
-    calls = probes(question or problem.prompt, problem.prompt, problem.entry)
+    header = problem.prompt or code.header(extract.code, problem.entry)
+    calls = probes(question or problem.prompt, header, problem.entry)
     return Program(extract.code, problem.entry, problem.setup, problem.tests, calls, extract.closed)
 
 
@@ -84,11 +86,13 @@ def read_mbpp(row: Row) -> Question:
     before = row.get("test_setup_code") or ""
     first = f"{before}\n{listed[0]}" if isinstance(before, str) else listed[0]
     _compiled(first, "test_setup_code")
+    imports = "\n".join(_texts(row, "test_imports"))
+    _compiled(imports, "test_imports")
     solution = text_field(row, "code") if row.get("code") else ""
     return _question(
         id_field(row, "task_id"),
         f"{text.strip()}\n\nThe program must pass this test:\n```python\n{listed[0].strip()}\n```",
-        Problem(entry, "", "\n".join(_texts(row, "test_imports")), (first, *listed[1:])),
+        Problem(entry, "", imports, (first, *listed[1:])),
         solution.replace("\r\n", "\n").strip(),
     )
 
@@ -223,13 +227,24 @@ def _texts(row: Row, name: str) -> list[str]:
 
 
 def _compiled(source: str, name: str) -> ast.Module:
-    """A test file's statements. Raises ValueError naming the field and line of what is none."""
+    """A test file's statements. Raises ValueError naming the field and line of what is none, and
+    for an import of what no sandbox has."""
     try:
-        return ast.parse(source)
+        tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         place = f" at line {line}" if line else ""
         raise ValueError(f"field {name!r} does not compile{place} ({error}); correct it") from None
+    for node in ast.walk(tree):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for module in modules:
+            if module.partition(".")[0] not in sys.stdlib_module_names:
+                raise ValueError(
+                    f"field {name!r} imports {module}, but a sandbox has the standard library "
+                    "alone; write the test without it"
+                )
+    return tree
 
 
 HUMANEVAL = Task(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 from malt_jax import grading, tasks
 from malt_jax.config.judging import JudgeSettings, RewardSettings
@@ -292,6 +293,17 @@ def test_a_mixed_reward_is_a_mean_by_weights() -> None:
     (grade,) = grading.grade(task, [Sample(text + ".", "18")])
     grading.close()
     assert (grade.status, grade.score) == ("correct", 0.9375)
+
+
+def test_a_model_that_is_served_here_may_judge(judge: Make) -> None:
+    with serving() as served:
+        task = judge(endpoint=f"{served.url}/v1", model="refiner")
+        assert task.judged is not None
+        asked = opinions.inquiry(task.judged.settings, answer("Rayleigh."))
+        reply = endpoint.ask(asked.settings, "", asked.messages, tries=1, **asked.options)
+        assert reply.text == "refiner says 0"
+        (served_options,) = [options for *_, options in served.backend.asked]
+        assert served_options.temperature == 0
 
 
 def test_rows_need_no_reference() -> None:

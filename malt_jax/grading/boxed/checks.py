@@ -29,6 +29,15 @@ class Ended(BaseException):
     takes it for an error of the program."""
 
 
+def _error(name: str) -> type[Exception]:
+    """The built-in error of that name; a plain one for others, and for those that would end a loop
+    of the tests early."""
+    error = getattr(builtins, name, None)
+    if not (isinstance(error, type) and issubclass(error, Exception)):
+        return Exception
+    return RuntimeError if issubclass(error, StopIteration | StopAsyncIteration) else error
+
+
 class Channel:
     """The program's process, as the checks see it."""
 
@@ -47,9 +56,7 @@ class Channel:
         if kind == "ended":
             raise Ended(parts[0])
         if kind == "raised":
-            error = getattr(builtins, str(parts[0]), None)
-            known = isinstance(error, type) and issubclass(error, Exception)
-            raise (error if known else Exception)("in the program")  # type: ignore[misc]
+            raise _error(str(parts[0]))("in the program")
         value, *changed = (
             wire.decode(part, lambda index: wire.Remote(self, index)) for part in parts
         )
