@@ -113,7 +113,7 @@ class Team(rollout.Team):
             tokenizer=model.tokenizer,
             roles=chain,
             adapters=watched.load() if watched else {},
-            task=tasks.get(given.data.task),
+            task=tasks.chosen(given),
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=given.seed,
             random_stream="collect",

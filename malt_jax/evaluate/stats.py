@@ -189,18 +189,18 @@ def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> floa
     1 / t.
 
     Exact: `answers` are counted, and a dynamic programme over the distinct ones adds up the
-    subsets as integers. `right` says of each sample whether it is; equal answers must agree on it.
-    Raises ValueError if they do not, if the lengths differ, and unless 1 <= k <= n.
+    subsets as integers. `right` says of each sample whether it is. Of equal answers some may be
+    right (programs that behave alike on a few inputs): the first of them in a random order is
+    right with the chance of any. Raises ValueError if the lengths differ, and unless 1 <= k <= n.
     """
     _check_k(len(answers), k)
-    verdicts: dict[str, bool] = {}
+    counts, correct = Counter(answers), Counter[str]()
     for answer, verdict in zip(answers, right, strict=True):
-        if verdicts.setdefault(answer, bool(verdict)) != verdict:
-            raise ValueError(f"answer {answer!r} is right in one sample and wrong in another")
-    counts = Counter(answers)
+        correct[answer] += bool(verdict)
     silent = counts.pop("", 0)
     wins = Fraction(0)  # of the C(n, k) subsets, ties as the share that is won
-    for answer in (a for a in counts if verdicts[a]):
+    for answer in (a for a in counts if correct[a]):
+        share = Fraction(correct[answer], counts[answer])
         for votes in range(1, min(counts[answer], k) + 1):
             # Subsets in which `answer` has `votes` and no other has more, by their size and by how
             # many answers have as many.
@@ -212,7 +212,7 @@ def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> floa
                         wider[size + n, tied + (n == votes)] += many * math.comb(counts[other], n)
                 ways = wider
             for (size, tied), many in ways.items():
-                wins += Fraction(many * math.comb(silent, k - size), tied)
+                wins += share * Fraction(many * math.comb(silent, k - size), tied)
     return float(wins / math.comb(len(answers), k))
 
 

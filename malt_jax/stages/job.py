@@ -64,7 +64,7 @@ class Job:
 
     @cached_property
     def task(self) -> tasks.Task:
-        return tasks.get(self.settings.data.task)
+        return tasks.chosen(self.settings)
 
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:
