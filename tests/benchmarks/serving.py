@@ -1,12 +1,12 @@
-"""How an endpoint answers under load, as JSON on standard output: requests a second, the time to the
-first token, and the time a token, at p50, p95 and p99, for 1 to 64 clients at a time.
+"""How an endpoint answers under load, as JSON on standard output: requests a second, the time to
+the first token, and the time a token, at p50, p95 and p99, for 1 to 64 clients at a time.
 
 python tests/benchmarks/serving.py --url=http://127.0.0.1:8000 --seconds=600 > serving.json
 
 The endpoint runs already (`malt_jax --config=... --stage=serve`), or is another program's that
-speaks OpenAI's chat completions, such as llama.cpp's server with `--model=NAME`. Each client sends its
-next request when the last one is answered; a request that is not answered once and whole counts as
-lost. Only the standard library is needed.
+speaks OpenAI's chat completions, such as llama.cpp's server with `--model=NAME`. Each client sends
+its next request when the last one is answered; a request that is not answered once and whole counts
+as lost. Only the standard library is needed.
 """
 
 import argparse
