@@ -161,7 +161,7 @@ class Engine:
             if self._watched is not None:
                 threading.Thread(target=self._watch, name="adapters", daemon=True).start()
             while not (self._closing and self._idle(batcher)):
-                for command in self._asked(wait=warm and not batcher.busy):
+                for command in self._asked(wait=bool(warm) and not batcher.busy):
                     command(batcher)
                 if batcher.busy:
                     batcher.step()

@@ -1,13 +1,16 @@
 """An engine whose queue is full, whose adapters change, whose logits are not finite, that ends."""
 
 import asyncio
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import small
 from asking import adapter, heard, quiet, run, team, texts, until
 
+from malt_jax.models import kv_cache
 from malt_jax.sampler.session import Pass, Session
 from malt_jax.serve.backend import Busy, Message, Options
 from malt_jax.serve.engine import Engine
@@ -173,3 +176,19 @@ def test_to_close_finishes_what_runs_and_refuses_more():
         assert not engine.ready
 
     run(team().engine(), test)
+
+
+def test_what_does_not_fit_the_cache_is_refused_before_any_work():
+    asked = team()
+    page = kv_cache.page_bytes(asked.sampler.config, asked.sampler.mesh, 64, np.dtype(np.float32))
+    tight = replace(asked, sampler=replace(asked.sampler, kv_gib=4 * page / 2**30))
+
+    async def test(engine: Engine) -> None:
+        before = engine.counters()["malt_tokens_read_total"]
+        with pytest.raises(ValueError, match=r"config.sample.kv_gib: .*raise it"):
+            await heard(engine.chat("generator", USER, Options(max_tokens=300)))
+        assert engine.counters()["malt_tokens_read_total"] == before
+        texts(await heard(engine.chat("generator", USER, Options(max_tokens=20))))
+        await engine.close()
+
+    run(tight.engine(), test)
