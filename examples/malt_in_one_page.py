@@ -19,13 +19,13 @@ import numpy as np
 import optax
 
 from malt_jax import credit, models, tasks
-from malt_jax.evaluate.stats import majority
 from malt_jax.grading import verdict
 from malt_jax.learn.losses import Pairs, sigmoid, token_logprobs
 from malt_jax.models import llama, lora
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling
 from malt_jax.tasks import arithmetic
+from malt_jax.tasks.votes import majority
 from malt_jax.types import Grade, Question
 
 PROMPTS = {  # what the tiny model was pretrained with; a role sees what its prompt names

@@ -51,7 +51,8 @@ def _parser() -> _Parser:
         default="all",
         metavar="NAME",
         help="all (the default), or one of collect, datasets, train, evaluate, report; on request "
-        "rounds, solutions, merge, audit, plan; or FILE.py:NAME, a stage of your own",
+        "rounds, solutions, merge, audit, plan, solve, serve, upload; or FILE.py:NAME, a stage of "
+        "your own",
     )
     add(
         "--topology",
@@ -65,6 +66,19 @@ def _parser() -> _Parser:
         metavar="N",
         help="with --stage=audit: how many graded answers to write out to be judged by hand",
     )
+    asks = parser.add_argument_group("with --stage=solve")
+    asks.add_argument("--question", default="", metavar="TEXT", help="what the team is asked")
+    asks.add_argument(
+        "--questions",
+        default="",
+        metavar="FILE",
+        help="questions, one a line, or JSON lines with `question`; - is standard input",
+    )
+    asks.add_argument(
+        "--votes", type=int, default=0, metavar="N", help="passes that vote; else config.eval.votes"
+    )
+    asks.add_argument("--json", action="store_true", help="JSON lines on a terminal as well")
+    asks.add_argument("--base", action="store_true", help="ask the team as it was before training")
     add(
         "--compare",
         action="append",
@@ -72,6 +86,22 @@ def _parser() -> _Parser:
         metavar="WORKDIR",
         help="with --stage=report: another run's work directory to compare this one with; may be "
         "given several times",
+    )
+    serves = parser.add_argument_group("with --stage=serve")
+    serves.add_argument("--host", help="where to listen; 127.0.0.1 by default")
+    serves.add_argument("--port", type=int, metavar="N", help="8000 by default; 0 is any free one")
+    serves.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="holds what clients must give, as does MALT_TOKEN in the environment; needed where "
+        "other machines can ask",
+    )
+    add(
+        "--repository",
+        default="",
+        metavar="USER/NAME",
+        help="with --stage=upload: where to, on the Hugging Face hub; without it nothing is "
+        "uploaded and the files are listed",
     )
     add(
         "--coordinator",
@@ -108,6 +138,16 @@ def _command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[st
         parser.error("--compare goes with --stage=report")
     if flags.sample and (flags.stage != "audit" or flags.sample < 0):
         parser.error("--sample goes with --stage=audit, and is a count: --sample=200, say")
+    for flag in ("host", "port", "token_file"):
+        if getattr(flags, flag) is not None and flags.stage != "serve":
+            parser.error(f"--{flag.replace('_', '-')} goes with --stage=serve")
+    if flags.repository and flags.stage != "upload":
+        parser.error("--repository goes with --stage=upload")
+    for name in ("question", "questions", "votes", "json", "base"):
+        if getattr(flags, name) and flags.stage != "solve":
+            parser.error(f"--{name} goes with --stage=solve")
+    if flags.votes < 0:
+        parser.error("--votes is a count of passes: --votes=3, say")
     if bool(flags.topology) != (flags.stage == "plan"):
         parser.error("--stage=plan and --topology go together: --topology=v5e:2x4, say")
     files.path(flags.config)
@@ -196,6 +236,8 @@ def _run(
 ) -> None:
     """The stages, or what goes round several runs of them: a suite, or a comparison."""
     from malt_jax import experiments, stages
+    from malt_jax.serve.address import Address
+    from malt_jax.stages.asked import Asked
     from malt_jax.workdir import storage
 
     others = [storage.at(path) for path in flags.compare]
@@ -204,7 +246,18 @@ def _run(
     elif parsed.suite and flags.stage == "all":
         experiments.run(config)
     else:
-        stages.run(parsed, config, names, sample=flags.sample)
+        asked = Asked(flags.question, flags.questions, flags.votes, flags.json, flags.base)
+        given = {"host": flags.host, "port": flags.port, "token_file": flags.token_file}
+        address = Address(**{key: value for key, value in given.items() if value is not None})
+        stages.run(
+            parsed,
+            config,
+            names,
+            sample=flags.sample,
+            asked=asked,
+            address=address,
+            repository=flags.repository,
+        )
 
 
 def _keep_compiled_programs() -> None:

@@ -63,7 +63,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
 def _faults(parsed: Settings) -> Iterator[str]:
     """What is wrong with the roles' phases, a line each."""
-    folders = {"base", "merged", *(name for name, phase in PHASES.items() if phase.exported)}
+    phases = (name for name, phase in PHASES.items() if phase.exported)
+    folders = {"base", "gguf", "merged", *phases}
     for name, role in parsed.roles.items():
         key = f"config.roles.{name}"
         if name in folders:

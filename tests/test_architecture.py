@@ -140,13 +140,17 @@ def test_recipes_start_from_the_packages_own_and_import_nothing_else():
 
 
 def test_every_library_the_package_imports_is_a_declared_dependency():
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    distributions = {_normal(re.split(r"[<>=!~\[; ]", line)[0]) for line in declared}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     providers = packages_distributions()
-    used = {name.partition(".")[0] for imported in graph().values() for name in imported}
-    for library in sorted(used - {PACKAGE} - set(sys.stdlib_module_names)):
-        provided_by = {_normal(name) for name in providers.get(library, [library])}
-        assert provided_by & distributions, f"declare {library} in pyproject.toml's dependencies"
+    graphs = graph()
+    for extra, of_extra in (([], False), (project["optional-dependencies"]["serve"], True)):
+        declared = project["dependencies"] + extra
+        distributions = {_normal(re.split(r"[<>=!~\[; ]", line)[0]) for line in declared}
+        modules = [name for name in graphs if (room(name) == "serve") == of_extra]
+        used = {name.partition(".")[0] for module in modules for name in graphs[module]}
+        for library in sorted(used - {PACKAGE} - set(sys.stdlib_module_names)):
+            provided_by = {_normal(name) for name in providers.get(library, [library])}
+            assert provided_by & distributions, f"declare {library} in pyproject.toml"
 
 
 def _normal(distribution: str) -> str:

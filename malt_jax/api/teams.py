@@ -1,9 +1,7 @@
-"""What a team does: samples, trees, an answer by vote."""
+"""What a team is made of and does: samples, trees, an answer by vote."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,38 +9,20 @@ import numpy as np
 from jax import Array
 
 from malt_jax import credit, tasks
+from malt_jax.api.asking import Solution, Team
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.settings import RoleSettings
-from malt_jax.evaluate.stats import majority
 from malt_jax.models import Model
 from malt_jax.models.lora import Adapter
 from malt_jax.rollout import driver, roles
-from malt_jax.rollout.strategies.full_tree import full_tree, passes
-from malt_jax.rollout.team import Team
+from malt_jax.rollout.strategies.full_tree import full_tree
 from malt_jax.runtime import mesh
 from malt_jax.sampler import Request, Sampler, Sampling, Work
-from malt_jax.tasks.extract import marked
 from malt_jax.types import Question
 
 Row = dict[str, Any]
 Asked = Question | tuple[str, str]
 """A question: with all that it has, or its text and its reference answer."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A team's answer to a question."""
-
-    answer: str
-    """The one with the most votes, in the task's canonical form; empty if no pass gave one."""
-    votes: Mapping[str, int]
-    """How many passes gave each answer."""
-    transcript: tuple[Mapping[str, str], ...]
-    """What every role wrote, pass by pass."""
-    tokens_read: int
-    """Prompt tokens of all passes together; a prompt with several samples counts once."""
-    tokens_written: int
-    """Sampled tokens of all passes together."""
 
 
 def sample(
@@ -132,7 +112,7 @@ def team(
         task=tasks.get(task),
         sampling=Sampling(temperature, top_k, top_p),
         seed=seed,
-        stream="collect",
+        random_stream="collect",
         base=model.content_hash if model.files else "",
     )
 
@@ -158,32 +138,12 @@ def grow(
 
 
 def solve(asked: Team, question: str, votes: int = 3) -> Solution:
-    """The team's answer to a question: `votes` passes through the roles, and their majority.
+    """The team's answer to a question: `Team.solve`.
 
     Of answers with as many votes the one that appeared first wins. The same team, question and
     number of votes give the same solution.
     """
-    whole = next(driver.expand(passes(asked, votes), [Question(_name(question), question, "")]))
-    ends = [node for node in whole.nodes if node.depth == len(asked.roles) - 1]
-    answers = [_answer(asked.task, node.text) for node in ends]
-    winner = majority(answers)
-    prompts = {(node.role, node.parent): len(node.prompt) for node in whole.nodes}
-    return Solution(
-        answer="" if winner is None else answers[winner],
-        votes=dict(Counter(answer for answer in answers if answer)),
-        transcript=tuple({node.role: node.text for node in end.lineage} for end in ends),
-        tokens_read=sum(prompts.values()),
-        tokens_written=sum(len(node.completion.tokens) for node in whole.nodes),
-    )
-
-
-def _answer(task: tasks.Task, text: str) -> str:
-    """What a completion answers, in the form in which votes are counted: its mark, else its last
-    line."""
-    if task.answer is not None:
-        return task.answer(text)
-    marks = [answer for answer, _ in marked(text)] or text.strip().splitlines()[-1:]
-    return next(filter(None, (task.reference(mark, ()) for mark in marks)), "")
+    return asked.solve(question, votes)
 
 
 def _sampler(model: Model, rows: int, children: int) -> Sampler:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from malt_jax.config import prompts
 from malt_jax.config.credit import CreditSettings
 from malt_jax.config.evaluation import EvalSettings
+from malt_jax.config.judging import JudgeSettings, RewardSettings
 from malt_jax.config.lora import LoraSettings
 from malt_jax.config.phase import PhaseSettings
 from malt_jax.config.rounds import RoundsSettings
@@ -49,7 +50,9 @@ class DataSettings:
     """`config.data.*`: the questions."""
 
     task: str = setting(
-        "", "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl"
+        "",
+        "gsm8k, math, csqa, mawps or svamp (both also with _equations), arithmetic, jsonl, "
+        "humaneval, mbpp, codejsonl, judge, or FILE.py:NAME",
     )
     train: str = setting("", "a file or a hub id; empty: the task's own hub id")
     eval: str = setting("", "a file or a hub id; empty: the task's own hub id")
@@ -68,6 +71,14 @@ class DataSettings:
         -1, "of which questions are taken; -1: config.seed", at_least(-1, "must be -1 or a seed")
     )
     max_chars: int = setting(4000, "longer questions are dropped and reported", positive())
+    score: Literal["all", "share"] = setting(
+        "all", "of a program: 1 if it passes all tests, else 0; or the share that it passes"
+    )
+    sandbox: Literal["bubblewrap", "unprotected"] = setting(
+        "bubblewrap",
+        "where programs run; unprotected: as you, on your files and network, for machines that may "
+        "be lost",
+    )
 
     def rules(self) -> Checks:
         """Test sets are named with their task."""
@@ -189,6 +200,8 @@ class Settings:
         default_factory=_team, metadata={"doc": "the roles by name"}
     )
     sample: SampleSettings = group(SampleSettings, "how samples are drawn")
+    judge: JudgeSettings = group(JudgeSettings, "who judges the answers of task judge")
+    reward: RewardSettings = group(RewardSettings, "what an answer's score weighs")
     credit: CreditSettings = group(CreditSettings, "from rewards to what is learned from")
     lora: LoraSettings = group(LoraSettings, "the shape of the adapters")
     rounds: RoundsSettings = group(RoundsSettings, "how often trees are drawn and learned from")

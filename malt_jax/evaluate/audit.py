@@ -48,7 +48,7 @@ def run(workdir: Path, settings: Settings) -> Row:
     """Reads `trees/` and `eval/*/`, writes `eval/audit.parquet` (the answers on which the readings
     differ) and `eval/audit.json` (the counts); returns the counts. Another run's trees
     (`config.trees`) are in that run's audit."""
-    task = tasks.get(settings.data.task)
+    task = tasks.chosen(settings)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     right: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     evaluation = workdir / "eval"

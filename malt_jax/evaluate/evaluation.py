@@ -48,7 +48,7 @@ def run(
     started, split, chosen = time.perf_counter(), settings.eval.split, systems.chosen(settings)
     directory = workdir / "eval" / ("" if split == "test" else split)
     evaluated = Evaluated(
-        directory, settings, replace(team, stream="evaluate"), adapters, questions
+        directory, settings, replace(team, random_stream="evaluate"), adapters, questions
     )
     draws = passes.draws(chosen, settings)
     drawn = {place: passes.sample(evaluated, draw) for place, draw in draws.items()}

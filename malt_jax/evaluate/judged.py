@@ -44,7 +44,7 @@ def run(workdir: Path, settings: Settings, count: int) -> Row:
             directory, and for a line that is no answer, or is judged other than true or false.
     """
     file = workdir / "audit" / "sample.jsonl"
-    task = tasks.get(settings.data.task)
+    task = tasks.chosen(settings)
     rows = read(file) if file.exists() else []
     if not rows and not count:
         raise ValueError(f"{file}: not there; --sample=N draws N answers to be judged by hand")

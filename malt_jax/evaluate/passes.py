@@ -116,7 +116,7 @@ def more_of(evaluated: Evaluated, system: System, batch: int) -> list[Passes]:
     own; `batch` counts from 1."""
     settings, (role,) = evaluated.settings, system.roles
     team = evaluated.of(system.team)
-    team = replace(team, stream=f"{team.stream} {batch}")
+    team = replace(team, random_stream=f"{team.random_stream} {batch}")
     # Below the trained team's directory, with which they go when it is trained anew.
     above = f"{_DIRECTORY['trained']}/" if system.trained else ""
     where = f"{above}{_of_single('single', settings)}-{batch}"

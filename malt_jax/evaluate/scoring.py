@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from malt_jax import credit
 from malt_jax.evaluate import stats
+from malt_jax.tasks.votes import majority
 from malt_jax.types import Price, System
 from malt_jax.workdir import shards
 
@@ -125,7 +126,7 @@ def _outcome(used: Passes, novel: str) -> Outcome:
 def debated(rows: Sequence[Row]) -> Outcomes:
     """Scores one question's debate, from its rows.
 
-    The last round votes in agent order by the rule of `stats.majority`; where nobody votes, the
+    The last round votes in agent order by the rule of `votes.majority`; where nobody votes, the
     first agent's status counts. All that was read and written is counted, the first round's prompt
     once: all agents were sampled from it.
     """
@@ -139,7 +140,7 @@ def debated(rows: Sequence[Row]) -> Outcomes:
 
 def voted(finals: Sequence[Row], answer: str = "answer") -> Row:
     """The row that wins a majority vote by the column `answer`; the first where nobody votes."""
-    return finals[stats.majority([row[answer] for row in finals]) or 0]
+    return finals[majority([row[answer] for row in finals]) or 0]
 
 
 def score(outcomes: Sequence[Outcomes], seed: int, resamples: int) -> Row:

@@ -1,5 +1,5 @@
-"""Intervals and tests for accuracies over questions, how many questions a test needs, and votes:
-the majority, pass@k and majority@k. Seeded where random, in float64.
+"""Intervals and tests for accuracies over questions, how many questions a test needs, pass@k and
+majority@k. Seeded where random, in float64.
 
 A single accuracy is reported with `wilson`, a difference between systems with `paired_bootstrap`.
 The Wilson interval stays inside [0, 1] and keeps a width at 0 and n correct, where a percentile
@@ -183,33 +183,24 @@ def questions_needed(
     return math.ceil((spread / gap) ** 2)
 
 
-def majority(answers: Sequence[str]) -> int | None:
-    """Index of the first sample that gives the winning answer of a vote, or None if nobody votes.
-
-    An empty string (nothing could be parsed) is no vote. Of the answers with the most votes the
-    one that appeared first wins: the paper states no rule, and this one needs no random number.
-    """
-    votes = Counter(answer for answer in answers if answer)
-    return answers.index(max(votes, key=votes.__getitem__)) if votes else None
-
-
 def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> float:
     """The chance that a vote over k of the n samples is right: a random k-subset in random order,
-    judged as `majority` does, so each of t answers with the most votes wins with chance 1 / t.
+    judged as `votes.majority` does, so each of t answers with the most votes wins with chance
+    1 / t.
 
     Exact: `answers` are counted, and a dynamic programme over the distinct ones adds up the
-    subsets as integers. `right` says of each sample whether it is; equal answers must agree on it.
-    Raises ValueError if they do not, if the lengths differ, and unless 1 <= k <= n.
+    subsets as integers. `right` says of each sample whether it is. Of equal answers some may be
+    right (programs that behave alike on a few inputs): the first of them in a random order is
+    right with the chance of any. Raises ValueError if the lengths differ, and unless 1 <= k <= n.
     """
     _check_k(len(answers), k)
-    verdicts: dict[str, bool] = {}
+    counts, correct = Counter(answers), Counter[str]()
     for answer, verdict in zip(answers, right, strict=True):
-        if verdicts.setdefault(answer, bool(verdict)) != verdict:
-            raise ValueError(f"answer {answer!r} is right in one sample and wrong in another")
-    counts = Counter(answers)
+        correct[answer] += bool(verdict)
     silent = counts.pop("", 0)
     wins = Fraction(0)  # of the C(n, k) subsets, ties as the share that is won
-    for answer in (a for a in counts if verdicts[a]):
+    for answer in (a for a in counts if correct[a]):
+        share = Fraction(correct[answer], counts[answer])
         for votes in range(1, min(counts[answer], k) + 1):
             # Subsets in which `answer` has `votes` and no other has more, by their size and by how
             # many answers have as many.
@@ -221,7 +212,7 @@ def majority_at_k(answers: Sequence[str], right: Sequence[bool], k: int) -> floa
                         wider[size + n, tied + (n == votes)] += many * math.comb(counts[other], n)
                 ways = wider
             for (size, tied), many in ways.items():
-                wins += Fraction(many * math.comb(silent, k - size), tied)
+                wins += share * Fraction(many * math.comb(silent, k - size), tied)
     return float(wins / math.comb(len(answers), k))
 
 

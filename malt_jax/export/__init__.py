@@ -1,5 +1,5 @@
 """What leaves the house: a role's adapter as a PEFT directory with its model card, the same merged
-into the base's weights, and adapters that come in from elsewhere."""
+into the base's weights and as GGUF, and adapters that come in from elsewhere."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from absl import logging
 from malt_jax import tasks
 from malt_jax.config.settings import Settings
 from malt_jax.export import card
-from malt_jax.models import Model, gguf, lora
+from malt_jax.models import Model, gguf, gguf_written, lora
 from malt_jax.models.identity import check_identity, identity
 from malt_jax.models.lora import Adapter
 from malt_jax.models.merged import save_merged
@@ -22,7 +22,6 @@ from malt_jax.workdir.storage import file_hash, read_json
 
 RECORD = "malt.json"
 BASE = "base"
-_CARD = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 
@@ -156,8 +155,10 @@ def _shape(rank: int, alpha: float, targets: set[str]) -> str:
 
 def merge(workdir: Path, settings: Settings, model: Model) -> None:
     """Writes `export/merged/ROLE/` for every exported role: a Hugging Face directory of the base
-    with the role's adapter in its weights, in `config.model.dtype`. If the base is a GGUF file,
-    also `export/base/`: the bare base in that form, for programs that put the adapters on it.
+    with the role's adapter in its weights, in `config.model.dtype`; and `export/gguf/ROLE/`: the
+    adapter for llama.cpp. If the base is a GGUF file, also the merged weights there, and
+    `export/base/`: the bare base as a Hugging Face directory, for programs that put the adapters
+    on it.
 
     A directory that holds the same weights already is left alone. Raises ValueError if nothing is
     exported.
@@ -168,6 +169,7 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
     for role in roles:
         source, target = workdir / "export" / role, workdir / "export" / "merged" / role
         adapter = load(source, model, role)
+        _write_gguf(workdir, settings, model, role, adapter)
         record = _record(workdir, settings, model, role) | _form(settings) | {"merged": True}
         record["adapter_hash"] = file_hash(source / WEIGHTS)
         if _same_weights(target, record):
@@ -181,6 +183,24 @@ def merge(workdir: Path, settings: Settings, model: Model) -> None:
         _write_base(workdir / "export" / BASE, settings, model)
 
 
+def _write_gguf(
+    workdir: Path, settings: Settings, model: Model, role: str, adapter: Adapter
+) -> None:
+    target = workdir / "export" / "gguf" / role
+    record = identity(model) | _form(settings) | {"role": role}
+    record["adapter_hash"] = file_hash(workdir / "export" / role / WEIGHTS)
+    if _same_weights(target, record):
+        return
+    with storage.directory_whole(target, RECORD) as directory:
+        gguf_written.save_adapter(directory / "adapter.gguf", model.config, adapter)
+        if _gguf(model):
+            source = gguf.open_file(model.files[0])
+            whole = directory / "model.gguf"
+            gguf_written.save_merged(whole, source, model.config, model.params, adapter)
+        storage.write_json(directory / RECORD, record)
+    logging.info("%s: the adapter for llama.cpp", target)
+
+
 def _write_base(target: Path, settings: Settings, model: Model) -> None:
     record = identity(model) | _form(settings) | {"license": _license(model)}
     if _same_weights(target, record):
@@ -188,7 +208,7 @@ def _write_base(target: Path, settings: Settings, model: Model) -> None:
     with storage.directory_whole(target, RECORD) as directory:
         save_merged(directory, model.config, model.params, None)
         model.tokenizer.save(directory)
-        (directory / _CARD).write_text(card.of_base(record), encoding="utf-8")
+        (directory / card.FILE).write_text(card.of_base(record), encoding="utf-8")
         storage.write_json(directory / RECORD, record)
     logging.info("%s: the base without an adapter, for PEFT and vLLM to put adapters on", target)
 
@@ -223,7 +243,7 @@ def _base_for_others(workdir: Path, model: Model) -> Path | str:
 def _describe(directory: Path, record: dict[str, Any]) -> None:
     """Writes the record and the card that follows from it, where they are not there as they are."""
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    for name, content in ((RECORD, text), (_CARD, card.text(record))):
+    for name, content in ((RECORD, text), (card.FILE, card.text(record))):
         path = directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             with storage.written_whole(path) as file:
@@ -282,7 +302,7 @@ def _license(model: Model) -> str:
         if file.suffix == ".gguf":
             field = gguf.open_file(file).get_field("general.license")
             return "other" if field is None else str(field.contents())
-        if (readme := file.parent / _CARD).exists():
+        if (readme := file.parent / card.FILE).exists():
             _, _, rest = readme.read_text(encoding="utf-8").partition("---\n")
             if match := _LICENSE.search(rest.partition("\n---")[0]):
                 return match[1]

@@ -15,6 +15,7 @@ _MERGED = (
     "A base model with a LoRA adapter merged into its weights, which takes no adapter besides",
     "transformers.AutoModelForCausalLM.from_pretrained(PATH)",
 )
+FILE = "README.md"
 _PAPER = "https://arxiv.org/abs/2412.01928"
 
 
@@ -35,13 +36,41 @@ def of_base(record: Record) -> str:
     )
 
 
-def _front_matter(record: Record) -> str:
+def of_team(records: Sequence[Record]) -> str:
+    """The README.md of a repository with the adapters of a team, each in the folder of its role."""
+    base, chain = records[0]["base_model"], records[0]["chain"]
+    roles = [record["role"] for record in records]
+    others = [role for role in chain if role not in roles]
+    loading = [
+        "import peft, transformers",
+        "",
+        f"base = transformers.AutoModelForCausalLM.from_pretrained({base!r})",
+        f"team = peft.PeftModel.from_pretrained(base, REPOSITORY, {roles[0]!r}, "
+        f"subfolder={roles[0]!r})",
+        *(f"team.load_adapter(REPOSITORY, {role!r}, subfolder={role!r})" for role in roles[1:]),
+        f"team.set_adapter({roles[-1]!r})  # the role that is to write",
+    ]
+    parts = [
+        _front_matter(records[0], ["malt", "lora"]),
+        f"# A MALT team on {base}",
+        f"LoRA adapters of the chain {' → '.join(chain)}, trained with [MALT]({_PAPER}) by "
+        f"malt_jax {records[0]['versions']['malt-jax']}: answers at the leaves of trees of samples "
+        "are graded, and each role learns from what made the team right. The folder of a role has "
+        "its adapter, and a card with its prompt and its training.",
+        *([f"Without an adapter, under the base: {', '.join(others)}."] if others else []),
+        "\n".join(["```python", *loading, "```"]),
+        _results(records[0]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(record: Record, tags: Sequence[str] = ()) -> str:
     fields: dict[str, Any] = {
         "base_model": record["base_model"],
         "library_name": "transformers" if record["merged"] else "peft",
         "license": record["license"],
         "pipeline_tag": "text-generation",
-        "tags": ["malt", record["role"], *([] if record["merged"] else ["lora"])],
+        "tags": tags or ["malt", record["role"], *([] if record["merged"] else ["lora"])],
     }
     # The hub refuses a base_model that is no hub id, so a base from a local file is named below.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]

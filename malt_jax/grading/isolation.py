@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from malt_jax.grading.judge import Sample
@@ -26,6 +26,7 @@ from malt_jax.types import Grade
 
 CPU_SECONDS = 2.0
 WALL_SECONDS = 10.0
+PROGRAM_SECONDS = 40.0  # of a program, whose own limits are `sandbox`'s and `programs`'
 START_SECONDS = 120.0  # imports of the grader on a busy machine
 _STARTS = 3  # before it is said that it does not start
 
@@ -52,9 +53,15 @@ def described(task: Task, *, leniently: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: if one of them has none that another process finds.
     """
-    functions = {"rules": task.rules, "grade": task.grade, "answer": task.answer}
+    functions = {
+        "rules": task.rules,
+        "grade": task.grade,
+        "program": task.program,
+        "answer": task.answer,
+        "warm_up": task.warm_up,
+    }
     places = {name: own.spec(function) if function else "" for name, function in functions.items()}
-    return {**places, "warm_up": own.spec(task.warm_up), "leniently": leniently}
+    return {**places, "running": asdict(task.running), "leniently": leniently}
 
 
 def grade(
@@ -111,8 +118,9 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
         if process is None or process.poll() is not None:
             process = _start(worker)
             starts += 1
-        seconds = WALL_SECONDS if warm_up in worker.warm else START_SECONDS
-        replies = _exchange(process, line, seconds)
+        each = PROGRAM_SECONDS if request["program"] else WALL_SECONDS
+        first = each if warm_up in worker.warm else START_SECONDS
+        replies = _exchange(process, line, first, each)
         if next(replies, None) == ["ready"]:
             worker.warm.add(warm_up)
             yield from replies
@@ -127,8 +135,11 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
             )
 
 
-def _exchange(process: subprocess.Popen[bytes], line: bytes, seconds: float) -> Iterator[list[Any]]:
-    """Sends a line and yields the replies, the first of which may take `seconds`."""
+def _exchange(
+    process: subprocess.Popen[bytes], line: bytes, seconds: float, each: float
+) -> Iterator[list[Any]]:
+    """Sends a line and yields the replies, the first of which may take `seconds`, and of the others
+    `each`."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ProcessLookupError):
@@ -154,7 +165,7 @@ def _exchange(process: subprocess.Popen[bytes], line: bytes, seconds: float) -> 
             pending += received
         reply, _, pending = pending.partition(b"\n")
         yield json.loads(reply)
-        seconds = WALL_SECONDS
+        seconds = each
 
 
 def _start(worker: Worker) -> subprocess.Popen[bytes]:

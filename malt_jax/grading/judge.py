@@ -38,6 +38,7 @@ def verdict(
         ValueError: if the task's rules do, for a reference answer that they cannot read.
     """
     sample = Sample(completion, answer, truncated, choices, question)
+    assert task.program is None, "programs are graded in a sandbox, by `grading.grade`"
     if task.rules is None:
         return by_grader(task, [sample])[0]
     return by_rules(task.rules(answer, choices), sample, leniently=leniently)

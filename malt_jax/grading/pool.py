@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import logging
 
-from malt_jax.grading import isolation
+from malt_jax.grading import isolation, judges, mixed
 from malt_jax.grading.isolation import Worker
 from malt_jax.grading.judge import Sample
 from malt_jax.tasks.task import Task
@@ -50,6 +50,8 @@ def submit(
     Raises:
         ValueError: if a function of the task cannot be found from another process.
     """
+    if task.judged:
+        return _weighed(task, samples, [judges.submit(task.judged, sample) for sample in samples])
     how = isolation.described(task, leniently=leniently)
     pool = _POOL
     with pool.lock:
@@ -68,7 +70,7 @@ def submit(
         size = min(_BATCH, -(-len(fresh) // PROCESSES))
         for start in range(0, len(fresh), size or 1):
             _put(pool, _Batch(how, fresh[start : start + size]))
-    return _together(verdicts)
+    return _weighed(task, samples, verdicts)
 
 
 def grade(task: Task, samples: Sequence[Sample], *, leniently: bool = False) -> list[Grade]:
@@ -162,8 +164,17 @@ def _forget(pool: _Pool, key: bytes) -> None:
         pool.verdicts.pop(key, None)
 
 
-def _together(verdicts: Sequence[Verdict]) -> Future[list[Grade]]:
-    """One future of all."""
+def _weighed(
+    task: Task, samples: Sequence[Sample], verdicts: Sequence[Verdict]
+) -> Future[list[Grade]]:
+    """One future of all, with scores as the task's reward weighs them."""
+
+    def weigh(grades: Sequence[Grade]) -> list[Grade]:
+        return [
+            mixed.mixed(grade, sample, task.reward)
+            for grade, sample in zip(grades, samples, strict=True)
+        ]
+
     together: Future[list[Grade]] = Future()
     together.set_running_or_notify_cancel()  # nobody can take it back
     distinct = set(verdicts)
@@ -176,7 +187,7 @@ def _together(verdicts: Sequence[Verdict]) -> Future[list[Grade]]:
             if left:
                 return
         try:
-            together.set_result([verdict.result() for verdict in verdicts])
+            together.set_result(weigh([verdict.result() for verdict in verdicts]))
         except BaseException as error:
             together.set_exception(error)
 

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TextIO
 
-from malt_jax.grading import judge
+from malt_jax.grading import judge, programs
 from malt_jax.grading.judge import Sample
 from malt_jax.tasks import own
+from malt_jax.tasks.program import Running
 from malt_jax.tasks.task import Task
 from malt_jax.types import Grade
 
@@ -39,13 +40,16 @@ def main() -> None:
 
 
 def _serve(request: dict[str, Any], replies: TextIO) -> None:
-    places = {name: request[name] for name in ("rules", "grade", "answer", "warm_up")}
-    task = Task("", **{name: _function(place) for name, place in places.items()})
+    places = {name: request[name] for name in ("rules", "grade", "program", "answer", "warm_up")}
+    functions = {name: _function(place) for name, place in places.items()}
+    task = Task("", **functions, running=Running(**request["running"]))
     samples = [
         Sample(completion, answer, truncated, tuple(map(tuple, choices)), question)
         for completion, answer, truncated, choices, question in request["samples"]
     ]
     task.warm_up()
+    if task.program:
+        programs.warm_up(task.running.isolation)
     _reply(replies, ["ready"])
     for verdict in _verdicts(task, samples, request["leniently"], request["cpu_seconds"]):
         _reply(replies, verdict)
@@ -72,6 +76,8 @@ def _verdict(task: Task, sample: Sample, leniently: bool) -> list[Any]:
     """A reference that the rules cannot read is an error; whatever else goes wrong (out of memory,
     too deep, a fault of the grader) costs this verdict."""
     try:
+        if task.program:
+            return _written(*programs.verdict(task, sample))
         if task.rules is None:
             return _written(judge.by_grader(task, [sample])[0])
         try:
@@ -93,8 +99,8 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _written(grade: Grade) -> list[Any]:
-    return [grade.status, grade.answer, grade.via, grade.score, ""]
+def _written(grade: Grade, why: str = "") -> list[Any]:
+    return [grade.status, grade.answer, grade.via, grade.score, why]
 
 
 def _reply(replies: TextIO, row: list[Any]) -> None:

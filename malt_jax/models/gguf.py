@@ -21,7 +21,7 @@ __all__ = ["ARCHITECTURES", "config", "open_file", "tensors", "tokenizer"]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 ROPE_FACTORS = "rope_freqs.weight"
-_LAYER_PARTS = {
+LAYER_PARTS = {
     "attn_norm": "attn_norm",
     "ffn_norm": "mlp_norm",
     "attn_q": "q",
@@ -34,7 +34,7 @@ _LAYER_PARTS = {
     "ffn_up": "up",
     "ffn_down": "down",
 }
-_OUTER = {
+OUTER = {
     "token_embd.weight": EMBED,
     "output_norm.weight": "model.norm.weight",
     "output.weight": HEAD,
@@ -139,9 +139,9 @@ def _unpermuted(array: np.ndarray, heads: int) -> np.ndarray:
 def _hf_name(name: str) -> str:
     if match := _LAYER_NAME.fullmatch(name):
         layer, part, kind = match.groups()
-        if part in _LAYER_PARTS:
-            return f"model.layers.{layer}.{LAYER_NAMES[_LAYER_PARTS[part]]}.{kind}"
-    return _OUTER.get(name, name)
+        if part in LAYER_PARTS:
+            return f"model.layers.{layer}.{LAYER_NAMES[LAYER_PARTS[part]]}.{kind}"
+    return OUTER.get(name, name)
 
 
 def _rope_fields(reader: GGUFReader) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""A base, bare or with an adapter added to its weights, as a Hugging Face directory, written one
-tensor at a time."""
+"""A base, bare or with an adapter added to its weights: its tensors one at a time, and a Hugging
+Face directory of them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,8 +18,8 @@ _DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """A tensor of the file to be: known by shape and dtype, computed when its turn comes."""
+class Tensor:
+    """A tensor of a file to be: known by shape and dtype, computed when its turn comes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -29,19 +29,24 @@ class _Tensor:
 def save_merged(
     directory: Path, config: LlamaConfig, params: Params, adapter: Adapter | None
 ) -> None:
-    """Writes `config.json` and `model.safetensors` of y = x (W + (alpha / r) (A B)^T)^T in the
-    parameters' own dtype; of the parameters as they are if `adapter` is None.
+    """Writes `config.json` and `model.safetensors` of `tensors`.
 
-    Sums are taken in float32. Host memory holds one tensor at a time, in float32.
+    Host memory holds one tensor at a time, in float32.
     """
     directory.mkdir(parents=True, exist_ok=True)
     fields = config.to_hf() | {"dtype": str(params["embed"].dtype)}
     (directory / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    _write(directory / SINGLE, tensors(params, adapter))
+
+
+def tensors(params: Params, adapter: Adapter | None) -> dict[str, Tensor]:
+    """By Hugging Face name the weights of y = x (W + (alpha / r) (A B)^T)^T in the parameters' own
+    dtype; the parameters as they are if `adapter` is None. Sums are taken in float32."""
     named = {}
     for keys, leaf in jax.tree.leaves_with_path(params):
         path = tuple(key.key for key in keys)
-        named[hf_name(path)] = _Tensor(leaf.shape, leaf.dtype, _merged(path, leaf, adapter))
-    _write(directory / SINGLE, named)
+        named[hf_name(path)] = Tensor(leaf.shape, leaf.dtype, _merged(path, leaf, adapter))
+    return named
 
 
 def _merged(
@@ -63,12 +68,12 @@ def _merged(
     return compute
 
 
-def _write(file: Path, tensors: Mapping[str, _Tensor]) -> None:
+def _write(file: Path, named: Mapping[str, Tensor]) -> None:
     """The safetensors format: the header's length, the header with every tensor's place, and the
     tensors. The library's own writer wants all of them in memory at once."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, tensor in tensors.items():
+    for name, tensor in named.items():
         start, end = end, end + tensor.dtype.itemsize * int(np.prod(tensor.shape))
         header[name] = {
             "dtype": _DTYPES[tensor.dtype.name],
@@ -79,5 +84,5 @@ def _write(file: Path, tensors: Mapping[str, _Tensor]) -> None:
     text += b" " * (-len(text) % 8)  # the format wants the data aligned
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for tensor in named.values():
             stream.write(np.ascontiguousarray(tensor.compute()).reshape(-1).view(np.uint8).data)

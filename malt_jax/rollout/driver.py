@@ -245,7 +245,7 @@ class _Frontier:
 def _request(team: Team, open_tree: _Open, ask: Ask, slot: int) -> Request:
     question, hint = open_tree.tree.question, team.task.answer_hint
     prompt = prompt_ids(ask.role, question, hint, ask.seen, ask.limits, team.tokenizer)
-    keys = node_keys(team.seed, team.stream, question.id, ask.paths)
+    keys = node_keys(team.seed, team.random_stream, question.id, ask.paths)
     return Request(prompt, keys, ask.role.max_new_tokens, slot, tag=(open_tree, ask))
 
 

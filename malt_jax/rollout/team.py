@@ -1,8 +1,8 @@
 """A team: a model, the roles that it plays, and the adapters under which it plays them."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import jax
@@ -20,9 +20,10 @@ class Team:
     """What samples for a question: a model, its roles and their adapters (None or absent: the
     base model).
 
-    `stream` keeps the random numbers of different uses of one question apart (collection,
+    `random_stream` keeps the random numbers of different uses of one question apart (collection,
     evaluation). `base` is the content hash of the base's weights, empty where it is unknown, and
-    `round` the round of learning that the samples are drawn in.
+    `round` the round of learning that the samples are drawn in. `verdicts` holds, by role that says
+    whether it accepts what it read, the two marks by which it does (`credit.verdicts`).
     """
 
     sampler: Sampler
@@ -32,9 +33,10 @@ class Team:
     task: Task
     sampling: Sampling
     seed: int
-    stream: str
+    random_stream: str
     base: str = ""
     round: int = 0
+    verdicts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def limits(self) -> dict[str, int]:

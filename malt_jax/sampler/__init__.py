@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from malt_jax.models.lora import Adapter
 from malt_jax.sampler.draw import Sampling
-from malt_jax.sampler.request import Completion, Request, Work
+from malt_jax.sampler.request import ByRequest, Completion, Request, Work
 from malt_jax.sampler.session import Session
 from malt_jax.sampler.spec import Spec, memory
 
-__all__ = ["Completion", "Request", "Sampler", "Sampling", "Work"]
+__all__ = ["ByRequest", "Completion", "Request", "Sampler", "Sampling", "Session", "Work"]
 
 
 class Sampler(Spec):

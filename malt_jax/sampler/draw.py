@@ -3,6 +3,7 @@ transform.
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,14 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+
+class ByRow(NamedTuple):
+    """How a token is drawn, row by row; numpy's arrays or jax's."""
+
+    temperature: Any  # float32[...]
+    top_k: Any  # int32[...]
+    top_p: Any  # float32[...]
 
 
 def uniforms(keys: Array, places: Array) -> Array:
@@ -52,6 +61,41 @@ def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Arra
         return token, logp, logp
     behaviour = below_top / sampling.temperature - jnp.log(_blocks(weights).sum(-1).sum(-1))
     return token, logp, behaviour
+
+
+def draw_by_row(logits: Array, uniform: Array, how: ByRow) -> tuple[Array, Array, Array]:
+    """`draw` with another sampling in every row. What a row is given does not depend on how the
+    others are drawn, and the vocabulary is only sorted where a row asks for it."""
+    top = logits.max(-1, keepdims=True)
+    total = _blocks(jnp.exp(logits - top)).sum(-1).sum(-1)
+    greedy = how.temperature == 0
+    temperature = jnp.where(greedy, 1.0, how.temperature)
+    cut = ((how.top_k > 0) & (how.top_k < logits.shape[-1])) | (how.top_p < 1)
+    kept = jax.lax.cond(
+        cut.any(),
+        lambda: truncate_by_row(logits, how._replace(temperature=temperature)),
+        lambda: logits,
+    )
+    weights = jnp.exp((kept - top) / temperature[..., None])
+    token = jnp.where(greedy, jnp.argmax(logits, -1), inverse_cdf(weights, uniform))
+    token = token.astype(jnp.int32)
+    below_top = (jnp.take_along_axis(logits, token[..., None], -1) - top)[..., 0]
+    behaviour = below_top / temperature - jnp.log(_blocks(weights).sum(-1).sum(-1))
+    return token, below_top - jnp.log(total), jnp.where(greedy, 0.0, behaviour)
+
+
+def truncate_by_row(logits: Array, how: ByRow) -> Array:
+    """`truncate` with another top_k and top_p in every row; no temperature is 0."""
+    size = logits.shape[-1]
+    ordered = jnp.sort(logits, -1, descending=True)
+    last = jnp.where((how.top_k > 0) & (how.top_k < size), how.top_k, size) - 1
+    least = jnp.take_along_axis(ordered, last[..., None], -1)
+    ordered = jnp.where(ordered < least, -jnp.inf, ordered)
+    probs = jax.nn.softmax(ordered / how.temperature[..., None], -1)
+    before = jnp.cumsum(probs, -1) - probs
+    nucleus = jnp.where(before < how.top_p[..., None], ordered, jnp.inf).min(-1, keepdims=True)
+    least = jnp.where(how.top_p[..., None] < 1, jnp.maximum(least, nucleus), least)
+    return jnp.where(logits < least, -jnp.inf, logits)
 
 
 def truncate(logits: Array, top_k: int, top_p: float, temperature: float = 1.0) -> Array:

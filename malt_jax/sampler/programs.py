@@ -18,7 +18,7 @@ from malt_jax.models import kv_cache, llama, paged
 from malt_jax.models.attention import PartialAttention, Write
 from malt_jax.models.config import LlamaConfig
 from malt_jax.models.lora import Adapter, Params
-from malt_jax.sampler.draw import Sampling, draw, uniforms
+from malt_jax.sampler.draw import Sampling, draw, draw_by_row, uniforms
 from malt_jax.sampler.schedule import Plan
 from malt_jax.sampler.widths import Costs
 
@@ -60,15 +60,17 @@ def _decode(
     decoded: kv_cache.Pool,
     plan: Plan,
     floor: Array,
-    sampling: Sampling,
+    sampling: Sampling | None,
 ) -> tuple[Drawn, kv_cache.Pool]:
     """Decodes up to `STEPS` tokens a row, ending early once no more than `floor` rows are live.
 
-    `gates: float32[A, r]` are the shares of the stacked adapter (`lora.gates`).
+    `gates: float32[A, r]` are the shares of the stacked adapter (`lora.gates`). Without `sampling`
+    the plan says how each row is sampled, and how many steps the pass has at most.
     """
     stops = jnp.array(fixed.stop_ids, jnp.int32)
     chosen = None if gates is None else gates[plan.adapter]
     live_at_first = plan.count < plan.limit
+    most = STEPS if sampling is not None else plan.most
 
     def body(state: _Decoding) -> _Decoding:
         step, token, count, live, stopped, tokens, logps, behaviour, decoded = state
@@ -86,7 +88,12 @@ def _decode(
             chosen,
         )
         logits = llama.unembed(fixed.config, params, hidden)
-        drawn, logp, sampled_logp = draw(logits, uniforms(plan.keys, count), sampling)
+        uniform = uniforms(plan.keys, count)
+        if sampling is None:
+            assert plan.how is not None
+            drawn, logp, sampled_logp = draw_by_row(logits, uniform, plan.how)
+        else:
+            drawn, logp, sampled_logp = draw(logits, uniform, sampling)
         token = jnp.where(live, drawn, fixed.pad_id)
         put = partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=2)
         tokens = put(tokens, token)
@@ -98,7 +105,7 @@ def _decode(
         return _Decoding(step + 1, token, count, live, stopped, tokens, logps, behaviour, decoded)
 
     def unfinished(state: _Decoding) -> Array:
-        return (state.step < STEPS) & (state.live.sum() > floor)
+        return (state.step < most) & (state.live.sum() > floor)
 
     final = jax.lax.while_loop(
         unfinished, body, _undecoded(plan, live_at_first, fixed.pad_id, decoded)

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from malt_jax.sampler.draw import Sampling
+
+_PLAIN = Sampling()
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
     """One prompt and the random keys of its children: `keys: uint32[C, 2]`, one a child.
 
-    `adapter` is an index into the adapters of the run; `tag` is the caller's.
+    `adapter` is an index into the adapters of the run; `tag` is the caller's. `sampling` is for a
+    session `ByRequest` alone.
     """
 
     prompt: Sequence[int]
@@ -19,6 +24,18 @@ class Request:
     max_new_tokens: int
     adapter: int = 0
     tag: Any = None
+    sampling: Sampling = _PLAIN
+
+
+@dataclass(frozen=True)
+class ByRequest:
+    """A session's way for requests that come at any time: each says how it is sampled, and its
+    tokens are read while they are drawn.
+
+    A pass of decoding takes about `tick` seconds. Programs are compiled at few widths.
+    """
+
+    tick: float = 0.05
 
 
 @dataclass(frozen=True)

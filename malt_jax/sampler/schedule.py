@@ -8,11 +8,12 @@ a running row never waits for memory.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from malt_jax.models.paged import Reads
+from malt_jax.models.paged import Reads, Tiles
+from malt_jax.sampler.draw import ByRow
 from malt_jax.sampler.request import Completion, Request
 from malt_jax.sampler.spec import pages_needed
 
@@ -145,6 +146,18 @@ class Shard:
         completion = Completion(row.tokens, logps, behaviour, stopped)
         return group.request, row.child, completion
 
+    def drop(self, request: Request, *, lost: bool) -> None:
+        """Ends a request's groups where they are. Their pages may be taken for something else at
+        once; `lost` ones never again."""
+        for group in [group for group in self.groups if group.request is request]:
+            self.groups.remove(group)
+            rows = [row for row in self.rows if row.group is group]
+            self.rows = [row for row in self.rows if row.group is not group]
+            if not lost:
+                self.reserved -= group.reserved
+                self.shared.give(group.pages)
+                self.decoded.give([page for row in rows for page in row.pages])
+
     def compact(self) -> tuple[list[int], list[int]]:
         """Renumbers the pages in use, shared and decoded, from 0 on: the old id of each new one."""
         return (
@@ -178,6 +191,8 @@ class Plan:
     shared: Reads
     decoded: Reads  # what is seen grows with every token: the program works it out
     begin: Any  # int32[E, W], place of a decoded page's first token in its row; -1 for no page
+    how: ByRow | None = None  # [E, R]; None: all rows are sampled in one way
+    most: Any = None  # int32[], steps of the pass, where rows are sampled each in its own way
 
 
 def plan(
@@ -218,6 +233,18 @@ def plan(
     return p
 
 
+def by_row(shards: Sequence[Shard], rows: int) -> ByRow:
+    """How each of the shards' rows is sampled: [E, R]; empty rows greedily."""
+    shape = len(shards), rows
+    how = ByRow(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.ones(shape, np.float32))
+    for e, shard in enumerate(shards):
+        for r, row in enumerate(shard.rows):
+            sampling = row.group.request.sampling
+            how.temperature[e, r] = sampling.temperature
+            how.top_k[e, r], how.top_p[e, r] = sampling.top_k, sampling.top_p
+    return how
+
+
 def _lay_out(p: Plan, e: int, rows: Sequence[Row], size: int) -> None:
     """Writes a shard's rows into the plan, field by field: row by row it takes three times as
     long, and the devices wait."""
@@ -249,3 +276,33 @@ def _pages(pages: Sequence[Sequence[int]]) -> np.ndarray:
 
 def _most(depths: Iterable[int]) -> np.int32:
     return np.int32(max(depths, default=0))
+
+
+class Tile(NamedTuple):
+    """A stretch of a prompt that is to be computed."""
+
+    request: Request
+    start: int  # place of its first token in the prompt
+    pages: Sequence[int]  # the prompt's, in order
+
+
+def lay_out_tiles(
+    tiles: Sequence[Sequence[Tile]], n: int, size: int, columns: int, pages: int, pad_id: int
+) -> tuple[Tiles, np.ndarray]:
+    """The shards' tiles of a prefill pass in arrays of `n` tiles of a quarter of a page, over a
+    pool of so many `pages` of `size` tokens, and their adapters int32[E, n]. A prompt's last
+    token is left out."""
+    shape, width = (len(tiles), n), size // 4
+    tokens = np.full((*shape, width), pad_id, np.int32)
+    start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
+    table = np.full((*shape, columns), pages, np.int32)
+    depth = 0
+    for e, of_shard in enumerate(tiles):
+        for b, tile in enumerate(of_shard):
+            prompt, at = tile.request.prompt, tile.start
+            part = prompt[at : min(at + width, len(prompt) - 1)]
+            tokens[e, b, : len(part)] = part
+            start[e, b], length[e, b], adapter[e, b] = at, len(part), tile.request.adapter
+            table[e, b, : len(tile.pages)] = tile.pages
+            depth = max(depth, -(-(at + len(part)) // size))
+    return Tiles(tokens, start, length, table, np.int32(depth)), adapter

@@ -1,29 +1,45 @@
-"""One run of the sampler: the loop that seats requests, prefills prompts and decodes."""
+"""A run of the sampler: the loop that seats requests, prefills prompts and decodes."""
 
 import math
-import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from malt_jax.models import kv_cache, lora, paged
+from malt_jax.models import kv_cache, lora
 from malt_jax.models.attention import implementation, writers
 from malt_jax.models.lora import Adapter
 from malt_jax.runtime import mesh as meshes
 from malt_jax.runtime import process
 from malt_jax.sampler import programs, schedule
 from malt_jax.sampler.draw import Sampling
+from malt_jax.sampler.pools import Pools
 from malt_jax.sampler.prefixes import Place, Prefixes
-from malt_jax.sampler.request import Completion, Request, Work
-from malt_jax.sampler.shapes import bucket
-from malt_jax.sampler.spec import Spec, memory, pages_needed, prefill_sizes, row_sizes
+from malt_jax.sampler.request import ByRequest, Completion, Request, Work
+from malt_jax.sampler.schedule import Tile
+from malt_jax.sampler.spec import Spec, few, memory, pages_needed, prefill_sizes, row_sizes
 from malt_jax.sampler.widths import Widths, pause
+
+Take = Callable[[], Request | None]
+
+
+class Begun(NamedTuple):
+    """A request whose children decode from now on."""
+
+    request: Request
+    shared: int  # leading tokens of its prompt that had been computed before
+
+
+class Pass(NamedTuple):
+    """What a decoding pass ended."""
+
+    ended: list[tuple[Request, list[Completion]]]
+    failed: list[Request]  # their logits are not finite; they hold nothing any more
 
 
 class _Start(Enum):
@@ -38,9 +54,13 @@ class Session:
     """The state of one run: pools on the devices, rows and pages on the host."""
 
     def __init__(
-        self, spec: Spec, adapters: Sequence[Adapter | None], sampling: Sampling, work: Work
+        self,
+        spec: Spec,
+        adapters: Sequence[Adapter | None],
+        how: Sampling | ByRequest,
+        work: Work,
     ):
-        self.spec, self.sampling, self.work = spec, sampling, work
+        self.spec, self.how, self.work = spec, how, work
         self.size, self.rows = spec.page_size, spec.rows_a_shard
         self.columns = -(-spec.config.context // self.size) + 1
         self.fixed = programs.Fixed(
@@ -60,28 +80,68 @@ class Session:
         shards = range(kv_cache.shards_of(spec.mesh))
         self.prefixes = [Prefixes(self.memory.prompts, self.size) for _ in shards]
         self.shards = [schedule.Shard(self.memory.decode) for _ in shards]
-        self.prompts = self._pool(self.memory.prompts)
-        self.shared, self.decoded = (self._pool(pages) for pages in self._sizes(1, 1))
+        self.widths, self.tiles = row_sizes(self.rows), prefill_sizes(self.rows, self.size // 4)
+        # On a CPU a pool has a page a row from the start: a spare one costs nothing there, and
+        # another length is another program.
+        a_row = 1 if spec.platform == "cpu" else 0
+        if isinstance(how, ByRequest):
+            self.widths, self.tiles, a_row = few(self.widths), few(self.tiles), 2 * a_row
+        least = max(64, a_row * self.rows)
+        self.pools = Pools(spec, self.memory, self.fixed, self.programs, least)
         self.held: deque[Request] = deque()
         self.opened: list[tuple[int, schedule.Group, Place]] = []
         self.parts: dict[Request, list[Completion | None]] = {}
         self.between = 0.0  # seconds of the host between passes, the last ones weighing more
         self.ended, self.drawn = 0, 0  # rows, and their tokens
 
-    def run(self, take: Callable[[], Request | None]) -> Iterator[tuple[Request, list[Completion]]]:
+    def run(self, take: Take) -> Iterator[tuple[Request, list[Completion]]]:
         """See `Sampler.run`."""
         while True:
-            begun = time.perf_counter()
-            self._admit(take)
-            self.between += (time.perf_counter() - begun - self.between) / 4
-            if not any(shard.rows for shard in self.shards):
+            self.admit(take)
+            if not self.busy:
                 return
-            yield from self._decode()
+            ended, failed = self.decode()
+            if failed:
+                raise FloatingPointError(
+                    "sampling: the model's logits are not finite; look at the adapters' "
+                    "weights, or compute with --config.model.dtype=float32"
+                )
+            yield from ended
             process.heed()  # between programs: what they computed is with the caller
 
-    def _admit(self, take: Callable[[], Request | None]) -> None:
+    @property
+    def busy(self) -> int:
+        """How many rows decode."""
+        return sum(len(shard.rows) for shard in self.shards)
+
+    @property
+    def pages(self) -> int:
+        """Pages that running requests hold, on all shards; the prefix cache's are not among
+        them."""
+        return sum(shard.used for shard in self.shards)
+
+    def running(self) -> Iterator[tuple[Request, int, Sequence[int]]]:
+        """The rows that decode: request, child, and the tokens drawn so far."""
+        for shard in self.shards:
+            for row in shard.rows:
+                yield row.group.request, row.child, row.tokens
+
+    def cancel(self, request: Request, *, lost: bool = False) -> None:
+        """Ends a request where it is, between two passes: its rows and pages are free at once, but
+        for `lost` pages, which nothing may read again."""
+        self.held = deque(other for other in self.held if other is not request)
+        if self.parts.pop(request, None) is not None:
+            for shard in self.shards:
+                shard.drop(request, lost=lost)
+
+    def admit(self, take: Take) -> list[Begun]:
         """Seats children until the rows are full or there is no more to start. Prompts that share
-        what others are about to compute wait for them, all together."""
+        what others are about to compute wait for them, all together.
+
+        Raises ValueError for a request that does not fit the context or the KV budget.
+        """
+        started = time.perf_counter()
+        begun: list[Begun] = []
         room = True
         while room:
             later: list[Request] = []
@@ -89,7 +149,7 @@ class Session:
                 request = self.held.popleft() if self.held else take()
                 if request is None:
                     break
-                start = self._open(request)
+                start = self._open(request, begun)
                 room = start is not _Start.NO_ROOM
                 if start is not _Start.OPENED:
                     later.append(request)
@@ -97,6 +157,8 @@ class Session:
             self._prefill()
             if not later:
                 break
+        self.between += (time.perf_counter() - started - self.between) / 4
+        return begun
 
     def _seats(self) -> int:
         """Seats the children that wait, and says how many rows are left."""
@@ -104,7 +166,7 @@ class Session:
             shard.seat(self.rows)
         return sum(self.rows - len(shard.rows) for shard in self.shards)
 
-    def _open(self, request: Request) -> "_Start":
+    def _open(self, request: Request, begun: list[Begun]) -> _Start:
         """Starts a request's groups on the shard that knows most of its prompt."""
         children, most = len(request.keys), self.spec.siblings
         self.memory.check(self.spec, len(request.prompt), request.max_new_tokens, children)
@@ -127,6 +189,7 @@ class Session:
             return _Start.LATER
         self.work.prefilled += len(cut) - place.start
         self.work.reused += place.start
+        begun.append(Begun(request, place.start))
         self.parts[request] = [None] * children
         for i, members in enumerate(groups):
             group = self.shards[e].open(request, members, self.size)
@@ -142,93 +205,86 @@ class Session:
             return
         copies: list[list[tuple[int, int]]] = [[] for _ in self.shards]
         moves: list[list[tuple[int, int]]] = [[] for _ in self.shards]
-        tiles: list[list[tuple[Request, int, Place]]] = [[] for _ in self.shards]
+        tiles: list[list[Tile]] = [[] for _ in self.shards]
         width = self.size // 4
         for e, group, place in self.opened:
             if place.copy is not None:
                 copies[e].append(place.copy)
             end = len(group.request.prompt) - 1
-            tiles[e] += [(group.request, at, place) for at in range(place.start, end, width)]
+            starts = range(place.start, end, width)
+            tiles[e] += [Tile(group.request, at, place.pages) for at in starts]
             moves[e] += list(zip(place.pages, group.pages, strict=True))
         self.opened = []
         if any(copies):
-            self.prompts = self.programs.copy(self.fixed, None, self.prompts, self._moves(copies))
-        most = max(map(len, tiles))
-        largest = prefill_sizes(self.rows, width)[-1]
-        for begin in range(0, most, largest):
-            self._prefill_pass([of_shard[begin : begin + largest] for of_shard in tiles], width)
-        self._fit()
-        self.shared = self.programs.copy(self.fixed, self.prompts, self.shared, self._moves(moves))
+            self.pools.copy_prompts(copies)
+        largest = self.tiles[-1]
+        for begin in range(0, max(map(len, tiles)), largest):
+            self._prefill_pass([of_shard[begin : begin + largest] for of_shard in tiles])
+        self.pools.fit(self.shards)
+        self.pools.share(moves)
         for prefixes in self.prefixes:
             prefixes.settle()
 
-    def _prefill_pass(self, tiles: Sequence[Sequence[tuple[Request, int, Place]]], q: int) -> None:
+    def _prefill_pass(self, tiles: Sequence[Sequence[Tile]]) -> None:
         most = max(map(len, tiles))
-        ladder = prefill_sizes(self.rows, q)
         widths = self.programs.costs.setdefault(("prefill", *self.shapes), Widths())
-        n = widths.choose(ladder, most, math.inf if self.alike else 1)
-        shape = (len(tiles), n)
-        tokens = np.full((*shape, q), self.spec.pad_id, np.int32)
-        start, length, adapter = (np.zeros(shape, np.int32) for _ in range(3))
-        table = np.full((*shape, self.columns), self.memory.prompts, np.int32)
-        depth = 0
-        for e, of_shard in enumerate(tiles):
-            for b, (request, at, place) in enumerate(of_shard):
-                part = request.prompt[at : min(at + q, len(request.prompt) - 1)]
-                tokens[e, b, : len(part)] = part
-                start[e, b], length[e, b], adapter[e, b] = at, len(part), request.adapter
-                table[e, b, : len(place.pages)] = place.pages
-                depth = max(depth, -(-(at + len(part)) // self.size))
-        self.work.prefill_slots += tokens.size
-        placed = self._put((paged.Tiles(tokens, start, length, table, np.int32(depth)), adapter))
-        begun = time.perf_counter()
-        self.prompts = self.programs.prefill(
-            self.fixed, self.spec.params, self.adapter, self.gates, self.prompts, *placed
+        n = widths.choose(self.tiles, most, math.inf if self.alike else 1)
+        pages, pad_id = self.memory.prompts, self.spec.pad_id
+        laid_out = schedule.lay_out_tiles(tiles, n, self.size, self.columns, pages, pad_id)
+        self.work.prefill_slots += laid_out[0].tokens.size
+        placed, begun = self._put(laid_out), time.perf_counter()
+        self.pools.prompts = self.programs.prefill(
+            self.fixed, self.spec.params, self.adapter, self.gates, self.pools.prompts, *placed
         )
         if not widths.seconds.get(n):  # its time is not known: once it is, nothing waits for it
-            jax.block_until_ready(self.prompts)
+            jax.block_until_ready(self.pools.prompts)
             widths.ran(n, 1, time.perf_counter() - begun)
-        widths.lose(n, ladder, most, 1)
+        widths.lose(n, self.tiles, most, 1)
 
-    def _decode(self) -> Iterator[tuple[Request, list[Completion]]]:
+    def decode(self) -> Pass:
+        """One pass of decoding over the seated rows, of which there is at least one."""
         for shard in self.shards:
             shard.grow(programs.STEPS, self.size)
-        busiest = max(len(shard.rows) for shard in self.shards)
-        live = sum(len(shard.rows) for shard in self.shards)
-        self._fit(shrink=self.spec.platform != "cpu")  # a CPU reads no page that is not in use
-        pages = _length(self.shared), _length(self.decoded)
-        widths = self.programs.costs.setdefault((*self.shapes, self.sampling, pages), Widths())
+        busiest, live = max(len(shard.rows) for shard in self.shards), self.busy
+        # A CPU reads no page that is not in use.
+        self.pools.fit(self.shards, shrink=self.spec.platform != "cpu")
+        sampling = self.how if isinstance(self.how, Sampling) else None
+        pages = self.pools.lengths
+        widths = self.programs.costs.setdefault((*self.shapes, sampling, pages), Widths())
         left = max(row.left for shard in self.shards for row in shard.rows)
-        ladder = row_sizes(self.rows)
-        rows = widths.choose(ladder, busiest, math.inf if self.alike else left)
+        rows = widths.choose(self.widths, busiest, math.inf if self.alike else left)
         plan = schedule.plan(self.shards, rows, pages, self.spec.siblings, self.columns, self.size)
         step = 0.0 if self.alike else widths.seconds.get(rows, 0.0)
+        if isinstance(self.how, ByRequest):
+            plan.how = schedule.by_row(self.shards, rows)
+            steps = self.how.tick / step if step else 1
+            plan.most = np.int32(np.clip(steps, 1, programs.STEPS))
         free = pause(rows, self.between, step, self.drawn / max(self.ended, 1))
         placed, begun = self._put(plan), time.perf_counter()
-        drawn, self.decoded = self.programs.decode(
+        drawn, self.pools.decoded = self.programs.decode(
             self.fixed,
             self.spec.params,
             self.adapter,
             self.gates,
-            self.shared,
-            self.decoded,
+            self.pools.shared,
+            self.pools.decoded,
             placed,
             np.int32(max(live - free, 0)),
-            self.sampling,
+            sampling,
         )
         with process.watched("decoding"):
             drawn = meshes.fetch(drawn)
         widths.ran(rows, int(drawn.steps), time.perf_counter() - begun)
-        widths.lose(rows, ladder, busiest, int(drawn.steps))
+        widths.lose(rows, self.widths, busiest, int(drawn.steps))
         self.work.steps += int(drawn.steps)
         self.work.decode_slots += int(drawn.steps) * rows * len(self.shards)
         self.work.decoded += int(drawn.counts.sum())
         self.work.peak_pages = max(self.work.peak_pages, *(s.used for s in self.shards))
-        yield from self._collect(drawn)
+        return self._collect(drawn)
 
-    def _collect(self, drawn: programs.Drawn) -> Iterator[tuple[Request, list[Completion]]]:
+    def _collect(self, drawn: programs.Drawn) -> Pass:
         """Hands the drawn tokens to their rows and ends those that are done."""
-        whole = []
+        whole, failed = [], []
         for e, shard in enumerate(self.shards):
             for r, row in enumerate(list(shard.rows)):
                 n = drawn.counts[e, r]
@@ -236,10 +292,8 @@ class Session:
                 row.logps += drawn.logps[e, r, :n].tolist()
                 row.behaviour += drawn.behaviour[e, r, :n].tolist()
                 if not np.isfinite(drawn.logps[e, r, :n]).all():
-                    raise FloatingPointError(
-                        "sampling: the model's logits are not finite; look at the adapters' "
-                        "weights, or compute with --config.model.dtype=float32"
-                    )
+                    failed.append(row.group.request)
+                    continue
                 stopped = bool(drawn.stopped[e, r])
                 if stopped or len(row.tokens) == row.group.request.max_new_tokens:
                     self.ended, self.drawn = self.ended + 1, self.drawn + len(row.tokens)
@@ -247,65 +301,16 @@ class Session:
                     self.parts[request][child] = completion
                     if None not in self.parts[request]:
                         whole.append(request)
-        for request in whole:
-            parts = self.parts.pop(request)
-            yield request, [part for part in parts if part is not None]
-
-    def _fit(self, shrink: bool = False) -> None:
-        """Makes the decode pools hold the pages in use; they are read whole at every step."""
-        held = _length(self.shared), _length(self.decoded)
-        both = [shard.shared for shard in self.shards], [shard.decoded for shard in self.shards]
-        tops = [max(pages.top for pages in pool) for pool in both]
-        used = [max(pages.used for pages in pool) for pool in both]
-        least, grown = (
-            self._sizes(shared, decoded) for shared, decoded in (used, map(max, tops, held))
-        )
-        enough = all(map(operator.le, tops, held))
-        if enough and not (shrink and any(2 * a <= b for a, b in zip(least, held, strict=True))):
-            return
-        if not enough and all(map(operator.le, tops, grown)):
-            sizes, ids = grown, [[range(n)] * len(self.shards) for n in held]
-        else:
-            compacted = [shard.compact() for shard in self.shards]
-            sizes, ids = least, list(map(list, zip(*compacted, strict=True)))
-        self._resize(self.shared, sizes[0], ids[0])
-        self._resize(self.decoded, sizes[1], ids[1])
-
-    def _sizes(self, shared: int, decoded: int) -> tuple[int, int]:
-        """Lengths of the two decode pools. On a CPU as many as there are rows from the start: a
-        spare page costs nothing there, and another length is another program."""
-        least = max(64, self.rows if self.spec.platform == "cpu" else 0)
-        return schedule.sizes(shared, decoded, self.memory.decode, least)
-
-    def _resize(self, pool: kv_cache.Pool, pages: int, ids: Sequence[Sequence[int]]) -> None:
-        old = np.zeros((len(self.shards), pages), np.int32)
-        for e, of_shard in enumerate(ids):
-            old[e, : len(of_shard)] = of_shard[:pages]
-        placed = self._put(old)
-        for i, layer in enumerate(pool):  # one at a time: never two whole pools
-            pool[i] = self.programs.resized(layer, placed)
-
-    def _moves(self, pairs: Sequence[Sequence[tuple[int, int]]]) -> kv_cache.Moves:
-        """(from, to) pages of all shards, padded to a bucket."""
-        many = np.array(list(map(len, pairs)), np.int32)
-        source, to = np.zeros((2, len(pairs), bucket(many.max())), np.int32)
-        for e, moved in enumerate(pairs):
-            if moved:
-                source[e, : len(moved)], to[e, : len(moved)] = zip(*moved, strict=True)
-        moves: kv_cache.Moves = self._put(kv_cache.Moves(source, to, many))
-        return moves
-
-    def _pool(self, pages: int) -> kv_cache.Pool:
-        dtype = self.spec.params["embed"].dtype
-        return kv_cache.empty_pool(self.spec.config, self.spec.mesh, pages, self.size, dtype)
+        for request in failed:
+            self.cancel(request, lost=True)
+        parts = [(request, self.parts.pop(request)) for request in whole]
+        ended = [
+            (request, [part for part in every if part is not None]) for request, every in parts
+        ]
+        return Pass(ended, failed)
 
     def _put(self, tree: Any) -> Any:
         return meshes.put_batch(self.spec.mesh, tree)
-
-
-def _length(pool: kv_cache.Pool) -> int:
-    """Pages of each shard's part of a pool."""
-    return pool[0][0].shape[1]
 
 
 def _shapes(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,3 +129,13 @@ def prefill_sizes(rows: int, width: int) -> list[int]:
     while sizes[-1] * width < 4 * rows:
         sizes.append(sizes[-1] * 2)
     return sizes
+
+
+def few(ladder: Sequence[int]) -> list[int]:
+    """Of ascending sizes the first, those that are four times the one before or more, and the last:
+    few programs, for requests that cannot wait until one is compiled."""
+    kept = [ladder[0]]
+    for size in ladder[1:]:
+        if size >= 4 * kept[-1] or size == ladder[-1]:
+            kept.append(size)
+    return kept

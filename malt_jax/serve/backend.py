@@ -1,9 +1,12 @@
 """The seam between the endpoint and the engine: what is asked, and what is told while it is
 answered."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+Finish = Literal["stop", "length"]
+"""Why a text ends: of itself or at a stop string, or at the most tokens it may have."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Ended:
     run: int
     role: str
     text: str
-    finish: Literal["stop", "length"]
+    finish: Finish
     completion_tokens: int
 
 
@@ -94,14 +97,22 @@ class Backend(Protocol):
     def ready(self) -> bool:
         """Whether the weights are loaded and the first programs compiled."""
 
-    def ask(self, question: str, options: Options) -> AsyncIterator[Event]:
+    @property
+    def fault(self) -> Exception | None:
+        """What has ended it before it was asked to end: it will not be ready again."""
+
+    def ask(self, question: str, options: Options) -> AsyncGenerator[Event, None]:
         """The team's answer to a question.
 
-        Closing the iterator frees what the request holds at once. Raises ValueError before any
-        work for what does not fit or makes no sense, and `Busy` where the queue is full.
+        Nothing begins before the first event is asked for, which raises ValueError for what does
+        not fit or makes no sense, and `Busy` where the queue is full. Closing the iterator frees
+        what the request holds at once. It raises RuntimeError where a request that was begun
+        cannot be answered, for a reason that is not the client's.
         """
 
-    def chat(self, role: str, messages: Sequence[Message], options: Options) -> AsyncIterator[Event]:
+    def chat(
+        self, role: str, messages: Sequence[Message], options: Options
+    ) -> AsyncGenerator[Event, None]:
         """One role's adapter on a conversation, as it stands; one pass. Errors as for `ask`."""
 
     def counters(self) -> Mapping[str, float]:

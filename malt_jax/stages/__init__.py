@@ -6,6 +6,7 @@ from typing import Any
 
 from malt_jax.config.names import choices, load_object
 from malt_jax.config.settings import Settings
+from malt_jax.serve.address import LOCAL, Address
 from malt_jax.stages import (
     audit,
     claiming,
@@ -16,9 +17,13 @@ from malt_jax.stages import (
     plan,
     report,
     rounds,
+    serve,
     solutions,
+    solve,
     train,
+    upload,
 )
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.stages.job import Job
 from malt_jax.stages.stage import Stage
 from malt_jax.workdir.outputs import Bindings
@@ -28,6 +33,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         *(collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, report.STAGE),
         *(rounds.STAGE, solutions.STAGE, merge.STAGE, audit.STAGE, plan.STAGE),
+        *(solve.STAGE, serve.STAGE, upload.STAGE),
     )
 }
 """By name, in the order of a job."""
@@ -95,18 +101,22 @@ def run(
     *,
     topology: str = "",
     sample: int = 0,
+    asked: Asked = NOTHING,
+    address: Address = LOCAL,
+    repository: str = "",
 ) -> None:
     """Runs the stages of these names in the work directory, where each goes on from what it already
     holds.
 
     `config` is the resolved config as given, kept beside the results; `topology` is for `plan`,
-    `sample` for `audit`.
+    `sample` for `audit`, `asked` for `solve`, `address` for `serve`, `repository` for
+    `upload`.
     Raises ValueError if the work directory holds another config's results.
     """
     stages = [named(name) for name in names]
     foresee(settings, names)
     collects = any(stage.collects for stage in stages) and not settings.trees
-    job = Job(settings, collects, config, topology, sample)
+    job = Job(settings, collects, config, topology, sample, asked, address, repository)
     if any(stage.claims for stage in stages):
         claim(job.directory, config, stages, job.base_hashes)
         claiming.check_questions(job)

@@ -12,7 +12,7 @@ from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts
 from malt_jax.sampler import Sampling
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import SAMPLES, Stage
+from malt_jax.stages.stage import SAMPLES, Stage, gradable
 from malt_jax.types import Question
 from malt_jax.workdir import question_record, run_record, storage
 from malt_jax.workdir.outputs import Output
@@ -48,7 +48,7 @@ def drawing(job: Job) -> Team:
         adapters=adapters,
         sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
         round=over.number,
-        stream=stream,
+        random_stream=stream,
     )
 
 
@@ -79,4 +79,5 @@ STAGE = Stage(
         ),
     ),
     collects=True,
+    foresees=gradable,
 )

@@ -5,7 +5,7 @@ from malt_jax import export
 from malt_jax.evaluate import audit, evaluation
 from malt_jax.runtime import hosts
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import FREE, SAMPLES, Stage
+from malt_jax.stages.stage import FREE, SAMPLES, Stage, gradable
 from malt_jax.workdir import reads
 from malt_jax.workdir.outputs import Output
 
@@ -54,4 +54,5 @@ STAGE = Stage(
             for name in ("malt", "critique-other", "critique-none")
         ),
     ),
+    foresees=gradable,
 )

@@ -22,7 +22,9 @@ from malt_jax.rollout.strategies import debate
 from malt_jax.rollout.team import Team
 from malt_jax.runtime import hosts, mesh
 from malt_jax.sampler import Sampler, Sampling
+from malt_jax.serve.address import LOCAL, Address
 from malt_jax.stages import curriculum
+from malt_jax.stages.asked import NOTHING, Asked
 from malt_jax.text.tokenizer import Tokenizer
 from malt_jax.types import Question, System
 from malt_jax.workdir import question_record, run_record, storage
@@ -41,6 +43,9 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)  # as given, what `settings` was read of
     topology: str = ""  # the accelerators to plan for
     sample: int = 0  # how many answers are to be judged by hand
+    asked: Asked = NOTHING  # what the team is to solve
+    address: Address = LOCAL  # of the endpoint
+    repository: str = ""  # on the hub
 
     @property
     def directory(self) -> Path:
@@ -59,7 +64,7 @@ class Job:
 
     @cached_property
     def task(self) -> tasks.Task:
-        return tasks.get(self.settings.data.task)
+        return tasks.chosen(self.settings)
 
     @cached_property
     def chain(self) -> tuple[roles.Role, ...]:
@@ -228,7 +233,7 @@ class Job:
             task=self.task,
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=self.settings.seed,
-            stream="collect",
+            random_stream="collect",
             base=self.model.content_hash,
         )
 

@@ -1,5 +1,6 @@
 """On request: the base with each role's adapter in its weights, as Hugging Face directories in
-`export/merged/`; of a GGUF file also the base without one, in `export/base/`."""
+`export/merged/`, and the adapters for llama.cpp in `export/gguf/`; of a GGUF file also the base
+without one, in `export/base/`."""
 
 from malt_jax import export
 from malt_jax.runtime import hosts
@@ -18,6 +19,10 @@ STAGE = Stage(
     "merge",
     "write every trained role as a whole model, adapter and base in one",
     _stage,
-    (Output("export/merged/{role}", needs=("export/{role}",)), Output("export/base", ("model.*",))),
+    (
+        Output("export/merged/{role}", needs=("export/{role}",)),
+        Output("export/gguf/{role}", needs=("export/{role}",)),
+        Output("export/base", ("model.*",)),
+    ),
     on_request=True,
 )

@@ -36,7 +36,7 @@ from malt_jax.stages import (
     train,
 )
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
+from malt_jax.stages.stage import Stage, gradable
 from malt_jax.workdir import lock, rounds, shards, storage
 from malt_jax.workdir.storage import read_json
 
@@ -232,6 +232,11 @@ def _note(workdir: Path, count: int) -> None:
     storage.write_json(rounds.table(workdir), record)
 
 
+def _foresee(job: Job) -> None:
+    train.STAGE.foresees(job)
+    gradable(job)
+
+
 STAGE = Stage(
     "rounds",
     "draw trees, train and evaluate on the development split, as often as config.rounds.count says",
@@ -239,6 +244,6 @@ STAGE = Stage(
     on_request=True,
     collects=True,
     outputs=(temperature.OUTPUT,),
-    foresees=train.STAGE.foresees,
+    foresees=_foresee,
 )
 _OF_A_ROUND = (collect.STAGE, datasets.STAGE, train.STAGE, evaluate.STAGE, STAGE)

@@ -6,7 +6,7 @@ from functools import partial
 from malt_jax.learn import warm_start
 from malt_jax.runtime import hosts
 from malt_jax.stages.job import Job
-from malt_jax.stages.stage import Stage
+from malt_jax.stages.stage import Stage, gradable
 from malt_jax.workdir.outputs import Output
 
 
@@ -29,4 +29,5 @@ STAGE = Stage(
         ),
     ),
     on_request=True,
+    foresees=gradable,
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from absl import logging
 
+from malt_jax import grading
 from malt_jax.stages.job import Job
 from malt_jax.workdir.outputs import Output
 
@@ -14,6 +15,7 @@ SAMPLES = (
     *("seed", "model.*", "data.*", "chain"),
     *("roles.*.prompt", "roles.*.branching", "roles.*.max_new_tokens"),
     *("sample.temperature", "sample.top_*", "sample.questions_per_shard"),
+    *("judge.model", "judge.rubric", "judge.form", "judge.right", "judge.repeats", "reward.*"),
 )
 
 
@@ -22,7 +24,8 @@ SAMPLES = (
 FREE = (
     *("workdir", "suite", "suite_seeds", "mesh.*", "sample.rows", "sample.kv_gib", "wandb"),
     *("*.max_nonfinite", "eval.split", "eval.equal_compute", "eval.compute_of", "eval.critiques"),
-    "eval.single_agent",
+    *("eval.single_agent", "data.sandbox", "judge.endpoint", "judge.key", "judge.concurrency"),
+    *("judge.attempts", "judge.seconds", "judge.requests", "judge.tokens"),
 )
 
 
@@ -30,6 +33,12 @@ def known(job: Job) -> None:
     """Raises ValueError for a task or a system that does not exist, and for prompts that show what
     no role before them wrote."""
     _ = job.chain, job.task, job.systems, job.single_agent
+
+
+def gradable(job: Job) -> None:
+    """Raises ValueError as `known` does, and where what grades the task's answers is not here."""
+    known(job)
+    grading.require(job.task)
 
 
 @dataclass(frozen=True)

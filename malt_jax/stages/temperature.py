@@ -48,7 +48,7 @@ def choose(job: Job) -> float:
         at = replace(
             team,
             sampling=replace(team.sampling, temperature=temperature),
-            stream=f"temperature {over.number}",
+            random_stream=f"temperature {over.number}",
         )
         trees = job.directory / FOLDER / f"{temperature:g}"
         per_shard = job.settings.sample.questions_per_shard

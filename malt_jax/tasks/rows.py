@@ -1,13 +1,15 @@
 """Rows of a file or a hub dataset, each with the place it stands in."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from malt_jax.tasks.task import Hub, Row
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 MAX_LINE = 1 << 20  # bytes; a longer line is not read whole, let alone parsed
 
 
@@ -42,9 +44,12 @@ def read_rows(path: str, hub: Hub | None, split: str) -> Rows:
 
 def read_file(path: Path) -> Rows:
     """The rows of a JSON-lines file, a JSON file holding a list, or a Parquet file."""
-    match path.suffix:
+    match "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix:
         case ".jsonl":
-            yield from _read_lines(path)
+            with path.open("rb") as lines:
+                yield from _read_lines(path, lines)
+        case ".jsonl.gz":
+            yield from _read_compressed(path)
         case ".json":
             yield from _read_list(path)
         case ".parquet":
@@ -53,19 +58,26 @@ def read_file(path: Path) -> Rows:
             raise ValueError(f"{path}: not one of {', '.join(SUFFIXES)}; convert or rename it")
 
 
-def _read_lines(path: Path) -> Rows:
+def _read_compressed(path: Path) -> Rows:
+    try:
+        with gzip.open(path) as lines:
+            yield from _read_lines(path, cast(BinaryIO, lines))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: unreadable gzip ({error}); fetch it again") from error
+
+
+def _read_lines(path: Path, file: BinaryIO) -> Rows:
     number = 0
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE + 1):
-            number += 1
-            head, size = line, len(line)
-            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
-                size += len(line)
-            if size > MAX_LINE + 1:
-                fault = f"a line of {size} bytes; {MAX_LINE} are the most"
-                yield f"{path}:{number}", Malformed(fault, _shown(head))
-            elif head.strip():
-                yield f"{path}:{number}", _row_of_line(head)
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        head, size = line, len(line)
+        while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
+            size += len(line)
+        if size > MAX_LINE + 1:
+            fault = f"a line of {size} bytes; {MAX_LINE} are the most"
+            yield f"{path}:{number}", Malformed(fault, _shown(head))
+        elif head.strip():
+            yield f"{path}:{number}", _row_of_line(head)
 
 
 def _row_of_line(line: bytes) -> Row | Malformed:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from malt_jax.config.judging import JudgeSettings, RewardSettings
 from malt_jax.tasks.extract import Rules
+from malt_jax.tasks.program import ALL_TESTS, Program, Running
 from malt_jax.types import Question
 
 Choices = tuple[tuple[str, str], ...]
@@ -24,6 +26,16 @@ class Hub(NamedTuple):
     path: str
     config: str | None
     splits: dict[str, str]
+
+
+class Judged(NamedTuple):
+    """Who judges a task's answers, and the work directory in which the verdicts are kept."""
+
+    settings: JudgeSettings
+    workdir: str = ""
+
+
+PLAIN_REWARD = RewardSettings()
 
 
 def nothing() -> None:
@@ -58,22 +70,30 @@ class Task:
     left out. `choices` are those that a question's text lists. `answer_hint` names the kind of
     answer in a prompt.
 
-    Grading is one of two. `rules` says how completions are held to a reference, and raises
+    Grading is one of four. `rules` says how completions are held to a reference, and raises
     ValueError for one that it cannot read. `grade(completions, questions)` scores a batch instead:
     a float in [0, 1] for each completion, 1 for a right one, NaN for no verdict; `answer` is then
     what a vote counts of a completion (as a rule the marked answer, else the last line).
+    `program(completion, reference, question)` is the program that a completion holds, with its
+    tests, or None: it is run in a sandbox, as `running` says. Votes then count programs that behave
+    alike, and `answer` is what a person is shown of a completion. `judged` has a model judge.
+    `reward` says what else a score weighs.
     `warm_up` imports what grading needs, before a limit on its time counts. Grading happens in
     another process, which finds these functions by their names: each stands in a module, outside
     of functions and classes.
 
     Raises:
-        ValueError: if there is neither of `rules` and `grade`, or both.
+        ValueError: unless there is one of `rules`, `grade`, `program` and `judged`.
     """
 
     name: str
     rules: Callable[[str, Choices], Rules] | None = None
     grade: Callable[[Sequence[str], Sequence[Question]], Sequence[float]] | None = None
+    program: Callable[[str, str, str], Program | None] | None = None
     answer: Callable[[str], str] | None = None
+    running: Running = ALL_TESTS
+    judged: Judged | None = None
+    reward: RewardSettings = PLAIN_REWARD
     hub: Hub | None = None
     answer_hint: str = "the answer alone"
     read_row: Callable[[Row], Question] = question_and_answer
@@ -83,9 +103,10 @@ class Task:
     warm_up: Callable[[], object] = nothing
 
     def __post_init__(self) -> None:
-        if (self.rules is None) == (self.grade is None):
-            raise ValueError(f"task {self.name!r}: give either rules or grade")
-        if self.answer is not None and self.grade is None:
+        ways = (self.rules, self.grade, self.program, self.judged)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError(f"task {self.name!r}: give one of rules, grade, program and judged")
+        if self.answer is not None and self.rules is not None:
             raise ValueError(f"task {self.name!r}: rules find the answer; leave out answer")
 
 

@@ -88,6 +88,34 @@ def rendered(template: str, chat_template: str | None, special: Mapping[str, str
     return text.replace(core, left + core + right) if core else text
 
 
+def conversation(
+    roles: Sequence[str], chat_template: str | None, special: Mapping[str, str]
+) -> str:
+    """The chat of turns by these roles, up to where the assistant begins to write, with a mark for
+    each turn's text: `turn0`, `turn1`, ... Without a chat template a line each.
+
+    Raises ValueError for a chat template that cannot be rendered, and for one that takes no turn of
+    such a role at its place.
+    """
+    texts = [mark(f"turn{i}") for i in range(len(roles))]
+    if chat_template is None:
+        return "\n".join(texts)
+
+    def chat_of(contents: Sequence[str]) -> str:
+        turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+        return chat.render(chat_template, turns, special, generate=True)
+
+    text = chat_of(texts)
+    spaced = chat_of([f"{_WIDE_SPACE}{turn}{_WIDE_SPACE}" for turn in texts])
+    if lost := [i for i, turn in enumerate(texts) if turn not in text]:
+        raise ValueError(f"chat template: leaves out turn {lost[0] + 1} ({roles[lost[0]]})")
+    for turn in texts:
+        left = _STRIP_RIGHT if _WIDE_SPACE + turn not in spaced else ""
+        right = _STRIP_LEFT if turn + _WIDE_SPACE not in spaced else ""
+        text = text.replace(turn, left + turn + right)
+    return text
+
+
 def pieces(text: str, fast: FastTokenizer, unknown: str | None) -> Iterator[int | Run]:
     """The control tokens of a rendered chat as ids, and the runs between them."""
     added = fast.get_added_tokens_decoder()

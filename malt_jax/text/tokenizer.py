@@ -6,9 +6,9 @@ the model's own chat template and the prompts of the roles may write one.
 
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,18 @@ class Tokenizer:
             )
         if unused := sorted(fields.keys() - names):
             raise ValueError(f"prompt template: field {unused[0]!r} has no placeholder")
+        return self._filled(pieces, fields)
+
+    def conversation(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Turns (role, text) through the chat template, up to where the assistant begins to write.
+
+        Their texts are data, as fields of `prompt` are. Raises ValueError for a chat template that
+        cannot be rendered for turns of these roles.
+        """
+        pieces = _conversation(self, tuple(role for role, _ in turns))
+        return self._filled(pieces, {f"turn{i}": text for i, (_, text) in enumerate(turns)})
+
+    def _filled(self, pieces: Sequence["Piece"], fields: Mapping[str, str]) -> list[int]:
         ids: list[int] = []
         for piece in pieces:
             ids += self._run(piece, fields) if isinstance(piece, Run) else piece
@@ -268,23 +280,37 @@ def _encoded(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer._ids([Part(text, data=True)], start=True))
 
 
+Piece = tuple[int, ...] | Run
+"""Ids that stand fast, or a run of text that holds fields."""
+
+
 @lru_cache(maxsize=64)
-def _layout(tokenizer: Tokenizer, template: str) -> tuple[tuple[int, ...] | Run, ...]:
-    """The prompt as ids that stand fast and runs of text that hold fields."""
+def _layout(tokenizer: Tokenizer, template: str) -> tuple[Piece, ...]:
+    """The prompt of a template's one message."""
+    return tuple(_pieces(tokenizer, partial(layout.rendered, template)))
+
+
+@lru_cache(maxsize=64)
+def _conversation(tokenizer: Tokenizer, roles: tuple[str, ...]) -> tuple[Piece, ...]:
+    """The prompt of turns by these roles."""
+    return tuple(_pieces(tokenizer, partial(layout.conversation, roles)))
+
+
+def _pieces(
+    tokenizer: Tokenizer, render: Callable[[str | None, Mapping[str, str]], str]
+) -> Iterator[Piece]:
     try:
-        text = layout.rendered(template, tokenizer.chat_template, tokenizer.special)
+        text = render(tokenizer.chat_template, tokenizer.special)
     except ValueError as error:
         raise ValueError(
             f"{tokenizer.origin}: {error}" if tokenizer.origin else str(error)
         ) from None
-    pieces: list[tuple[int, ...] | Run] = []
     if tokenizer.chat_template is None and tokenizer.adds_bos:
-        pieces.append((tokenizer._id(tokenizer.special["bos_token"]),))
+        yield (tokenizer._id(tokenizer.special["bos_token"]),)
     for piece in layout.pieces(text, tokenizer.fast, tokenizer._unknown):
         if isinstance(piece, int):
-            pieces.append((piece,))
+            yield (piece,)
         elif piece.fields:
-            pieces.append(piece)
+            yield piece
         else:
-            pieces.append(tuple(tokenizer._ids(piece.filled({}), piece.start)))
-    return tuple(pieces)
+            yield tuple(tokenizer._ids(piece.filled({}), piece.start))

@@ -219,6 +219,17 @@ def size(file: Path) -> int:
     return int(status.length if in_bucket(file) else status.st_size)
 
 
+def stamp(file: Path) -> tuple[float, ...] | None:
+    """What is another when a file is written anew; None where there is no file."""
+    try:
+        status: Any = file.stat()
+    except FileNotFoundError:
+        return None
+    if in_bucket(file):
+        return status.mtime, status.length
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def remove(directory: Path) -> None:
     """Removes a directory and all below it."""
     if in_bucket(directory):

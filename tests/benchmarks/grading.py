@@ -106,7 +106,7 @@ def waiting(submit: Submit, questions: Sequence[Question], pause: float) -> floa
         task=tasks.get("math"),
         sampling=Sampling(0.3, 0, 1.0),
         seed=0,
-        stream="collect",
+        random_stream="collect",
     )
     with mock.patch.object(grading, "submit", submit):
         for _ in driver.grow(full_tree(team), questions, lambda nodes: None, Work()):

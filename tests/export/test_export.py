@@ -193,13 +193,17 @@ def test_merging_again_follows_the_adapter(base, model, tmp_path):
     export.write(tmp_path, parsed, model, "verifier", drawn(model))
     export.merge(tmp_path, parsed, model)
     stamp = (merged / "model.safetensors").stat().st_mtime_ns
+    for_llama_cpp = tmp_path / "export" / "gguf" / "verifier" / "adapter.gguf"
+    written = for_llama_cpp.read_bytes()
     results(tmp_path)
     export.refresh(tmp_path, parsed)
     export.merge(tmp_path, parsed, model)
     assert (merged / "model.safetensors").stat().st_mtime_ns == stamp
+    assert for_llama_cpp.read_bytes() == written
     assert "50.0%" in (merged / "README.md").read_text()
     export.write(tmp_path, parsed, model, "verifier", drawn(model, seed=5))
     export.merge(tmp_path, parsed, model)
+    assert for_llama_cpp.read_bytes() != written
     expected = logits(model, drawn(model, seed=5))
     np.testing.assert_allclose(models.load(merged).logits(TOKENS), expected, atol=1e-4, rtol=0)
 
@@ -249,7 +253,7 @@ def test_a_missing_adapter_is_named(base, model, tmp_path):
         export.load(tmp_path / "nowhere", model, "refiner")
 
 
-@pytest.mark.parametrize("name", ["base", "merged", "sft"])
+@pytest.mark.parametrize("name", ["base", "gguf", "merged", "sft"])
 def test_the_name_of_a_folder_beside_the_roles_is_no_role(base, name):
     config = change(good(), "model.path", str(base))
     config["roles"][name] = config["roles"]["verifier"]

@@ -42,6 +42,8 @@ def test_merge_writes_the_bare_base_too_and_adapters_load_onto_it(file, from_ggu
     np.testing.assert_allclose(theirs(base), logits(from_gguf, None), atol=1e-4, rtol=0)
     once = logits(from_gguf, adapter)
     np.testing.assert_allclose(theirs(base, role), once, atol=1e-4, rtol=0)
+    for_llama_cpp = models.load(tmp_path / "export" / "gguf" / "verifier" / "model.gguf")
+    np.testing.assert_allclose(logits(for_llama_cpp, None), once, atol=1e-4, rtol=0)
     automatic = peft.AutoPeftModelForCausalLM.from_pretrained(role, dtype=torch.float32).eval()
     with torch.no_grad():
         automatic = automatic(torch.tensor(TOKENS)).logits.numpy()

@@ -25,9 +25,12 @@ FIRST = {
     "robust": LOG2,
     "sigmoid_norm": LOG2,
 }
+LIKE_SIGMOID = ("hinge", "robust", "sigmoid_norm")  # other literals, the same way through the code
 
 
-@pytest.mark.parametrize("kind", FIRST)
+@pytest.mark.parametrize(
+    "kind", ["sigmoid", "ipo", *(pytest.param(k, marks=pytest.mark.slow) for k in LIKE_SIGMOID)]
+)
 def test_a_preference_loss_trains_from_its_literal(kind, tmp_path):
     write_data(tmp_path)
     settings = with_phase(

@@ -90,6 +90,7 @@ def test_the_state_is_donated():
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_what_is_kept_shows_in_the_memory_of_the_step():
     """XLA's CPU compiler used to keep every intermediate, whatever was asked for."""
     data = examples([[5] * 200] * 4, [[[6] * 200]] * 4, 512, list("abcd"))

@@ -85,6 +85,7 @@ def hosts(tmp_path_factory) -> tuple[int, list[dict[str, int]]]:
     return size, [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
+@pytest.mark.slow
 def test_a_host_reads_and_holds_its_quarter(hosts):
     """Norms alone are whole everywhere."""
     size, reports = hosts

@@ -54,7 +54,7 @@ def team() -> Team:
 def passes(team: Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Two passes a question, drawn, stored and read as the evaluation does."""
     directory = tmp_path_factory.mktemp("eval")
-    passing = replace(team, stream="evaluate")
+    passing = replace(team, random_stream="evaluate")
     driver.store(directory, chain_passes(passing, 2), QUESTIONS, 2, "test")
     stored = {question.id: [[], []] for question in QUESTIONS}
     for row in shards.read(directory):
@@ -63,7 +63,7 @@ def passes(team: Team, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def again(team, passes, shown, questions=QUESTIONS) -> list[dict]:
-    evaluating = replace(team, stream="evaluate")
+    evaluating = replace(team, random_stream="evaluate")
     strategy = critiques(evaluating, passes, shown)
     grown = driver.grow(strategy, questions, lambda nodes: None, Work())
     trees = {rows[0]["question_id"]: rows for rows in grown}
@@ -141,7 +141,7 @@ def test_a_part_of_the_questions_gets_the_same_critiques(team, passes):
 
 
 def test_a_killed_run_continues(team, passes, tmp_path):
-    strategy = critiques(replace(team, stream="evaluate"), passes, "other")
+    strategy = critiques(replace(team, random_stream="evaluate"), passes, "other")
     with pytest.raises(KeyboardInterrupt):
         store(tmp_path, strategy, [], 2)
     store(tmp_path, strategy, [])

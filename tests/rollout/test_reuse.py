@@ -48,7 +48,8 @@ def grown(given: dict) -> list[dict]:
     chain = roles.chain(parsed)
     team = Team(sampler, tokenizer, chain, {}, task, Sampling(1.0), parsed.seed, "collect")
     trees = driver.grow(full_tree(team), QUESTIONS, lambda nodes: None, Work())
-    return [row for rows in trees for row in rows]
+    by_question = {rows[0]["question_id"]: rows for rows in trees}  # they end in any order
+    return [row for question in QUESTIONS for row in by_question[question.id]]
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_a_nodes_tokens_depend_on_neither_order_nor_company():
     alone = by_path(trees(team(rows=24), QUESTIONS[2:3]))
     assert whole == shuffled
     assert alone == {key: tokens for key, tokens in whole.items() if key[0] == "q2"}
-    other = by_path(trees(replace(team(), stream="evaluate")))
+    other = by_path(trees(replace(team(), random_stream="evaluate")))
     assert sum(whole[key] == other[key] for key in whole) < len(whole) / 10
 
 

@@ -56,7 +56,7 @@ def killed(
 
 
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path):
-    killed(tmp_path / "run", 5, 0, OFTEN)
+    killed(tmp_path / "run", 4, 0, OFTEN)
     assert all_products(tmp_path / "run") == all_products(whole)
 
 
@@ -99,6 +99,7 @@ def test_rounds_killed_again_and_again_end_as_those_that_were_not(tmp_path: Path
     assert next(rounds).read_text() == next(rounds).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", ["optimiser", "position"])
 def test_a_restore_that_forgets_is_found(tmp_path: Path, whole: Path, forget: str):
     """The control: the same test, with a planted fault, fails. Kills at any moment of the training

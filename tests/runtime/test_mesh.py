@@ -42,7 +42,7 @@ def measured(sizes):
     team = grown.team(rows=16)
     trained = {team.roles[0].name: adapter, team.roles[2].name: adapter}
     sampler = replace(team.sampler, mesh=devices, params=params)
-    team = replace(team, sampler=sampler, adapters=trained, stream="evaluate")
+    team = replace(team, sampler=sampler, adapters=trained, random_stream="evaluate")
     trees = grown.trees(team, grown.QUESTIONS[:1])
     tokens = [n.completion.tokens for levels in trees.values() for ns in levels for n in ns]
     at = workdir / "-".join(map(str, sizes))
@@ -53,8 +53,7 @@ def measured(sizes):
     losses = [row["loss"] for row in rows] + [row["kl"] for row in rows if "kl" in row]
     return {"tokens": tokens, "losses": losses, "specs": len(spread)}
 
-print(json.dumps([measured(s) for s in
-                  [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)]]))
+print(json.dumps([measured(sizes) for sizes in json.loads(sys.argv[2])]))
 """
 
 STEPS = """
@@ -84,8 +83,8 @@ def losses(sizes):
         figures += [float(metrics["loss"]), float(metrics["grad_norm"])]
     return figures
 
-print(json.dumps([losses(s) for s in
-                  [(1, 1, 1), (2, 1, 1), (4, 1, 1), (1, 2, 2), (8, 1, 1), (2, 2, 2)]]))
+print(json.dumps([losses(sizes) for sizes in
+                  [(1, 1, 1), (2, 1, 1), (1, 2, 2), (8, 1, 1)]]))
 """
 
 
@@ -109,16 +108,20 @@ def run(program: str, *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_eight_devices_agree_with_one(tmp_path):
+MESHES = [(2, 2, 2), (8, 1, 1), (2, 4, 1), (1, 1, 8)]
+
+
+@pytest.mark.parametrize("meshes", [MESHES[:1], pytest.param(MESHES[1:], marks=pytest.mark.slow)])
+def test_eight_devices_agree_with_one(meshes, tmp_path):
     """Trees under adapters equal to the token; training and held-out losses and the KL within 1e-5:
-    rows over eight devices, weights split two, four and eight ways, and more ways than there are
-    key/value heads."""
-    first, *others = run(PROGRAM, str(tmp_path))
+    rows and weights both split; in the slow test rows over eight devices, weights split four and
+    eight ways, and more ways than there are key/value heads."""
+    first, *others = run(PROGRAM, str(tmp_path), json.dumps([(1, 1, 1), *meshes]))
     assert len(first["losses"]) >= 6
-    for other in others:
+    for sizes, other in zip(meshes, others, strict=True):
         assert other["tokens"] == first["tokens"]
         np.testing.assert_allclose(other["losses"], first["losses"], atol=1e-5)
-    assert others[2]["specs"] > 2, "the parameters are not spread over the mesh"
+        assert other["specs"] > 2 or sizes == (8, 1, 1), "the parameters are not spread"
 
 
 def test_one_two_four_and_eight_devices_take_the_same_steps():

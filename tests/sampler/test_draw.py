@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from malt_jax.sampler.draw import Sampling, draw, inverse_cdf, truncate
+from malt_jax.sampler.draw import ByRow, Sampling, draw, draw_by_row, inverse_cdf, truncate
 
 
 def test_truncate_literals():
@@ -111,3 +111,46 @@ def test_the_number_drawn_is_that_of_the_inverse_transform_alone():
         weights = jnp.exp((kept - logits.max(-1, keepdims=True)) / sampling.temperature)
         token, _, _ = draw(logits, uniform, sampling)
         np.testing.assert_array_equal(token, inverse_cdf(weights, uniform))
+
+
+WAYS = [
+    Sampling(1.0),
+    Sampling(0.0),
+    Sampling(0.3),
+    Sampling(1.0, 4),
+    Sampling(0.7, 4, 0.6),
+    Sampling(1.3, 0, 0.9),
+    Sampling(0.0, 2, 0.5),
+    Sampling(1.0, 1000, 1.0),
+]
+
+
+def by_row(ways: list[Sampling]) -> ByRow:
+    temperature, top_k, top_p = zip(*((w.temperature, w.top_k, w.top_p) for w in ways), strict=True)
+    return ByRow(np.float32(temperature), np.int32(top_k), np.float32(top_p))
+
+
+@pytest.mark.parametrize("vocab", [5, 300])
+def test_every_row_is_drawn_in_its_own_way(vocab: int):
+    """As `draw` does all of them, in each of the ways in turn."""
+    rng = np.random.default_rng(vocab)
+    logits = jnp.asarray(rng.normal(0, 2, (len(WAYS), vocab)), jnp.float32)
+    uniform = jnp.asarray(rng.random(len(WAYS)), jnp.float32)
+    token, logp, behaviour = draw_by_row(logits, uniform, by_row(WAYS))
+    for row, sampling in enumerate(WAYS):
+        expected = draw(logits[row], uniform[row], sampling)
+        assert int(token[row]) == int(expected[0])
+        np.testing.assert_allclose(logp[row], expected[1], rtol=1e-6)
+        np.testing.assert_allclose(behaviour[row], expected[2], rtol=1e-5, atol=1e-6)
+
+
+def test_how_others_are_drawn_changes_no_bit_of_a_row():
+    """A row of which nothing is cut is the same with and without one whose vocabulary is sorted."""
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(0, 2, (2, 300)), jnp.float32)
+    uniform = jnp.asarray(rng.random(2), jnp.float32)
+    drawing = jax.jit(draw_by_row)
+    plain = drawing(logits, uniform, by_row([Sampling(0.7), Sampling(1.0)]))
+    beside = drawing(logits, uniform, by_row([Sampling(0.7), Sampling(0.9, 3, 0.5)]))
+    for alone, together in zip(plain, beside, strict=True):
+        np.testing.assert_array_equal(alone[0], together[0])

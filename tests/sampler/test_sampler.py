@@ -50,7 +50,7 @@ def same(a: Sequence[Completion], b: Sequence[Completion]) -> bool:
     )
 
 
-@pytest.mark.parametrize("rows", [1, 12, 100])
+@pytest.mark.parametrize("rows", [1, 12, pytest.param(100, marks=pytest.mark.slow)])
 def test_tokens_and_logps_are_the_models_own(rows):
     """Greedy tokens and their log-probabilities equal those of one full forward pass, over pages of
     a prompt, over a page's end in a completion, and with a prompt of one token."""

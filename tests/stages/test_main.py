@@ -72,8 +72,9 @@ def test_other_dpo_settings_go_on_from_the_sft_that_is_done(whole, tmp_path):
     by all of checkpoints/: another dpo.beta cost the SFT of every role. And what the last role made
     of other critiques was bound by nothing: it would have stood beside another team's answers."""
     workdir = Path(shutil.copytree(whole, tmp_path / "run"))
-    assert run(workdir, TINY, "--config.eval.critiques=True").returncode == 0
-    changed = ("--config.dpo.beta=0.5", "--config.eval.critiques=True")
+    flags = ("--config.eval.critiques=True", "--config.eval.equal_compute=False")
+    assert run(workdir, TINY, *flags).returncode == 0
+    changed = ("--config.dpo.beta=0.5", *flags)
     refused = run(workdir, TINY, *changed)
     assert refused.returncode != 0
     line = next(line for line in refused.stderr.splitlines() if ", or delete " in line)
@@ -122,6 +123,7 @@ def test_a_run_without_anything_to_learn_says_what_to_do_and_that_works(tmp_path
     the same work directory go on."""
     workdir, silent = tmp_path / "run", small.save(tmp_path / "model")
     short = [f"--config.roles.{r}.max_new_tokens=8" for r in ("generator", "verifier", "refiner")]
+    short += ["--config.eval.systems=('ma','ma_mv')", "--config.eval.equal_compute=False"]
     done = run(workdir, silent, *short)
     assert done.returncode != 0
     assert done.stderr.count(".parquet: empty") == 5

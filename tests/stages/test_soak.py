@@ -11,6 +11,7 @@ def added(row: dict, stage: str) -> float:
     return row[f"{stage}_mib"] - row[f"{before}_mib"]
 
 
+@pytest.mark.slow
 def test_a_question_costs_the_same_among_many():
     """Function calls and bytes are counted, not seconds. Twice the questions are twice the work;
     for a stage that goes through all shards for each of them, or all questions for each question,

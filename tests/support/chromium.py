@@ -16,6 +16,22 @@ WATCH = """window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   violations.push(event.violatedDirective));"""
 
+_CONTRASTS = """(() => {
+  const style = getComputedStyle(document.documentElement);
+  const light = (name) => {
+    const hex = style.getPropertyValue(name).trim().slice(1);
+    const [r, g, b] = [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255)
+      .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (name, back) => {
+    const [low, high] = [light(name), light(back)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  return ["--text", "--soft", "--accent"].flatMap(
+    (name) => ["--page", "--panel"].map((back) => ratio(name, back)));
+})()"""
+
 
 class Page:
     """One open page. `errors` gathers the exceptions that its scripts did not catch."""
@@ -43,8 +59,9 @@ class Page:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
-    def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
+    def open(self, place: Path | str) -> None:
+        """A file, or an address of this machine."""
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
@@ -56,6 +73,19 @@ class Page:
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
+
+    def until(self, expression: str) -> Any:
+        """The value of `expression` once it is true."""
+        return self.run(f"""new Promise((done, fail) => {{
+          const end = Date.now() + {1000 * PATIENCE};
+          const look = () => {{
+            const value = {expression};
+            if (value) done(value);
+            else if (Date.now() > end) fail(new Error("never true"));
+            else setTimeout(look, 10);
+          }};
+          look();
+        }})""")
 
     def violations(self) -> list[str]:
         """The directives of the page's policy that something on it ran into."""
@@ -74,6 +104,11 @@ class Page:
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", features=features)
+
+    def contrasts(self) -> list[float]:
+        """Of the colours of text to those behind it, as WCAG has it; AA asks for 4.5."""
+        ratios: list[float] = self.run(_CONTRASTS)
+        return ratios
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:

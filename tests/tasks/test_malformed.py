@@ -26,7 +26,7 @@ JSONL = tasks.get("jsonl")
             r"entry 0: field 'question' is missing.* no row can be read",
         ),
         ("q.parquet", "not parquet", r"q\.parquet: unreadable Parquet"),
-        ("q.csv", "question,answer", r"q\.csv: not one of \.jsonl, \.json, \.parquet"),
+        ("q.csv", "question,answer", r"q\.csv: not one of \.jsonl, \.jsonl\.gz, \.json, \.parquet"),
     ],
 )
 def test_files_of_which_nothing_can_be_read_are_refused(

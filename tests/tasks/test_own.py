@@ -107,9 +107,9 @@ def test_what_cannot_be_found_is_named(
 
 def test_a_task_has_rules_or_a_grader() -> None:
     rules = tasks.get("gsm8k").rules
-    with pytest.raises(ValueError, match="'x': give either rules or grade"):
+    with pytest.raises(ValueError, match="'x': give one of rules, grade, program and judged"):
         Task("x")
-    with pytest.raises(ValueError, match="'x': give either rules or grade"):
+    with pytest.raises(ValueError, match="'x': give one of rules, grade, program and judged"):
         Task("x", rules=rules, grade=lambda completions, questions: [0.0])
     with pytest.raises(ValueError, match="leave out answer"):
         Task("x", rules=rules, answer=str.strip)

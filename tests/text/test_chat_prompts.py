@@ -133,3 +133,39 @@ def test_smollm2_reads_every_shipped_prompt_as_in_transformers(smollm2_gguf):
         fields = filled(prompt)
         message = placeholders.fill(prompt, fields.__getitem__)
         assert tokenizer.prompt(prompt, fields) == whole(theirs, message)
+
+
+TURNS = [("user", " What is 2+2?\n"), ("assistant", "4, é. "), ("user", "  And {question}?")]
+
+
+@pytest.mark.parametrize(("kind", "template"), KINDS)
+@pytest.mark.parametrize("turns", [TURNS[:1], TURNS])
+def test_a_conversation_is_the_whole_texts_ids(kind, template, turns):
+    tokenizer = families.tokenizer(kind, template)
+    chat = [{"role": role, "content": text} for role, text in turns]
+    ids = reference(tokenizer).apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    assert tokenizer.conversation(turns) == ids
+
+
+@pytest.mark.parametrize(("kind", "template"), KINDS)
+@pytest.mark.parametrize("text", ["</s>", "<|im_end|>", "[/INST]"])
+def test_no_turn_brings_a_control_token_in(kind, template, text):
+    tokenizer = families.tokenizer(kind, template)
+
+    def controls(said: str) -> list[int]:
+        turns = [("user", said), ("assistant", said), ("user", said)]
+        return [i for i in tokenizer.conversation(turns) if i in tokenizer.control_ids]
+
+    assert controls(text) == controls("x")
+
+
+def test_a_conversation_without_a_chat_template_is_a_line_a_turn():
+    tokenizer = families.tokenizer("bytes", None)
+    whole_text = "\n".join(text for _, text in TURNS)
+    assert tokenizer.decode(tokenizer.conversation(TURNS)) == whole_text
+
+
+def test_a_turn_that_the_chat_template_leaves_out_is_named():
+    tokenizer = families.tokenizer(KINDS[0][0], "{{ messages[-1]['content'] }}")
+    with pytest.raises(ValueError, match=r"chat template: leaves out turn 1 \(user\)"):
+        tokenizer.conversation(TURNS)

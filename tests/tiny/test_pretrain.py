@@ -12,7 +12,7 @@ from malt_jax.tiny import corpus, pretrain
 
 
 def weights(directory, seed):
-    shape, params, words = pretrain.pretrain(clean=6, mixed=6, seed=seed)
+    shape, params, words = pretrain.pretrain(clean=2, mixed=2, seed=seed)
     hf.save(directory, shape, params)
     words.save(directory)
     return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}

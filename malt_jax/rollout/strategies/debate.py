@@ -52,7 +52,7 @@ def debate(team: Team, settings: DebateSettings) -> Strategy:
                 limits=limits,
             )
 
-    return Strategy(replace(team, roles=(first,), stream=STREAM), asks, agents * rounds)
+    return Strategy(replace(team, roles=(first,), random_stream=STREAM), asks, agents * rounds)
 
 
 def debater(first: Role, settings: DebateSettings) -> Role:

@@ -77,7 +77,7 @@ class Engine:
             task=self.work.task,
             sampling=Sampling(self.work.temperature),
             seed=request["seed"],
-            stream="benchmark",
+            random_stream="benchmark",
         )
         started, work, before = time.perf_counter(), Work(), len(_COMPILED)
         trees = list(driver.expand(full_tree(team), self.work.questions, work=work))
