@@ -104,8 +104,8 @@ def read_codejsonl(row: Row) -> Question:
     setup = text_field(row, "setup") if row.get("setup") else ""
     _compiled(setup, "setup")
     if isinstance(row.get("tests"), str):
-        own, tests = split_tests(text_field(row, "tests"), "tests")
-        setup = f"{setup}\n{own}"
+        before, tests = split_tests(text_field(row, "tests"), "tests")
+        setup = f"{setup}\n{before}"
     else:
         tests = tuple(_texts(row, "tests"))
     for test in tests:

@@ -225,8 +225,8 @@ def test_completions_vote_without_a_reference() -> None:
     bodies = ("x + 1", "1 + x", "x")
     for task, question, name in ((HUMANEVAL, text, "double"), (CODEJSONL, named, "inc")):
         codes = [fenced(f"def {name}(x): return {body}") for body in bodies]
-        one, other, third, none = grading.ballots(task, question, [*codes, "no program"])
-        assert (one == other, one == third, none) == (True, False, "")
+        left, right, wrong, nothing = grading.ballots(task, question, [*codes, "no program"])
+        assert (left == right, left == wrong, nothing) == (True, False, "")
     assert grading.ballots(HUMANEVAL, text, [fenced(planted.RIGHT)]) == [planted.RIGHT]
     assert grading.ballots(tasks.get("gsm8k"), "?", ["Final Answer: 3.0", "3"]) == ["3", "3"]
 
