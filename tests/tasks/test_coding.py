@@ -124,6 +124,22 @@ def test_anybodys_rows() -> None:
 
 
 @needs_sandbox
+def test_a_test_function_is_called_and_a_check_may_name_its_argument() -> None:
+    """To define a test passed it: every program did."""
+    row = {"prompt": "Add 1.", "entry_point": "inc"}
+    forms: list[str | list[str]] = [
+        ["def test_inc():\n    assert inc(1) == 2"],
+        "LIMIT = 2\ndef test_inc():\n    assert inc(1) == LIMIT\n",
+        "def close(a, b):\n    assert a == b\ndef test_inc():\n    close(inc(1), 2)\n",
+        "def check(f):\n    assert f(1) == 2\n    x = 3\n    assert f(x) == 4\n",
+        "def check(f):\n    if f(1) == 2:\n        return\n    assert f(1) == 2\n",
+    ]
+    right, wrong = fenced("def inc(x): return x + 1"), fenced("def inc(x): return x")
+    for tests in forms:
+        assert statuses(CODEJSONL, row | {"tests": tests}, right, wrong) == ["correct", "wrong"]
+
+
+@needs_sandbox
 def test_tests_see_values_and_changes_as_if_the_function_stood_beside_them() -> None:
     tests = [
         "xs = [3, 1]\nassert inc(xs) is None and xs == [1, 3]",
@@ -265,6 +281,9 @@ def test_what_was_cut_short_counts_where_its_fence_is_closed() -> None:
         ),
         (CODEJSONL, {"tests": []}, "'tests' is empty"),
         (CODEJSONL, {"tests": ["def"]}, "'tests' does not compile"),
+        (CODEJSONL, {"tests": ["def f(x): assert x"]}, "'tests' tests nothing in 'def f"),
+        (CODEJSONL, {"tests": "def f(x):\n    assert x\n"}, "'tests' asserts nothing"),
+        (CODEJSONL, {"tests": ["import math"]}, "'tests' tests nothing"),
         (CODEJSONL, {"tests": ["assert x"], "setup": "("}, "'setup' does not compile"),
     ],
 )
