@@ -97,6 +97,10 @@ class Backend(Protocol):
     def ready(self) -> bool:
         """Whether the weights are loaded and the first programs compiled."""
 
+    @property
+    def fault(self) -> Exception | None:
+        """What has ended it before it was asked to end: it will not be ready again."""
+
     def ask(self, question: str, options: Options) -> AsyncGenerator[Event, None]:
         """The team's answer to a question.
 

@@ -147,7 +147,6 @@ class Batcher:
         for generation in self._generations:
             if generation.tickets:
                 self._advance(generation)
-        self._draining = [generation for generation in self._draining if generation.tickets]
 
     def abandon(self, error: Exception) -> None:
         """Ends all requests with an error."""
@@ -297,4 +296,5 @@ class Batcher:
         for request in [r for r, writing in generation.asked.items() if writing.ticket is ticket]:
             del generation.asked[request]
             generation.session.cancel(request)
+        self._draining = [other for other in self._draining if other.tickets]
         return True

@@ -7,32 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from malt_jax.serve.backend import Answered, Began, Delta, Ended, Event
+from malt_jax.serve.backend import Answered, Began, Delta, Event
 
 Field = Literal["reasoning_content", "content"]
 
 
-@dataclass
-class _Turn:
-    run: int
-    role: str
-    unseen: list[str]
-    ended: bool = False
-
-
 class Choice:
-    """The events of one request as one text: turn after turn in the order in which they began,
-    whatever runs at the same time.
+    """The events of one request as one text: pass after pass, role after role, whichever writes
+    first, so that the same events in any order are the same text.
 
-    `answers` is the role whose turn is the content as it is written; None where it is known at the
-    end, of several passes that vote.
+    Of a single pass the last role's turn is the content as it is written; of several that vote the
+    content is known at the end.
     """
 
-    def __init__(self, index: int, answers: str | None, passes: int) -> None:
+    def __init__(self, index: int, roles: Sequence[str], passes: int) -> None:
         self.index = index
         self.answered: Answered | None = None
-        self._answers, self._passes = answers, passes
-        self._turns: list[_Turn] = []  # from the one that is told
+        self._answers = roles[-1] if passes == 1 else None
+        self._passes = passes
+        # By turn, from the one that is told.
+        self._unseen: dict[tuple[int, str], list[str]] = {
+            (run, role): [] for run in range(passes) for role in roles
+        }
+        self._ended: set[tuple[int, str]] = set()
         self._finish: dict[str, str] = {}
 
     def told(self, event: Event) -> Iterator[tuple[Field, str]]:
@@ -42,16 +39,16 @@ class Choice:
             if self._answers is None:
                 yield "content", event.text
             return
+        turn = event.run, event.role
         if isinstance(event, Began):
-            self._turns.append(_Turn(event.run, event.role, self._heading(event)))
-        turn = next(t for t in self._turns if (t.run, t.role) == (event.run, event.role))
-        if isinstance(event, Delta):
-            turn.unseen.append(event.text)
-        elif isinstance(event, Ended):
-            turn.ended = True
+            self._unseen[turn] += self._heading(event)
+        elif isinstance(event, Delta):
+            self._unseen[turn].append(event.text)
+        else:
+            self._ended.add(turn)
             self._finish[event.text] = event.finish
-            if turn.role != self._answers:
-                turn.unseen.append("\n\n")
+            if event.role != self._answers:
+                self._unseen[turn].append("\n\n")
         yield from self._seen()
 
     @property
@@ -74,14 +71,13 @@ class Choice:
         return [f"**{event.role}{number}**\n\n"]
 
     def _seen(self) -> Iterator[tuple[Field, str]]:
-        while self._turns:
-            turn = self._turns[0]
-            if text := "".join(turn.unseen):
-                yield "content" if turn.role == self._answers else "reasoning_content", text
-            turn.unseen.clear()
-            if not turn.ended:
+        for turn in list(self._unseen):
+            if text := "".join(self._unseen[turn]):
+                yield "content" if turn[1] == self._answers else "reasoning_content", text
+            self._unseen[turn].clear()
+            if turn not in self._ended:
                 return
-            del self._turns[0]
+            del self._unseen[turn]
 
 
 @dataclass(frozen=True)

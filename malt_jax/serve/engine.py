@@ -63,6 +63,11 @@ class Engine:
         """Whether the first programs are compiled."""
         return self._batcher is not None
 
+    @property
+    def fault(self) -> Exception | None:
+        """See `Backend.fault`."""
+        return self._fault
+
     def ask(self, question: str, options: Options) -> AsyncGenerator[Event, None]:
         """See `Backend.ask`."""
         return self._events(partial(tickets.of_question, question=question), options)

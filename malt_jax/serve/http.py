@@ -87,8 +87,8 @@ class _Endpoint:
 
     async def chat(self, request: Request) -> Response:
         asked = requests.chat(await self._body(request), self.backend.models)
-        passes, last = asked.options.votes, self.backend.roles[-1] if asked.of_team else asked.model
-        choices = [Choice(i, last if passes == 1 else None, passes) for i in range(asked.n)]
+        roles = self.backend.roles if asked.of_team else (asked.model,)
+        choices = [Choice(i, roles, asked.options.votes) for i in range(asked.n)]
         answer = Answer(asked.model, choices, asked.include_usage)
         events = self._events(asked.model, self._runs(asked), request)
         if not asked.stream:

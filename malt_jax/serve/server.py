@@ -28,7 +28,10 @@ _HEADER_BYTES = 16 << 10
 def run(
     backend: Backend, listening: socket.socket, token: str = "", limits: Limits | None = None
 ) -> None:
-    """Serves until a signal ends it, and then what is under way. For the main thread."""
+    """Serves until a signal ends it, and then what is under way. For the main thread.
+
+    Raises what has ended the backend, if that was the end.
+    """
     limits = limits or Limits()
     running = server(application(backend, token, limits), limits)
     address, port = listening.getsockname()[:2]
@@ -39,10 +42,21 @@ def run(
 
 
 async def _serve(running: uvicorn.Server, listening: socket.socket, backend: Backend) -> None:
+    watching = asyncio.create_task(_end_with(backend, running))
     try:
         await running.serve(sockets=[listening])
     finally:
+        watching.cancel()
         await backend.close()
+    if backend.fault is not None:
+        raise backend.fault
+
+
+async def _end_with(backend: Backend, running: uvicorn.Server) -> None:
+    """Ends the server once its backend has failed: whoever watches the process starts another."""
+    while backend.fault is None:
+        await asyncio.sleep(0.5)
+    running.should_exit = True
 
 
 def server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
@@ -75,7 +89,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def ended_by_signals(asked: uvicorn.Server) -> Iterator[None]:
+def ended_by_signals(running: uvicorn.Server) -> Iterator[None]:
     """In it SIGTERM, Ctrl-C and the end of the terminal (unless ignored) let the server finish; a
     second one ends it at once. For the main thread."""
     before = {number: signal.getsignal(number) for number in _STOPPING}
@@ -83,8 +97,8 @@ def ended_by_signals(asked: uvicorn.Server) -> Iterator[None]:
         del before[signal.SIGHUP]
 
     def end(number: int, frame: object) -> None:
-        asked.force_exit = asked.should_exit
-        asked.should_exit = True
+        running.force_exit = running.should_exit
+        running.should_exit = True
 
     for number in before:
         signal.signal(number, end)

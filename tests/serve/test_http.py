@@ -69,13 +69,13 @@ def test_a_stream_adds_up_to_the_whole(client: Any, model: str) -> None:
     assert all(chunk.usage is None for chunk in chunks)
     assert {chunk.id for chunk in chunks} == {last.id}
     for choice in whole.choices:
-        own = [c.choices[0] for c in chunks if c.choices[0].index == choice.index]
-        assert own[0].delta.role == "assistant"
-        assert "".join(c.delta.content or "" for c in own) == choice.message.content
-        reasoning = "".join(getattr(c.delta, "reasoning_content", "") for c in own)
+        parts = [c.choices[0] for c in chunks if c.choices[0].index == choice.index]
+        assert parts[0].delta.role == "assistant"
+        assert "".join(c.delta.content or "" for c in parts) == choice.message.content
+        reasoning = "".join(getattr(c.delta, "reasoning_content", "") for c in parts)
         assert reasoning == getattr(choice.message, "reasoning_content", "")
-        assert [c.finish_reason for c in own if c.finish_reason] == [choice.finish_reason]
-        assert own[-1].malt == choice.malt
+        assert [c.finish_reason for c in parts if c.finish_reason] == [choice.finish_reason]
+        assert parts[-1].malt == choice.malt
     texts = [choice.message.content for choice in whole.choices]
     assert texts[0].endswith(" 5")
     assert texts[0] != texts[1], "every choice has a seed of its own"
@@ -88,14 +88,15 @@ def test_content_is_streamed_as_it_is_written(client: Any) -> None:
 
 
 def test_the_passes_of_a_vote_are_told_one_after_another(client: Any) -> None:
+    """Not as they are written, side by side, which differs from one time to the next."""
     done = client.chat.completions.create(model="team-vote", messages=QUESTION, seed=7)
     message = done.choices[0].message
     assert message.content == "refiner says 7"
     assert done.choices[0].malt["votes"] == {"7": 2, "8": 1}
     turns = [
         f"**{role} {run + 1}**\n\n{role} says {answer}\n\n"
-        for role in ROLES
         for run, answer in enumerate((7, 7, 8))
+        for role in ROLES
     ]
     assert message.reasoning_content == "".join(turns)
 

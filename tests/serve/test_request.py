@@ -1,9 +1,13 @@
 """What is taken of a request, and what is refused, with the field in OpenAI's `param`."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from malt_jax.serve import fields, request
 from malt_jax.serve.backend import Message, Options
@@ -174,3 +178,32 @@ def test_what_is_no_flat_json_object_is_refused(body: bytes) -> None:
 def test_an_object_as_deep_as_allowed_is_read() -> None:
     body = b'{"a":' * 31 + b"1" + b"}" * 31
     assert "a" in fields.decoded(body)
+
+
+VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+JSON = VALUE | st.lists(VALUE, max_size=2) | st.dictionaries(st.text(max_size=3), VALUE, max_size=2)
+FIELDS = ("stream", "stream_options", "n", "votes", "stop", "seed", "top_p", "temperature")
+FIELDS += ("max_tokens", "tools", "question", "written", "trained", "other")
+MESSAGE = st.fixed_dictionaries({"role": st.just("user") | JSON, "content": JSON})
+BODY = st.fixed_dictionaries(
+    {"model": st.sampled_from(MODELS) | JSON, "messages": st.lists(MESSAGE, max_size=2) | JSON},
+    optional=dict.fromkeys(FIELDS, JSON),
+)
+
+
+def refusal(read: Callable[[], object]) -> Refused | None:
+    try:
+        read()
+    except Refused as refused:
+        return refused
+    return None
+
+
+@settings(max_examples=40)
+@given(BODY)
+def test_whatever_is_sent_is_read_or_refused_in_a_sentence(body: dict[str, Any]) -> None:
+    for read in (partial(request.chat, body, MODELS), partial(request.team, body, ROLES)):
+        if refused := refusal(read):
+            assert 400 <= refused.status < 500
+            assert len(str(refused)) < 300
+            json.dumps(refused.body()).encode()

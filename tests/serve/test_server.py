@@ -80,6 +80,13 @@ def test_what_does_not_end_is_ended_after_the_grace() -> None:
     assert backend.under_way == 0
 
 
+def test_a_backend_that_fails_ends_the_server() -> None:
+    backend = FakeBackend(fault=ValueError("the KV cache has no room for a page"))
+    with pytest.raises(ValueError, match="no room for a page"):
+        server.run(backend, address.listen("127.0.0.1", 0))
+    assert backend.closed
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_other_machines_are_let_in_with_a_token_only(host: str) -> None:
     with pytest.raises(ValueError, match=f"--host={host}: .* --token-file=FILE, or MALT_TOKEN"):

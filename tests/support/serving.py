@@ -35,6 +35,7 @@ class FakeBackend:
 
     room: int = 64
     ready: bool = True
+    fault: Exception | None = None
     models: Sequence[str] = ("team", "team-vote", *ROLES)
     roles: Sequence[str] = ROLES
     under_way: int = 0
