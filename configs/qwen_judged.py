@@ -3,9 +3,9 @@
 python -m malt_jax.main --config=configs/qwen_judged.py \
     --config.data.train=train.jsonl --config.data.eval=test.jsonl
 
-A row has a `question`. The judge answers at --config.judge.endpoint: the base model that
-`--stage=serve` serves, or any server that speaks OpenAI's protocol, whose key is in the environment
-variable that --config.judge.key names (docs/guides/judges.md).
+A row has a `question`. The judge answers at --config.judge.endpoint: the base model under
+`--stage=serve`, or any server that speaks OpenAI's protocol, whose key is in the environment
+variable that --config.judge.key names. docs/guides/judges.md has both commands.
 Time:   not run.
 Result: not run; no figure has been measured.
 """
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     c.data.train = "train.jsonl"
     c.data.eval = "test.jsonl"
     c.judge.endpoint = "http://localhost:8000/v1"
-    c.judge.model = "base"
+    c.judge.model = "generator"  # a role that is served without an adapter: the base
     c.judge.key = ""
     c.judge.rubric = (
         "A good answer is true, answers what was asked, gives the reason, and ends when it has."

@@ -40,8 +40,9 @@ class Solution:
     """What every role wrote, pass by pass."""
     tokens_read: int = 0
     """Prompt tokens of all passes together; a prompt with several samples counts once."""
-    tokens_shared: int = 0
-    """Of these, how many had been computed before, for this question or another."""
+    tokens_shared: int = field(default=0, compare=False)
+    """Of these, how many had been computed before, for this question or another: it depends on what
+    was asked before, as nothing else here does."""
     tokens_written: int = 0
     """Sampled tokens of all passes together."""
     error: str = ""
@@ -112,7 +113,7 @@ class Team(rollout.Team):
             tokenizer=model.tokenizer,
             roles=chain,
             adapters=watched.load() if watched else {},
-            task=tasks.get(given.data.task),
+            task=tasks.chosen(given),
             sampling=Sampling(sample.temperature, sample.top_k, sample.top_p),
             seed=given.seed,
             random_stream="collect",

@@ -1,11 +1,12 @@
 """Completions in, grades out, in processes of their own within limits of time and memory."""
 
 from malt_jax.grading import judges, programs
+from malt_jax.grading.ballots import ballots
 from malt_jax.grading.judge import Sample, verdict
 from malt_jax.grading.pool import close, grade, submit
 from malt_jax.tasks.task import Task
 
-__all__ = ["Sample", "close", "grade", "require", "submit", "verdict"]
+__all__ = ["Sample", "ballots", "close", "grade", "require", "submit", "verdict"]
 
 
 def require(task: Task) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from malt_jax import grading
 from malt_jax.credit.verdicts import verdict
 from malt_jax.rollout import roles as rollout_roles
 from malt_jax.rollout.roles import Role
@@ -62,14 +63,20 @@ class Ticket:
     def answered(self) -> Answered:
         """What the finished passes come to."""
         last = self.roles[-1].name
-        answers = [voting.answer(self.team.task, texts[last]) for texts in self.texts]
-        winner = voting.majority(answers)
+        task, written = self.team.task, [texts[last] for texts in self.texts]
+        ballots = grading.ballots(task, self.subject, written)
+        winner = voting.majority(ballots)
+        # Of programs that behave alike the first is shown.
+        shown = {
+            ballot: voting.answer(task, text)
+            for ballot, text in reversed([*zip(ballots, written, strict=True)])
+        }
         texts = self.texts[winner or 0]
         lengths, shared = zip(*self.prompts.values(), strict=True)
         return Answered(
-            answer="" if winner is None else answers[winner],
+            answer="" if winner is None else shown[ballots[winner]],
             text=texts[last],
-            votes=dict(Counter(answer for answer in answers if answer)),
+            votes=dict(Counter(shown[ballot] for ballot in ballots if ballot)),
             verdict=_verdict(self.team, texts),
             tokens_read=sum(lengths),
             tokens_shared=sum(shared),

@@ -60,6 +60,17 @@ def extract(completion: str, prompt: str, entry: str) -> Extract | None:
     return None
 
 
+def header(program: str, entry: str) -> str:
+    """The header of the function `entry` without names and types: the same for all programs whose
+    function must be given as much."""
+    tree = parsed(program)
+    for node in reversed(tree.body if tree else []):
+        if isinstance(node, ast.FunctionDef) and node.name == entry:
+            given = len(node.args.args) - len(node.args.defaults)
+            return f"def {entry}({', '.join(f'x{i}' for i in range(given))}):"
+    return ""
+
+
 def stated(completion: str) -> str:
     """The last fenced block of a completion, else all of it: what a person is shown."""
     blocks = list(_fenced(completion.replace("\r\n", "\n")))

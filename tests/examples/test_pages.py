@@ -51,10 +51,19 @@ def test_the_notebook_s_pairs_are_of_one_parent():
     assert pairs == [([0], [2]), ([6], [7])]
 
 
+OWN_ROLES = ROOT / "examples/own_roles.py"
+
+
+def test_the_recipe_of_own_roles_is_one():
+    assert recipe.parse(files.load(str(OWN_ROLES)).to_dict()).chain == (
+        "solver",
+        "auditor",
+        "closer",
+    )
+
+
+@pytest.mark.slow
 def test_own_roles_learn_what_their_recipe_says(tmp_path):
-    path = ROOT / "examples/own_roles.py"
-    parsed = recipe.parse(files.load(str(path)).to_dict())
-    assert parsed.chain == ("solver", "auditor", "closer")
     small = {
         **{"workdir": tmp_path / "run", "data.train_questions": 6, "data.eval_questions": 4},
         **{"sample.rows": 24, "sample.questions_per_shard": 3, "credit.threshold": 0.0},
@@ -64,7 +73,7 @@ def test_own_roles_learn_what_their_recipe_says(tmp_path):
     }  # fmt: skip
     flags = [f"--config.{key}={value}" for key, value in small.items()]
     done = subprocess.run(
-        [sys.executable, "-m", "malt_jax.main", f"--config={path}", *flags],
+        [sys.executable, "-m", "malt_jax.main", f"--config={OWN_ROLES}", *flags],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

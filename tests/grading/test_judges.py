@@ -7,12 +7,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 from malt_jax import grading, tasks
 from malt_jax.config.judging import JudgeSettings, RewardSettings
@@ -76,7 +78,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
-            self.wfile.write(sent)
+            with suppress(ConnectionError):  # the judge was too slow for who asked
+                self.wfile.write(sent)
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -292,6 +295,17 @@ def test_a_mixed_reward_is_a_mean_by_weights() -> None:
     (grade,) = grading.grade(task, [Sample(text + ".", "18")])
     grading.close()
     assert (grade.status, grade.score) == ("correct", 0.9375)
+
+
+def test_a_model_that_is_served_here_may_judge(judge: Make) -> None:
+    with serving() as served:
+        task = judge(endpoint=f"{served.url}/v1", model="refiner")
+        assert task.judged is not None
+        asked = opinions.inquiry(task.judged.settings, answer("Rayleigh."))
+        reply = endpoint.ask(asked.settings, "", asked.messages, tries=1, **asked.options)
+        assert reply.text == "refiner says 0"
+        (served_options,) = [options for *_, options in served.backend.asked]
+        assert served_options.temperature == 0
 
 
 def test_rows_need_no_reference() -> None:

@@ -4,6 +4,7 @@ verdict is as it would have been."""
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import planted_programs as planted
 import pytest
+from planted_programs import FORGERIES
 
 from malt_jax import grading, tasks
-from malt_jax.grading import programs, sandbox
+from malt_jax.grading import programs, sandbox, system_calls
 from malt_jax.tasks.program import Isolation, Program, Running
 from malt_jax.types import Grade
 
@@ -59,75 +61,9 @@ def test_a_right_program_is_right_and_a_wrong_one_wrong() -> None:
     assert graded("def g(x): pass").score == 0
 
 
-FORGERIES = {
-    "prints": "print('passed')\ndef f(x):\n    print([True] * 9)",
-    "exits at once": "import sys\nsys.exit(0)",
-    "exits when called": "def f(x):\n    raise SystemExit(0)",
-    "ends the process": "import os\ndef f(x):\n    os._exit(0)",
-    "ends at exit": (
-        "import atexit, os\natexit.register(os._exit, 0)\ndef f(x):\n    raise SystemExit"
-    ),
-    "equals everything": (
-        "class E(int):\n    __eq__ = lambda s, o: True\n    __ne__ = lambda s, o: False\n"
-        "    __hash__ = int.__hash__\ndef f(x):\n    return E(7)"
-    ),
-    "an object that equals everything": (
-        "class E:\n    def __eq__(self, other): return True\n    def __bool__(self): return True\n"
-        "def f(x):\n    return E()"
-    ),
-    "reversed equality": (
-        "class E(int):\n    def __eq__(self, other): return True\n    __hash__ = None\n"
-        "def f(x):\n    return [E()]"
-    ),
-    "patches builtins": (
-        "import builtins\nbuiltins.AssertionError = type('X', (Exception,), {})\n"
-        "builtins.all = builtins.any = lambda *a: True\nbuiltins.exec = lambda *a: None\n"
-        "builtins.compile = lambda *a: None\ndef f(x):\n    return 'no'"
-    ),
-    "patches the harness": (
-        "import sys\nsys.path.insert(0, '/boxed')\nimport checks, program, wire\n"
-        "checks._passes = lambda *a: True\nwire.encode = program.wire.encode = lambda *a: True\n"
-        "wire.text = lambda *a: '[\"value\",true]'\nchecks.main(1, 1)\ndef f(x):\n    return 0"
-    ),
-    "writes a verdict to every descriptor": (
-        "import os\ndef f(x):\n    for fd in range(3, 32):\n        try:\n"
-        '            os.write(fd, b\'V{"passed": [true, true, true], "loaded": true, '
-        '"behaviour": []}\\n\')\n        except OSError:\n            pass\n    return 0'
-    ),
-    "answers before it is asked": (
-        "import os\nfor fd in range(3, 32):\n    try:\n"
-        "        os.write(fd, b'[\"value\",true]\\n' * 9)\n    except OSError:\n        pass\n"
-        "def f(x):\n    return 0"
-    ),
-    "looks for the tests in the frames": (
-        "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
-        "        for v in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n"
-        "            if ''.join(['asse', 'rt f']) in str(v)[:10000]: return x + 1\n"
-        "        frame = frame.f_back\n    return 0"
-    ),
-    "looks for the tests in memory": (
-        "import gc\ndef f(x):\n    for o in gc.get_objects():\n"
-        "        if type(o) in (list, tuple) and ''.join(['asse', 'rt f']) in str(o):\n"
-        "            return x + 1\n    return 0"
-    ),
-    "reads another process": (
-        "import glob\ndef f(x):\n    for p in glob.glob('/proc/*/mem'):\n        return x + 1\n"
-        "    return 0"
-    ),
-    "kills everything": "import os\ndef f(x):\n    os.kill(-1, 9)\n    return 0",
-    "a name of the tests' own": "f = candidate = check = lambda x: 0\nAssertionError = Exception",
-    "changes what it is given": (
-        "def f(x):\n    return type('L', (list,), {'__eq__': lambda s, o: True})()"
-    ),
-    "deep answers": "def f(x):\n    y = []\n    for _ in range(9000): y = [y]\n    return y",
-    "huge numbers": "def f(x):\n    return 10 ** 5000",
-    "huge answers": "def f(x):\n    return 'x' * (1 << 24)",
-    "fills the memory": "def f(x):\n    return len([0] * (1 << 30))",
-}
-
-
 @pytest.mark.parametrize("name", FORGERIES)
-def test_no_forgery_is_rewarded(name: str) -> None:
+def test_no_forgery_is_rewarded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 1)
     assert graded(FORGERIES[name], score="share").score == 0
     assert graded("def f(x):\n    return x + 1").status == "correct"
 
@@ -148,6 +84,40 @@ def test_a_program_that_hangs_sleeps_or_forks_ends(monkeypatch: pytest.MonkeyPat
     )
     assert graded(threads).status == "wrong"
     assert graded("def f(x):\n    return x + 1").status == "correct"
+
+
+def test_no_error_ends_the_loops_of_a_test() -> None:
+    test = "assert all(map(lambda x: f(x) == x + 1, range(3)))"
+    assert graded(FORGERIES["ends the loops of the tests"], test).status == "wrong"
+    assert graded("def f(x): return x + 1", test).status == "correct"
+    assert graded("def f(x): return range(10 ** 18)", "assert sorted(f(1))").status == "wrong"
+
+
+def test_a_module_that_tests_do_not_import_is_the_libraries() -> None:
+    test = "assert math.isclose(f(1), 2.0)"
+    forged = "class math:\n    isclose = lambda a, b: True\ndef f(x):\n    return 7"
+    assert graded(forged, test).status == "wrong"
+    assert graded("def f(x): return x + 1.0", test).status == "correct"
+
+
+@pytest.mark.parametrize(("processor", "clone"), [("x86_64", 56), ("aarch64", 220)])
+def test_the_filter_has_the_processors_own_numbers(
+    processor: str, clone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: processor)
+    instructions = {system_calls.compiled(processes=flag) for flag in (True, False)}
+    refused = [list(struct.iter_unpack("=HBBI", code)) for code in sorted(instructions, key=len)]
+    assert [(0x15, 0, 1, clone) in code for code in refused] == [False, True]
+    assert all(code[-1] == (0x06, 0, 0, 0x7FFF0000) for code in refused)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(OSError, match="no table of system calls for 'riscv64'"):
+        system_calls.compiled(processes=False)
+
+
+def test_a_vote_does_not_depend_on_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 1)
+    stuck = graded("def f(x):\n    while x == 20: pass\n    return x + 1")
+    assert (stuck.status, stuck.answer) == ("wrong", graded("def f(x): return 1 + x").answer)
 
 
 def test_a_right_program_may_hang_on_a_varied_argument() -> None:

@@ -99,7 +99,8 @@ def test_rounds_killed_again_and_again_end_as_those_that_were_not(tmp_path: Path
     assert next(rounds).read_text() == next(rounds).read_text()
 
 
-@pytest.mark.parametrize("forget", ["optimiser", pytest.param("position", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("forget", ["optimiser", "position"])
 def test_a_restore_that_forgets_is_found(tmp_path: Path, whole: Path, forget: str):
     """The control: the same test, with a planted fault, fails. Kills at any moment of the training
     fell where there was no checkpoint yet, or none to lose anything of."""

@@ -104,9 +104,8 @@ def test_a_fault_of_one_request_ends_it_and_no_other(monkeypatch):
             session.cancel(request, lost=True)
         return Pass([pair for pair in ended if pair[0] not in hit], [*failed, *hit])
 
-    monkeypatch.setattr(Session, "decode", poisoned)
-
     async def test(engine: Engine) -> None:
+        monkeypatch.setattr(Session, "decode", poisoned)
         options = Options(seed=1)
         whole = texts(await heard(engine.ask("1+2", options)))
         both = await asyncio.gather(

@@ -91,11 +91,11 @@ def test_a_stream_tells_the_answer_as_it_is_written(loaded):
 
 
 def test_a_stream_that_is_left_frees_what_it_holds():
-    asked = team()
+    asked = team(endless=True)
     batcher: Batcher = asked._batcher
     stream = asked.stream("1+2", votes=2)
     assert isinstance(next(stream), Began)
-    assert batcher.gauges()["rows_busy"] == 2
+    assert batcher.gauges()["requests_running"] == 1
     stream.close()
     assert not any(batcher.gauges().values())
 
@@ -118,9 +118,7 @@ def test_adapters_from_elsewhere_make_a_team_of_a_recipe(base, model, workdir, t
     assert elsewhere.solve("1+2", 1) == by_hand.solve("1+2", 1) != loaded.solve("1+2", 1)
     with pytest.raises(ValueError, match=r"adapters: no role 'refinr'; did you mean refiner\?"):
         malt_jax.Team.load(file, adapters={"refinr": "x"})
-    with pytest.raises(
-        ValueError, match=r"the adapter of 'refiner', in the place of .*'generator'"
-    ):
+    with pytest.raises(ValueError, match=r"the adapter of 'refiner', in the place of"):
         malt_jax.Team.load(file, adapters={"generator": places["refiner"]})
 
 

@@ -124,6 +124,22 @@ def test_anybodys_rows() -> None:
 
 
 @needs_sandbox
+def test_a_test_function_is_called_and_a_check_may_name_its_argument() -> None:
+    """To define a test passed it: every program did."""
+    row = {"prompt": "Add 1.", "entry_point": "inc"}
+    forms: list[str | list[str]] = [
+        ["def test_inc():\n    assert inc(1) == 2"],
+        "LIMIT = 2\ndef test_inc():\n    assert inc(1) == LIMIT\n",
+        "def close(a, b):\n    assert a == b\ndef test_inc():\n    close(inc(1), 2)\n",
+        "def check(f):\n    assert f(1) == 2\n    x = 3\n    assert f(x) == 4\n",
+        "def check(f):\n    if f(1) == 2:\n        return\n    assert f(1) == 2\n",
+    ]
+    right, wrong = fenced("def inc(x): return x + 1"), fenced("def inc(x): return x")
+    for tests in forms:
+        assert statuses(CODEJSONL, row | {"tests": tests}, right, wrong) == ["correct", "wrong"]
+
+
+@needs_sandbox
 def test_tests_see_values_and_changes_as_if_the_function_stood_beside_them() -> None:
     tests = [
         "xs = [3, 1]\nassert inc(xs) is None and xs == [1, 3]",
@@ -190,10 +206,10 @@ def test_a_test_that_no_program_could_pass_is_no_verdict(caplog: pytest.LogCaptu
     row = {"prompt": "Do it.", "entry_point": "inc"}
     inc = fenced("def inc(x): return 1")
     assert statuses(CODEJSONL, row | {"tests": ["assert inc(lambda: 1)"]}, inc) == ["unknown"]
-    missing = "import no_such_module\nassert inc(1) == 1"
-    assert statuses(CODEJSONL, row | {"tests": missing, "setup": "import nope"}, inc) == ["unknown"]
+    broken = {"tests": ["assert inc(1) == 1"], "setup": "LIMIT = int('nope')"}
+    assert statuses(CODEJSONL, row | broken, inc) == ["unknown"]
     assert "a function cannot be passed" in caplog.text
-    assert "No module named 'nope'" in caplog.text
+    assert "setup of the tests: ValueError" in caplog.text
 
 
 @needs_sandbox
@@ -216,9 +232,19 @@ def test_votes_are_by_behaviour_and_by_no_test() -> None:
     asked = grading.grade(HUMANEVAL, untested)
     assert [grade.answer for grade in asked] == list(answers.values())
     assert {grade.status for grade in asked} <= {"wrong", "unparseable"}
-    stuck = "def double(x):\n    while x == -3: pass\n    return x + x"
-    (grade,) = grading.grade(HUMANEVAL, [planted.sample(stuck)])
-    assert (grade.status, grade.answer) == ("wrong", answers["sum"])
+
+
+@needs_sandbox
+def test_completions_vote_without_a_reference() -> None:
+    text = planted.problem(HUMANEVAL).text
+    named = CODEJSONL.read_row({"prompt": "Add 1.", "entry_point": "inc", "tests": ["inc(1)"]}).text
+    bodies = ("x + 1", "1 + x", "x")
+    for task, question, name in ((HUMANEVAL, text, "double"), (CODEJSONL, named, "inc")):
+        codes = [fenced(f"def {name}(x): return {body}") for body in bodies]
+        left, right, wrong, nothing = grading.ballots(task, question, [*codes, "no program"])
+        assert (left == right, left == wrong, nothing) == (True, False, "")
+    assert grading.ballots(HUMANEVAL, text, [fenced(planted.RIGHT)]) == [planted.RIGHT]
+    assert grading.ballots(tasks.get("gsm8k"), "?", ["Final Answer: 3.0", "3"]) == ["3", "3"]
 
 
 @needs_sandbox
@@ -248,8 +274,16 @@ def test_what_was_cut_short_counts_where_its_fence_is_closed() -> None:
             "'test_list' does not compile at line 1",
         ),
         (MBPP, {"text": "x", "test_list": ["assert 1 == 1"]}, "calls no function"),
+        (
+            MBPP,
+            {"text": "x", "test_list": ["assert f(1)"], "test_imports": ["import numpy as np"]},
+            "'test_imports' imports numpy, but a sandbox has the standard library alone",
+        ),
         (CODEJSONL, {"tests": []}, "'tests' is empty"),
         (CODEJSONL, {"tests": ["def"]}, "'tests' does not compile"),
+        (CODEJSONL, {"tests": ["def f(x): assert x"]}, "'tests' tests nothing in 'def f"),
+        (CODEJSONL, {"tests": "def f(x):\n    assert x\n"}, "'tests' asserts nothing"),
+        (CODEJSONL, {"tests": ["import math"]}, "'tests' tests nothing"),
         (CODEJSONL, {"tests": ["assert x"], "setup": "("}, "'setup' does not compile"),
     ],
 )
