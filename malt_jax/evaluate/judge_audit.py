@@ -54,7 +54,7 @@ def measured(by: Judged, samples: Sequence[Sample]) -> Row:
     def asked(
         *, swapped: bool = False, repeat: int = 0, planting: bool = False
     ) -> list[float | None]:
-        def one(place: int) -> float | None:
+        def verdict(place: int) -> float | None:
             sample = samples[place]
             if planting:
                 text = f"{sample.completion}\n\n{PLANTED[place % len(PLANTED)]}"
@@ -62,7 +62,7 @@ def measured(by: Judged, samples: Sequence[Sample]) -> Row:
             inquiry = opinions.inquiry(settings, sample, swapped=swapped, repeat=repeat)
             return judges.ask(by, [inquiry])[0]
 
-        return _together(one, range(len(samples)), settings.concurrency)
+        return _together(verdict, range(len(samples)), settings.concurrency)
 
     first = asked()
     orders = asked(swapped=True) if settings.form == "preference" else [None] * len(samples)
@@ -83,10 +83,10 @@ _NEAR = 0.05
 
 
 def _together(
-    one: Callable[[int], float | None], places: Iterable[int], concurrency: int
+    verdict: Callable[[int], float | None], places: Iterable[int], concurrency: int
 ) -> list[float | None]:
     with ThreadPoolExecutor(concurrency) as pool:
-        return list(pool.map(one, places))
+        return list(pool.map(verdict, places))
 
 
 def _differences(before: Sequence[float | None], after: Sequence[float | None]) -> list[float]:

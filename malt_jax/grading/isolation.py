@@ -118,9 +118,9 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
         if process is None or process.poll() is not None:
             process = _start(worker)
             starts += 1
-        each = PROGRAM_SECONDS if request["program"] else WALL_SECONDS
-        first = each if warm_up in worker.warm else START_SECONDS
-        replies = _exchange(process, line, first, each)
+        later = PROGRAM_SECONDS if request["program"] else WALL_SECONDS
+        seconds = later if warm_up in worker.warm else START_SECONDS
+        replies = _exchange(process, line, seconds, later)
         if next(replies, None) == ["ready"]:
             worker.warm.add(warm_up)
             yield from replies
@@ -136,10 +136,9 @@ def _replies(worker: Worker, request: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 
 def _exchange(
-    process: subprocess.Popen[bytes], line: bytes, seconds: float, each: float
+    process: subprocess.Popen[bytes], line: bytes, seconds: float, later: float
 ) -> Iterator[list[Any]]:
-    """Sends a line and yields the replies, the first of which may take `seconds`, and of the others
-    `each`."""
+    """Sends a line and yields the replies. The first may take `seconds`, the others `later`."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ProcessLookupError):
@@ -165,7 +164,7 @@ def _exchange(
             pending += received
         reply, _, pending = pending.partition(b"\n")
         yield json.loads(reply)
-        seconds = each
+        seconds = later
 
 
 def _start(worker: Worker) -> subprocess.Popen[bytes]:

@@ -96,25 +96,23 @@ def grade(program: Program, running: Running) -> tuple[Grade, str]:
     depends on no test.
     """
     try:
-        said = _said(
+        report = _reported(
             program,
             running.isolation,
             every=running.score == "all",
             cpu_seconds=sandbox.CPU_SECONDS,
         )
-        if "ended" in said and said["loaded"]:
+        if "ended" in report and report["loaded"]:
             # What the program makes of the probes must not depend on the tests, which end it.
-            said["behaviour"] = behaviour(program, running, cpu_seconds=_PROBE_SECONDS)
+            report["behaviour"] = behaviour(program, running, cpu_seconds=_PROBE_SECONDS)
     except (Broken, OSError) as error:
         return Grade("unknown", via="program"), f"{error}"[:200]
-    if why := said.get("why", ""):
+    if why := report.get("why", ""):
         return Grade("unknown", via="program"), str(why)
-    answer = (
-        digest(said["behaviour"] if any(said["behaviour"]) else [program.code])
-        if said["loaded"]
-        else ""
-    )
-    passed, tests = sum(said["passed"]), len(program.tests)
+    answer = ""
+    if report["loaded"]:
+        answer = digest(report["behaviour"] if any(report["behaviour"]) else [program.code])
+    passed, tests = sum(report["passed"]), len(program.tests)
     if passed == tests and tests:
         return Grade("correct", answer, "program"), ""
     share = passed / tests if tests and running.score == "share" else 0.0
@@ -127,8 +125,8 @@ def behaviour(
     """What a program answers to its probes, an entry each: ["value", value], or None for an error.
     Raises Broken and OSError."""
     untested = replace(program, tests=())
-    said = _said(untested, running.isolation, every=False, cpu_seconds=cpu_seconds)
-    return list(said["behaviour"])
+    report = _reported(untested, running.isolation, every=False, cpu_seconds=cpu_seconds)
+    return list(report["behaviour"])
 
 
 def close() -> None:
@@ -141,8 +139,10 @@ def close() -> None:
 
 def digest(behaviour: list[Any]) -> str:
     """A behaviour as a short name. Numbers count to nine digits."""
-    told = json.loads(json.dumps(behaviour), parse_float=lambda text: float(f"{float(text):.9g}"))
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    rounded = json.loads(
+        json.dumps(behaviour), parse_float=lambda text: float(f"{float(text):.9g}")
+    )
+    return hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16]
 
 
 def warm_up(isolation: Isolation) -> None:
@@ -150,7 +150,7 @@ def warm_up(isolation: Isolation) -> None:
     _checks(isolation)
 
 
-def _said(
+def _reported(
     program: Program,
     isolation: Isolation,
     *,
@@ -191,10 +191,10 @@ def _carried(checks: Boxed, boxed: Boxed, request: bytes) -> dict[str, Any]:
         _send(checks, request, deadline)
         for line in _lines(checks, deadline + 1):  # the program's end is told to the tests
             if line.startswith(b"V"):
-                said = json.loads(line[1:])
-                if "died" in said:
+                report = json.loads(line[1:])
+                if "died" in report:
                     raise Broken("the process of the tests ended")
-                return dict(said)
+                return dict(report)
             try:
                 if not over:
                     _send(boxed, line[1:] + b"\n", deadline)

@@ -137,9 +137,9 @@ def _interpreter() -> str:
 
 def _places() -> list[str]:
     """What an interpreter reads: itself, its library, the system's shared libraries."""
-    prefix = Path(sys.base_prefix) / "lib"
+    prefix = Path(sys.base_prefix)
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-    candidates = [_interpreter(), str(prefix), *system]
+    candidates = [_interpreter(), str(prefix / "lib"), str(prefix / sys.platlibdir), *system]
     return [place for place in dict.fromkeys(candidates) if os.path.exists(place)]
 
 

@@ -104,12 +104,10 @@ def read_codejsonl(row: Row) -> Question:
     setup = text_field(row, "setup") if row.get("setup") else ""
     _compiled(setup, "setup")
     if isinstance(row.get("tests"), str):
-        own, tests = split_tests(text_field(row, "tests"), "tests")
-        setup = f"{setup}\n{own}"
+        before, tests = split_tests(text_field(row, "tests"), "tests")
+        setup = f"{setup}\n{before}"
     else:
-        tests = tuple(_texts(row, "tests"))
-    for test in tests:
-        _compiled(test, "tests")
+        tests = tuple(_statement(test, "tests") for test in _texts(row, "tests"))
     if not tests:
         raise ValueError("field 'tests' is empty; give at least one statement that can fail")
     unfinished = bool(_stub(prompt))
@@ -131,15 +129,19 @@ def split_tests(source: str, name: str) -> tuple[str, tuple[str, ...]]:
         ValueError: naming the field for a file that does not compile, or tests nothing.
     """
     tree = _compiled(source, name)
-    setup: list[ast.stmt] = []
-    body: Sequence[ast.stmt] = tree.body
+    setup, body, before = list[ast.stmt](), tree.body, list[ast.stmt]()
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "check":
+        if isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args:
             setup = [other for other in tree.body if other is not node]
             body = node.body
-    tests, before = [], list[ast.stmt]()
+            argument = node.args.args[0].arg
+            before = ast.parse(f"{argument} = candidate").body if argument != "candidate" else []
+    tests = []
     for node in body:
-        if _tests(node):
+        if calls := _calls([node]):
+            tests.append(ast.unparse(ast.Module([*before, node, *calls], [])))
+            before = []
+        elif _asserts(node):
             tests.append(ast.unparse(ast.Module([*before, node], [])))
             before = []
         elif not isinstance(node, ast.Assert):
@@ -154,9 +156,31 @@ def split_tests(source: str, name: str) -> tuple[str, tuple[str, ...]]:
     return ast.unparse(ast.Module(setup, [])), tuple(tests)
 
 
-def _tests(node: ast.stmt) -> bool:
+def _asserts(node: ast.stmt) -> bool:
+    """Whether a statement asserts something when it is run, other than a constant."""
+    if isinstance(node, _DEFINITIONS):
+        return False
     asserted = [inner for inner in ast.walk(node) if isinstance(inner, ast.Assert)]
     return any(not isinstance(inner.test, ast.Constant) for inner in asserted)
+
+
+def _calls(nodes: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The calls of those test functions that `nodes` define: to define one tests nothing."""
+    names = [n.name for n in nodes if isinstance(n, ast.FunctionDef) and not n.args.args]
+    return [ast.parse(f"{name}()").body[0] for name in names if name.startswith("test")]
+
+
+def _statement(source: str, name: str) -> str:
+    """A test of a list, with calls of the test functions that it defines. Raises ValueError as
+    `_compiled` does, and for one that only defines things."""
+    body = _compiled(source, name).body
+    calls = _calls(body)
+    if all(isinstance(node, _DEFINITIONS) for node in body) and not calls:
+        raise ValueError(f"field {name!r} tests nothing in {source[:60]!r}; give statements")
+    return ast.unparse(ast.Module([*body, *calls], [])) if calls else source
+
+
+_DEFINITIONS = (*(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),)
 
 
 def _question(name: str, text: str, problem: Problem, solution: str) -> Question:

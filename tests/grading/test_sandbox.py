@@ -4,6 +4,7 @@ verdict is as it would have been."""
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 from planted_programs import FORGERIES
 
 from malt_jax import grading, tasks
-from malt_jax.grading import programs, sandbox
+from malt_jax.grading import programs, sandbox, system_calls
 from malt_jax.tasks.program import Isolation, Program, Running
 from malt_jax.types import Grade
 
@@ -90,6 +91,27 @@ def test_no_error_ends_the_loops_of_a_test() -> None:
     assert graded(FORGERIES["ends the loops of the tests"], test).status == "wrong"
     assert graded("def f(x): return x + 1", test).status == "correct"
     assert graded("def f(x): return range(10 ** 18)", "assert sorted(f(1))").status == "wrong"
+
+
+def test_a_module_that_tests_do_not_import_is_the_libraries() -> None:
+    test = "assert math.isclose(f(1), 2.0)"
+    forged = "class math:\n    isclose = lambda a, b: True\ndef f(x):\n    return 7"
+    assert graded(forged, test).status == "wrong"
+    assert graded("def f(x): return x + 1.0", test).status == "correct"
+
+
+@pytest.mark.parametrize(("processor", "clone"), [("x86_64", 56), ("aarch64", 220)])
+def test_the_filter_has_the_processors_own_numbers(
+    processor: str, clone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: processor)
+    instructions = {system_calls.compiled(processes=flag) for flag in (True, False)}
+    refused = [list(struct.iter_unpack("=HBBI", code)) for code in sorted(instructions, key=len)]
+    assert [(0x15, 0, 1, clone) in code for code in refused] == [False, True]
+    assert all(code[-1] == (0x06, 0, 0, 0x7FFF0000) for code in refused)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(OSError, match="no table of system calls for 'riscv64'"):
+        system_calls.compiled(processes=False)
 
 
 def test_a_vote_does_not_depend_on_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,22 @@ def test_anybodys_rows() -> None:
 
 
 @needs_sandbox
+def test_a_test_function_is_called_and_a_check_may_name_its_argument() -> None:
+    """To define a test passed it: every program did."""
+    row = {"prompt": "Add 1.", "entry_point": "inc"}
+    forms: list[str | list[str]] = [
+        ["def test_inc():\n    assert inc(1) == 2"],
+        "LIMIT = 2\ndef test_inc():\n    assert inc(1) == LIMIT\n",
+        "def close(a, b):\n    assert a == b\ndef test_inc():\n    close(inc(1), 2)\n",
+        "def check(f):\n    assert f(1) == 2\n    x = 3\n    assert f(x) == 4\n",
+        "def check(f):\n    if f(1) == 2:\n        return\n    assert f(1) == 2\n",
+    ]
+    right, wrong = fenced("def inc(x): return x + 1"), fenced("def inc(x): return x")
+    for tests in forms:
+        assert statuses(CODEJSONL, row | {"tests": tests}, right, wrong) == ["correct", "wrong"]
+
+
+@needs_sandbox
 def test_tests_see_values_and_changes_as_if_the_function_stood_beside_them() -> None:
     tests = [
         "xs = [3, 1]\nassert inc(xs) is None and xs == [1, 3]",
@@ -225,8 +241,8 @@ def test_completions_vote_without_a_reference() -> None:
     bodies = ("x + 1", "1 + x", "x")
     for task, question, name in ((HUMANEVAL, text, "double"), (CODEJSONL, named, "inc")):
         codes = [fenced(f"def {name}(x): return {body}") for body in bodies]
-        one, other, third, none = grading.ballots(task, question, [*codes, "no program"])
-        assert (one == other, one == third, none) == (True, False, "")
+        left, right, wrong, nothing = grading.ballots(task, question, [*codes, "no program"])
+        assert (left == right, left == wrong, nothing) == (True, False, "")
     assert grading.ballots(HUMANEVAL, text, [fenced(planted.RIGHT)]) == [planted.RIGHT]
     assert grading.ballots(tasks.get("gsm8k"), "?", ["Final Answer: 3.0", "3"]) == ["3", "3"]
 
@@ -265,6 +281,9 @@ def test_what_was_cut_short_counts_where_its_fence_is_closed() -> None:
         ),
         (CODEJSONL, {"tests": []}, "'tests' is empty"),
         (CODEJSONL, {"tests": ["def"]}, "'tests' does not compile"),
+        (CODEJSONL, {"tests": ["def f(x): assert x"]}, "'tests' tests nothing in 'def f"),
+        (CODEJSONL, {"tests": "def f(x):\n    assert x\n"}, "'tests' asserts nothing"),
+        (CODEJSONL, {"tests": ["import math"]}, "'tests' tests nothing"),
         (CODEJSONL, {"tests": ["assert x"], "setup": "("}, "'setup' does not compile"),
     ],
 )

@@ -11,6 +11,7 @@ import json
 import marshal
 import os
 import random
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,14 +103,14 @@ def _verdict(channel: Channel, request: Mapping[str, Any]) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "checks"}
     passed: list[bool] = []
     behaviour: list[Any] = []
-    said: dict[str, Any] = {"passed": passed, "behaviour": behaviour, "loaded": False}
+    report: dict[str, Any] = {"passed": passed, "behaviour": behaviour, "loaded": False}
     try:
         exec(compile(request["setup"], "<setup>", "exec"), names)
     except Exception as error:
-        return said | {"why": f"setup of the tests: {error!r}"[:200]}
+        return report | {"why": f"setup of the tests: {error!r}"[:200]}
     try:
         names |= _program(channel, request, names)
-        said["loaded"] = True
+        report["loaded"] = True
         for test in request["tests"]:
             passed.append(_passes(test, names))
             if request["every"] and not passed[-1]:
@@ -118,25 +119,28 @@ def _verdict(channel: Channel, request: Mapping[str, Any]) -> dict[str, Any]:
         for probe in request["probes"]:
             behaviour.append(_outcome(probe, names))
     except wire.Unsendable as error:
-        said["why"] = str(error)
+        report["why"] = str(error)
     except Ended as error:
-        said["ended"] = str(error)
+        report["ended"] = str(error)
     except Exception:  # it cannot be loaded
         pass
-    return said
+    return report
 
 
 def _program(
     channel: Channel, request: Mapping[str, Any], names: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Loads the program. Its entry point goes by its own name and as `candidate`; other names that
-    tests use and do not define themselves are the program's."""
+    tests use and do not define themselves are the program's, but never those of the standard
+    library: a `math` that tests forgot to import is not for the program to make."""
     entry = request["entry"]
-    others = [name for name in request["names"] if name not in names and name != entry]
+    used = [name for name in request["names"] if name not in names and name != entry]
+    modules = {name: __import__(name) for name in used if name in sys.stdlib_module_names}
+    others = [name for name in used if name not in modules]
     defined = channel.ask("load", request["code"], [entry, *others])
     if not isinstance(defined, dict) or entry not in defined:
         raise LookupError("the program does not define its entry point")
-    return {**defined, "candidate": defined[entry]}
+    return {**defined, **modules, "candidate": defined[entry]}
 
 
 def _passes(test: str, names: dict[str, Any]) -> bool:
