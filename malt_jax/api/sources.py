@@ -60,7 +60,7 @@ def adapters(
 ) -> Watched:
     """The roles' adapters, read whenever they are asked for: those that `elsewhere` names, each a
     PEFT directory; if it names none, those of the work directory, and `config.roles.ROLE.adapter`
-    of roles that are not trained.
+    of roles that are not trained. An adapter that roles share is loaded once.
 
     Raises ValueError for a name that is no role's, and for an adapter that is not there.
     """
@@ -86,6 +86,8 @@ def adapters(
             role: jax.tree.map(meshes.put, adapter, meshes.tree_shardings(devices, adapter))
             for role, adapter in read.items()
         }
+        if given.lora.shared and not elsewhere:
+            placed |= {role: placed[given.trainee(role)] for role in given.trained}
         return {**placed}
 
     files = [path / name for path in places.values() for name in (CONFIG, WEIGHTS)]

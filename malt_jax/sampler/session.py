@@ -227,7 +227,8 @@ class Session:
 
     def _prefill_pass(self, tiles: Sequence[Sequence[Tile]]) -> None:
         most = max(map(len, tiles))
-        widths = self.programs.costs.setdefault(("prefill", *self.shapes), Widths())
+        key = "prefill", *self.shapes, self.memory.prompts
+        widths = self.programs.costs.setdefault(key, Widths())
         n = widths.choose(self.tiles, most, math.inf if self.alike else 1)
         pages, pad_id = self.memory.prompts, self.spec.pad_id
         laid_out = schedule.lay_out_tiles(tiles, n, self.size, self.columns, pages, pad_id)

@@ -99,13 +99,15 @@ class Batcher:
         self._current = self._generation(team.adapters)
         self._draining: list[_Generation] = []
 
-    def warm_up(self) -> None:
-        """Compiles the programs that requests would wait for."""
+    def warm_up(self) -> Iterator[None]:
+        """Compiles the programs that requests would wait for, of the narrowest passes first.
+        Between two widths requests may be answered; they must have ended before the next."""
         session, size = self._current.session, self.team.sampler.config.vocab_size
         shards = len(session.shards)
-        for n in sorted({1, *session.widths}):
+        # Twice in the narrowest: a fresh pool is another argument to the compiler.
+        for first, n in enumerate([1, 1, *session.widths]):
             # Prompts that begin alike: a part of a page is copied as well.
-            prompts = iter([[0, i // size % size, i % size] for i in range(n * shards)])
+            prompts = iter([[first, i // size % size, i % size] for i in range(n * shards)])
             keys = np.zeros((1, 2), np.uint32)
 
             def take(
@@ -116,6 +118,8 @@ class Batcher:
 
             for _ in session.run(take):
                 pass
+            if first:
+                yield
 
     @property
     def busy(self) -> bool:

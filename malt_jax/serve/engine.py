@@ -155,15 +155,18 @@ class Engine:
         batcher: Batcher | None = None
         try:
             batcher = Batcher(self._team, self._rows)
-            batcher.warm_up()
+            cold = batcher.warm_up()
+            warm = next(cold, True)
             self._batcher, self._counts = batcher, batcher.counts
             if self._watched is not None:
                 threading.Thread(target=self._watch, name="adapters", daemon=True).start()
             while not (self._closing and self._idle(batcher)):
-                for command in self._asked(wait=not batcher.busy):
+                for command in self._asked(wait=warm and not batcher.busy):
                     command(batcher)
                 if batcher.busy:
                     batcher.step()
+                elif not warm:  # of the wider programs, while nobody waits
+                    warm = next(cold, True)
                 self._gauges = batcher.gauges()
         except Exception as error:
             logging.exception("the engine has ended")

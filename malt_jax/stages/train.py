@@ -69,8 +69,8 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
         directory = workdir / "checkpoints" / role / name
         check_identity(directory / "base.json", model)
         teachers = settings.teachers(role, name)
-        base = identity(model) | {"teachers": list(teachers)}
-        _check_teachers(directory / "base.json", teachers)
+        base = identity(model) | ({"teachers": list(teachers)} if settings.lora.shared else {})
+        _check_teachers(directory / "base.json", role, teachers)
         hosts.by_first(partial(storage.write_json, directory / "base.json", base))
         first, *beside = (workdir / "datasets" / of / f"{name}.parquet" for of in teachers)
         data = examples.load(
@@ -91,12 +91,13 @@ def train_role(workdir: Path, settings: Settings, model: Model, mesh: Mesh, role
     return adapter
 
 
-def _check_teachers(record: Path, teachers: tuple[str, ...]) -> None:
-    stored = storage.read_json(record).get("teachers") if record.exists() else None
+def _check_teachers(record: Path, role: str, teachers: tuple[str, ...]) -> None:
+    stored = storage.read_json(record).get("teachers", [role]) if record.exists() else None
     if stored not in (None, list(teachers)):
         raise ValueError(
             f"{record.parent}: trained on the rows of {', '.join(stored)}, now "
-            f"{', '.join(teachers)}; give the old config.roles.ROLE.train again, or delete it"
+            f"{', '.join(teachers)}; give the old config.lora.shared and config.roles.ROLE.train "
+            "again, or delete it"
         )
 
 

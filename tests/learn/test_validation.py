@@ -15,7 +15,7 @@ from preferences import adapter, dpo
 from safetensors.numpy import load_file
 from training import MODEL, metrics, recipe, with_phase, write_data
 
-from malt_jax.learn import examples, logprobs, loop, steps, validation
+from malt_jax.learn import examples, logprobs, loop, scoring, steps, validation
 from malt_jax.learn.packing import plan
 from malt_jax.learn.phases import PHASES
 from malt_jax.runtime import mesh, process
@@ -228,7 +228,7 @@ def test_the_reference_is_computed_once(tmp_path, monkeypatch):
     path = tmp_path / "datasets" / "refiner" / "dpo.parquet"
     args = (path, tmp_path, PHASES["dpo"], recipe(), MODEL, mesh.make())
     first, _ = examples.load(*args, adapter(1))
-    monkeypatch.setattr(examples, "sequence_logprobs", None)
+    monkeypatch.setattr(scoring, "sequence_logprobs", None)
     again, _ = examples.load(*args, adapter(1))
     np.testing.assert_array_equal(first.arrays["reference"], again.arrays["reference"])
     with pytest.raises(TypeError):

@@ -8,6 +8,7 @@ from recipes import change, good
 from training import MODEL, exported, recipe, write_data
 
 from malt_jax import recipe as recipes
+from malt_jax.api.asking import Team
 from malt_jax.learn.phases import PHASES
 from malt_jax.models.identity import identity
 from malt_jax.runtime import mesh
@@ -77,6 +78,8 @@ def test_rounds_draw_with_one_adapter_and_one_policy(tmp_path):
     team = collect.drawing(Job(recipes.parse(values), collects=True))
     generator, verifier, refiner = (team.adapters[role.name] for role in team.roles)
     assert generator is verifier is refiner
+    served = Team.load(done).adapters
+    assert served["generator"] is served["verifier"] is served["refiner"]
 
 
 @pytest.mark.parametrize(

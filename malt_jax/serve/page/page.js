@@ -342,7 +342,7 @@ function save(name, kind, text) {
   link.href = URL.createObjectURL(new Blob([text], { type: kind }));
   link.download = name;
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the download reads it meanwhile
 }
 
 at("ask").addEventListener("submit", submit);
