@@ -147,7 +147,7 @@ class Team(rollout.Team):
         try:
             for question in questions:
                 waiting.append(_begun(self, question, asked))
-                while sum(not one.done for one in waiting) * votes >= 2 * self.sampler.rows:
+                while sum(not asking.done for asking in waiting) * votes >= 2 * self.sampler.rows:
                     self._batcher.step()
                 while waiting and waiting[0].done:
                     yield _answer(self, waiting.popleft(), options)
@@ -156,8 +156,8 @@ class Team(rollout.Team):
                     self._batcher.step()
                 yield _answer(self, waiting.popleft(), options)
         finally:
-            for one in waiting:
-                self._let_go(one)
+            for asking in waiting:
+                self._let_go(asking)
 
     def stream(self, question: str, votes: int = 1, **options: Any) -> Iterator[Event]:
         """The answer to a question while it is written: the events of `serve.backend`, the last of

@@ -144,7 +144,15 @@ class Batcher:
         """Has the requests that come from now on answered under other adapters; those under way end
         under theirs."""
         self.counts.swaps += 1
-        self._renew(adapters)
+        self.renew(adapters)
+
+    def renew(self, adapters: Adapters | None = None) -> None:
+        """Begins another session for what comes, under the same adapters unless others are
+        given."""
+        before = self._current
+        self._current = self._generation(before.adapters if adapters is None else adapters)
+        if before.tickets:
+            self._draining.append(before)
 
     def step(self) -> None:
         """One pass of the sampler, for each set of adapters that is in use."""
@@ -181,11 +189,6 @@ class Batcher:
         session = Session(self.team.sampler, distinct, ByRequest(), Work())
         return _Generation(adapters, session, slots)
 
-    def _renew(self, adapters: Adapters) -> None:
-        before, self._current = self._current, self._generation(adapters)
-        if before.tickets:
-            self._draining.append(before)
-
     def _ask(self, generation: _Generation, ticket: Ticket, run: int, place: int) -> None:
         """Has the sampler asked for a role's text in a pass."""
         role = ticket.roles[place]
@@ -215,7 +218,7 @@ class Batcher:
             for ticket in list(generation.tickets):
                 self._fail(ticket, error)
             if generation is self._current:
-                self._renew(generation.adapters)
+                self.renew()
             return
         self._hear(generation, passed)
 
@@ -240,7 +243,7 @@ class Batcher:
             if request in generation.asked:
                 self._fail(generation.asked[request].ticket, FloatingPointError(_NOT_FINITE))
         if passed.failed and generation is self._current:
-            self._renew(generation.adapters)  # what is not finite lies in pages of the old session
+            self.renew()  # what is not finite lies in pages of the old session
 
     def _more(
         self,

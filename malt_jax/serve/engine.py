@@ -116,6 +116,7 @@ class Engine:
             try:  # not on the loop: a chat template may take its time, and a long text as well
                 ticket = await asyncio.to_thread(prepare, batcher.team, options=options, tell=tell)
                 self._commands.put(partial(Batcher.begin, ticket=ticket))
+                self._check_fault()  # after it nobody reads commands
             except ValueError:
                 self._refused += 1
                 raise
@@ -136,8 +137,7 @@ class Engine:
 
     def _open_to(self, options: Options) -> Batcher:
         """Raises what keeps a request from being taken."""
-        if self._fault is not None:
-            raise RuntimeError(f"the engine has ended: {self._fault}") from self._fault
+        self._check_fault()
         if options.votes > self._most:
             raise ValueError(f"votes: {options.votes}; give at most {self._most}")
         reason = ""
@@ -150,13 +150,17 @@ class Engine:
             raise Busy(reason)
         return self._batcher
 
+    def _check_fault(self) -> None:
+        if self._fault is not None:
+            raise RuntimeError(f"the engine has ended: {self._fault}") from self._fault
+
     def _drive(self) -> None:
         """Drives the devices, until the end: the thread's own."""
         batcher: Batcher | None = None
         try:
             batcher = Batcher(self._team, self._rows)
             cold = batcher.warm_up()
-            warm = bool(next(cold, True))
+            warm = next(cold, True) is True
             self._batcher, self._counts = batcher, batcher.counts
             if self._watched is not None:
                 threading.Thread(target=self._watch, name="adapters", daemon=True).start()
@@ -166,12 +170,14 @@ class Engine:
                 if batcher.busy:
                     batcher.step()
                 elif not warm:  # of the wider programs, while nobody waits
-                    warm = bool(next(cold, True))
+                    warm = self._warmed(batcher, cold)
                 self._gauges = batcher.gauges()
         except Exception as error:
             logging.exception("the engine has ended")
             self._fault = error
             if batcher is not None:
+                for command in self._asked(wait=False):  # what was asked by now is told as well
+                    command(batcher)
                 batcher.abandon(error)
         finally:
             self._batcher = None
@@ -179,6 +185,15 @@ class Engine:
 
     def _idle(self, batcher: Batcher) -> bool:
         return not (batcher.busy or self._preparing) and self._commands.empty()
+
+    def _warmed(self, batcher: Batcher, cold: Iterator[None]) -> bool:
+        """Compiles the next programs; whether those were the last."""
+        try:
+            return next(cold, True) is True
+        except Exception:  # a request may need less, and what it needs is compiled with it
+            logging.exception("the programs of wider passes could not be compiled ahead")
+            batcher.renew()
+            return True
 
     def _asked(self, *, wait: bool) -> Iterator[_Command]:
         """The commands that there are; if need be, waits for one."""

@@ -152,6 +152,8 @@ def test_what_is_no_recipe_is_told(recipe, message, tmp_path, monkeypatch):
         (["--config=quickstart", "extra"], "malt_jax: unexpected argument 'extra'; .*"),
         (["--config=quickstart", "--processes=many"], "malt_jax: argument --processes: .*'many'"),
         (["--config=quickstart", "--compare=x"], "malt_jax: --compare goes with --stage=report"),
+        (["--config=quickstart", "--question=1"], "malt_jax: --question goes with --stage=solve"),
+        (["--config=quickstart", "--stage=solve", "--votes=-1"], "malt_jax: --votes is a count .*"),
         (["--config=quickstart", "--sample=9"], "malt_jax: --sample goes with --stage=audit, .*"),
         (["--config=quickstart", "--stage=audit", "--sample=-1"], "malt_jax: .* is a count: .*"),
     ],

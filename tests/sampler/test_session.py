@@ -12,8 +12,8 @@ from malt_jax.sampler.spec import few, prefill_sizes, row_sizes
 WAYS = [Sampling(1.0), Sampling(0.0), Sampling(0.7, 5), Sampling(1.3, 0, 0.8)]
 
 
-def session(of: Sampler, tick: float = 0.05) -> Session:
-    return Session(of, [None], ByRequest(tick), Work())
+def session(small_sampler: Sampler, tick: float = 0.05) -> Session:
+    return Session(small_sampler, [None], ByRequest(tick), Work())
 
 
 def finished(opened: Session, asked: Iterable[Request]) -> dict[int, list[list[int]]]:
@@ -24,23 +24,25 @@ def finished(opened: Session, asked: Iterable[Request]) -> dict[int, list[list[i
 
 def test_requests_are_sampled_each_in_its_own_way():
     """Beside each other as a run in which all are sampled in that one way."""
-    of, asked = sampler(), requests(8)
+    small_sampler, asked = sampler(), requests(8)
     ways = [replace(request, sampling=WAYS[i % 4]) for i, request in enumerate(asked)]
-    mixed = finished(session(of), ways)
+    mixed = finished(session(small_sampler), ways)
     for i, way in enumerate(WAYS):
-        alike = run(of, asked[i::4], way)
+        alike = run(small_sampler, asked[i::4], way)
         assert all([c.tokens for c in alike[tag]] == mixed[tag] for tag in alike)
 
 
 def test_how_long_a_pass_takes_changes_no_token():
-    of, asked = sampler(), requests(4)
-    assert finished(session(of, tick=1e-9), asked) == finished(session(of, tick=60.0), asked)
+    small_sampler, asked = sampler(), requests(4)
+    assert finished(session(small_sampler, tick=1e-9), asked) == finished(
+        session(small_sampler, tick=60.0), asked
+    )
 
 
 def test_what_is_let_go_frees_its_pages_and_changes_no_other():
-    of, asked = sampler(stop_ids=()), requests(6, children=2, new=40)
-    whole = finished(session(of), asked)
-    opened, left = session(of), iter(asked)
+    small_sampler, asked = sampler(stop_ids=()), requests(6, children=2, new=40)
+    whole = finished(session(small_sampler), asked)
+    opened, left = session(small_sampler), iter(asked)
     begun = opened.admit(lambda: next(left, None))
     assert [start.request for start in begun] == asked
     assert opened.busy == 12
@@ -55,13 +57,13 @@ def test_what_is_let_go_frees_its_pages_and_changes_no_other():
 
 
 def test_what_waits_can_be_let_go():
-    of, asked = sampler(stop_ids=()), requests(9, children=2)
-    opened, left = session(of), iter(asked)
+    small_sampler, asked = sampler(stop_ids=()), requests(9, children=2)
+    opened, left = session(small_sampler), iter(asked)
     opened.admit(lambda: next(left, None))
     for request in asked:
         opened.cancel(request)
     assert (opened.busy, opened.pages) == (0, 0)
-    assert finished(opened, asked[7:]) == finished(session(of), asked[7:])
+    assert finished(opened, asked[7:]) == finished(session(small_sampler), asked[7:])
 
 
 def test_requests_whose_logits_are_not_finite_are_named_and_their_pages_never_read_again():
@@ -76,8 +78,8 @@ def test_requests_whose_logits_are_not_finite_are_named_and_their_pages_never_re
 
 
 def test_the_tokens_of_a_row_can_be_read_while_it_decodes():
-    of, asked = sampler(stop_ids=()), requests(2, children=1, new=60)
-    opened, left = session(of, tick=60.0), iter(asked)
+    small_sampler, asked = sampler(stop_ids=()), requests(2, children=1, new=60)
+    opened, left = session(small_sampler, tick=60.0), iter(asked)
     opened.admit(lambda: next(left, None))
     read: dict[int, list[int]] = {}
     while opened.busy:
@@ -99,8 +101,8 @@ def test_few_widths_for_who_cannot_wait():
 
 def test_more_requests_compile_no_more_programs():
     """1 to 30 at a time, of any length: a program a width of rows, tiles and pages."""
-    compiled, of = programs.programs("cpu"), sampler(rows=64)
-    opened = session(of)
+    compiled, small_sampler = programs.programs("cpu"), sampler(rows=64)
+    opened = session(small_sampler)
     for n in (1, 2, 64):  # twice in the narrowest: a fresh pool is another argument to the compiler
         finished(opened, requests(n, children=1, longest=20))
     before = compiled.decode._cache_size(), compiled.prefill._cache_size()

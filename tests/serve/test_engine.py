@@ -108,8 +108,8 @@ def test_what_was_read_before_is_counted_as_shared(engine):
         after = engine.counters()
         read = after["malt_tokens_read_total"] - before["malt_tokens_read_total"]
         computed, shared = (
-            after[f"malt_tokens_{what}_total"] - before[f"malt_tokens_{what}_total"]
-            for what in ("computed", "shared")
+            after[f"malt_tokens_{kind}_total"] - before[f"malt_tokens_{kind}_total"]
+            for kind in ("computed", "shared")
         )
         assert read == computed + shared > first.tokens_read
 

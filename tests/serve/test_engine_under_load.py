@@ -1,13 +1,16 @@
 """An engine whose queue is full, whose adapters change, whose logits are not finite, that ends."""
 
 import asyncio
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import small
 from asking import adapter, heard, quiet, run, team, texts, until
 
+from malt_jax.models import kv_cache
 from malt_jax.sampler.session import Pass, Session
 from malt_jax.serve.backend import Busy, Message, Options
 from malt_jax.serve.engine import Engine
@@ -125,20 +128,19 @@ def test_a_fault_of_one_request_ends_it_and_no_other(monkeypatch):
 
 
 def test_a_pass_that_raises_ends_the_requests_in_it_and_not_the_engine(monkeypatch):
-    decode, fails = Session.decode, [False]
+    decode, planted = Session.decode, []
 
     def failing(session: Session) -> Pass:
-        if fails.pop():
-            fails.append(False)
-            raise MemoryError("planted")
-        fails.append(False)
+        warming = all(len(request.prompt) == 3 for request, *_ in session.running())
+        if planted and not warming:
+            raise planted.pop()
         return decode(session)
 
     monkeypatch.setattr(Session, "decode", failing)
 
     async def test(engine: Engine) -> None:
         whole = texts(await heard(engine.ask("1+2", Options(seed=1))))
-        fails.append(True)
+        planted.append(MemoryError("planted"))
         with pytest.raises(RuntimeError, match="could not be answered: planted"):
             await heard(engine.ask("1+2", Options(seed=1)))
         assert texts(await heard(engine.ask("1+2", Options(seed=1)))) == whole
@@ -173,3 +175,19 @@ def test_to_close_finishes_what_runs_and_refuses_more():
         assert not engine.ready
 
     run(team().engine(), test)
+
+
+def test_what_does_not_fit_the_cache_is_refused_before_any_work():
+    asked = team()
+    page = kv_cache.page_bytes(asked.sampler.config, asked.sampler.mesh, 64, np.dtype(np.float32))
+    tight = replace(asked, sampler=replace(asked.sampler, kv_gib=4 * page / 2**30))
+
+    async def test(engine: Engine) -> None:
+        before = engine.counters()["malt_tokens_read_total"]
+        with pytest.raises(ValueError, match=r"config.sample.kv_gib: .*raise it"):
+            await heard(engine.chat("generator", USER, Options(max_tokens=300)))
+        assert engine.counters()["malt_tokens_read_total"] == before
+        texts(await heard(engine.chat("generator", USER, Options(max_tokens=20))))
+        await engine.close()
+
+    run(tight.engine(), test)

@@ -11,6 +11,8 @@ import pytest
 import small
 from whole import TINY, products, run
 
+from malt_jax.workdir import lock
+
 
 def nodes(workdir: Path) -> dict:
     rows = pq.read_table(workdir / "trees").to_pylist()
@@ -65,6 +67,18 @@ def test_a_finished_run_does_nothing_again(whole):
     stamp |= {path: path.stat().st_mtime_ns for path in whole.glob("export/**/*")}
     assert run(whole, TINY).returncode == 0
     assert stamp == {path: path.stat().st_mtime_ns for path in stamp}
+
+
+def test_the_team_can_be_asked_while_a_run_goes_on(whole):
+    """It takes no lock, writes nothing, and prints its answer alone."""
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != "lock"}
+    with lock.held(whole):
+        done = run(whole, TINY, "--stage=solve", "--question=1+2+3+4+5", "--votes=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = done.stdout.splitlines()
+    assert {*json.loads(line)["transcript"][0]} == {"generator", "verifier", "refiner"}
+    after = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != "lock"}
+    assert after == before
 
 
 def test_other_dpo_settings_go_on_from_the_sft_that_is_done(whole, tmp_path):
