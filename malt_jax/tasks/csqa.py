@@ -76,10 +76,9 @@ def read(text: str, choices: Choices) -> str | None:
     punctuation ("B) library", "(B) library") or followed by that choice's text; a letter in
     parentheses, the first; the only choice whose text occurs in it as whole words, where a choice
     within a longer one found there does not count; a capital that opens it; the only letter that
-    stands alone in it. What is ruled out, by letter or text ("(A) is wrong", "not a bank"), is passed
-    over. Where letter
-    and text disagree the letter counts. Of choices with equal texts the first one's letter stands
-    for all.
+    stands alone in it. What is ruled out, by letter or text ("(A) is wrong", "not a bank"), is
+    passed over. Where letter and text disagree the letter counts. Of choices with equal texts the
+    first one's letter stands for all.
     """
     labels = choices or _LETTERS
     text = _MATH.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip(_EDGES)
