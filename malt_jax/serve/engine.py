@@ -156,7 +156,7 @@ class Engine:
         try:
             batcher = Batcher(self._team, self._rows)
             cold = batcher.warm_up()
-            warm = next(cold, True)
+            warm = bool(next(cold, True))
             self._batcher, self._counts = batcher, batcher.counts
             if self._watched is not None:
                 threading.Thread(target=self._watch, name="adapters", daemon=True).start()
@@ -166,7 +166,7 @@ class Engine:
                 if batcher.busy:
                     batcher.step()
                 elif not warm:  # of the wider programs, while nobody waits
-                    warm = next(cold, True)
+                    warm = bool(next(cold, True))
                 self._gauges = batcher.gauges()
         except Exception as error:
             logging.exception("the engine has ended")

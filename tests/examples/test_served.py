@@ -65,7 +65,7 @@ def test_every_command_does_what_the_page_says(tmp_path: Path) -> None:
     assert '"votes"' in answered.splitlines()[-1]
     assert (tmp_path / "runs" / "mine" / "report" / "index.html").exists()
     settings = "".join(line for line in train.splitlines(True) if line.startswith("run="))
-    service = shell(settings, f"exec {serve}", **here)
+    service = shell(settings, f"exec {serve.strip()} --port={port}", **here)
     try:
         with client(f"http://127.0.0.1:{port}") as plain:
             while not is_ready(plain):
