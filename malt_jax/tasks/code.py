@@ -47,6 +47,7 @@ def extract(completion: str, prompt: str, entry: str) -> Extract | None:
     console keep what stands behind ">>>".
     """
     text = completion.replace("\r\n", "\n").replace("\xa0", " ").replace("\t", "    ")
+    text = re.sub("[\ufeff\u200b-\u200d]", "", text)
     blocks = list(_fenced(text))
     for i in reversed(range(len(blocks))):
         if tree := _defining(blocks[i].text, entry):
@@ -109,33 +110,46 @@ def _fenced(text: str) -> Iterator[_Block]:
 
 
 def _defining(text: str, entry: str) -> list[ast.stmt]:
-    """The longest program in a text that defines `entry`, from the first place where one may
-    start; empty if there is none."""
+    """The last stretch of a text that is a program and defines `entry`, after what the stretches
+    before it define; empty if there is none."""
     if entry not in text:
         return []
-    lines = _without_console(textwrap.dedent(text)).split("\n")
-    starts = [i for i, line in enumerate(lines) if _STARTS.match(line)]
-    for start in dict.fromkeys([0, *starts[:_MOST_STARTS]]):
-        # A word or a mark in brackets is an expression, but no part of a program.
-        tree = [node for node in _longest(lines[start:]) if not _idle(node)]
-        if any(entry in _names(node) for node in tree):
-            return tree
+    stretches = list(_stretches(_without_console(textwrap.dedent(text)).split("\n")))
+    for i in reversed(range(len(stretches))):
+        if any(entry in _names(node) for node in stretches[i]):
+            before = [node for stretch in stretches[:i] for node in stretch]
+            return [*(node for node in before if isinstance(node, _DEFINITIONS)), *stretches[i]]
     return []
 
 
+def _stretches(lines: Sequence[str]) -> Iterator[list[ast.stmt]]:
+    """The longest programs in a text, from places where one may start. A word or a mark in brackets
+    is an expression, but no part of a program."""
+    starts = [0, *(i for i, line in enumerate(lines) if i and _STARTS.match(line))]
+    end = tries = 0
+    for start in starts:
+        if start < end or tries == _MOST_STARTS:
+            continue
+        tree, count = _longest(lines[start:])
+        yield [node for node in tree if not _idle(node)]
+        end, tries = start + count, tries + 1
+
+
 def _idle(node: ast.stmt) -> bool:
+    if isinstance(node, ast.AnnAssign):
+        return node.value is None
     return isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call | ast.Constant)
 
 
-def _longest(lines: Sequence[str]) -> list[ast.stmt]:
-    """The statements of the longest beginning of `lines` that is a program."""
+def _longest(lines: Sequence[str]) -> tuple[list[ast.stmt], int]:
+    """The statements of the longest beginning of `lines` that is a program, and its lines."""
     end = len(lines)
     while end > 0:
         code = "\n".join(lines[:end])
         if tree := parsed(code):
-            return tree.body
+            return tree.body, end
         end = min(end, max(_fault(code), 1)) - 1
-    return []
+    return [], 0
 
 
 def _fault(code: str) -> int:
@@ -177,7 +191,7 @@ def _completed(prompt: str, body: str, entry: str) -> list[ast.stmt]:
     body = body.strip("\n").rstrip()
     head = prompt.rstrip().split("\n")
     for indented in (body, "    " + body, textwrap.indent(body, "    ")):
-        tree = _longest([*head, *indented.split("\n")])
+        tree, _ = _longest([*head, *indented.split("\n")])
         if any(entry in _names(node) and _returns(node) for node in tree):
             return tree
     return []

@@ -24,25 +24,27 @@ _ALONE = re.compile(
 _LETTER = r"(?:(?i:option|choice|answer)\s+)?(?:\([A-Za-z]\)|(?<![\w'\u2019])[A-Z](?![\w'\u2019]))"
 _SERIES = rf"{_LETTER}(?:(?:\s*,\s*|\s+)(?:(?:and|or|nor)\s+)?{_LETTER}){{0,5}}"
 _RULED_OUT = re.compile(
-    rf"\b(?i:(?:\w+n['\u2019]t|cannot|can\s+not)(?:\s+be)?|not(?:\s+be)?|neither|never|rather\s+than"
-    rf"|instead\s+of|(?:anything|all|everything)\s+but|unlike(?:ly)?|except|exclud(?:e|ing)"
+    rf"\b(?i:(?:\w+n['\u2019]t|cannot|can\s+not)(?:\s+be)?|not(?:\s+(?:be|go))?(?:\s+(?:at|in|to|from))?|neither|never|rather\s+than"
+    rf"|instead\s+of|(?:anything|any|all|everything)\s+but|unlike(?:ly)?|except|exclud(?:e|ing)"
     rf"|avoid(?:ing)?|eliminat(?:e|ing)|reject(?:ing)?|rul(?:e|ing)\s+out|discard(?:ing)?|skip(?:ping)?"
     rf"|ignor(?:e|ing)|dismiss(?:ing)?|doubt(?:\s+(?:that\s+)?it(?:\s+is|['\u2019]s))?|opposite\s+of|over"
     rf"|(?:wrong|incorrect|worst|bad)\s+(?:answers?|choices?|options?)(?:\s+(?:is|are))?:?"
     rf")\s+(?:the\s+|an?\s+)?{_LETTER}"
     rf"(?:(?:\s*,\s*{_LETTER}){{0,5}}\s*,?\s+(?:and|or|nor)\s+{_LETTER}){{0,5}}"
-    rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would|will|has|have)(?:n['\u2019]?t|\s*not)\b"
+    rf"|{_SERIES}\s+(?:is|are|was|were|can|could|does|do|would|will|has|have)(?:n['\u2019]?t|\s*not|\s+never)\b"
     r"[^.;,]*"
     rf"|{_SERIES}\s+(?:won['\u2019]t\b|has\s+nothing\b)[^.;,]*"
     rf"|{_SERIES}\s+(?:can|could|should|must|may)\s+be\s+"
     r"(?:ruled\s+out|eliminated|excluded|discarded|rejected|dismissed|ignored)\b"
     rf"|{_SERIES}(?:,\s+which\s+is|\s+that\s+is)\s+(?:wrong|incorrect|false)\b"
-    rf"|{_SERIES}\??\s*[-:\u2013]?\s*(?:\w+ly\s+)?(?i:not|no)(?=[.,;!]|\s*$)"
+    rf"|{_SERIES}\??\s*[-:\u2013]?\s*(?:\w+ly\s+)?(?i:not|no|wrong|incorrect|false)(?=[.,;!]|\s*$)"
+    rf"|\b(?i:rul(?:e|ing)\s+out|eliminat(?:e|ing)|exclud(?:e|ing)|discard(?:ing)?)\s+{_SERIES}(?=\s*[:;])"
     rf"|{_SERIES}\s+(?:(?:may|might|would|could)\s+be|is|are|was|were|seems?|looks?)\s+"
-    r"(?:\w+ly\s+|both\s+|all\s+|also\s+)?(?:an?\s+|the\s+)?(?:worst|least\s+\w+|wrong|incorrect|false|out|ruled\s+out|mistake"
+    r"(?:\w+ly\s+|both\s+|all\s+|also\s+)?(?:an?\s+|the\s+)?(?:worst|least\s+\w+|wrong|incorrect|false|out|ruled\s+out|mistake|trap|distractor"
     r"|eliminated|excluded|unlikely|irrelevant|unrelated|poor|bad|weak|worse"
     r"|(?:tempting|possible|plausible|close)(?=,?\s+but\b))\b(?:\s+choice\b)?"
     rf"|{_SERIES}(?:\s+makes?\s+no\s+sense|\s+fails?|\??,?\s+[Nn]o)\b"
+    r"(?!\s+(?:doubt|question|matter|other|one)\b)"
     rf"|\b(?i:although|though|while)\s+{_SERIES}\s+(?:is|are|may|might|could)\b[^,]*,"
 )
 _REASON = re.compile(r",?\s+(?:because|since|as|unlike)\b", re.IGNORECASE)
@@ -74,9 +76,9 @@ def read(text: str, choices: Choices) -> str | None:
     punctuation ("B) library", "(B) library") or followed by that choice's text; a letter in
     parentheses, the first; the only choice whose text occurs in it as whole words, where a choice
     within a longer one found there does not count; a capital that opens it; the only letter that
-    stands alone in it. Letters that are ruled out ("(A) is wrong") are passed over. Where letter
-    and text disagree the letter counts. Of choices with equal texts the first one's letter stands
-    for all.
+    stands alone in it. What is ruled out, by letter or text ("(A) is wrong", "not a bank"), is
+    passed over. Where letter and text disagree the letter counts. Of choices with equal texts the
+    first one's letter stands for all.
     """
     labels = choices or _LETTERS
     text = _MATH.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip(_EDGES)

@@ -19,7 +19,7 @@ _OVER = re.compile(r"(?:(?<=\S)[.!][*_]*\s+|\s*\n\s*)(?=\S)")
 _WITHDRAWN = re.compile(
     r"(?:[.?!;,$*]|\s[-\u2013\u2014])\s*(?:no(?=[,.!:]|\s+(?:wait|that|it|this)\b)"
     r"|(?:oh\s+)?wait(?=[,.!:;]|\s+(?:no|that|it|i)\b)|(?<=[.?!;$*] )actually\b|oops\b|correction\b"
-    r"|scratch\s+that\b|i\s+mean\b)(?:[\s,.:;!]*no\b(?=[,.!:]))?[\s,.:;!]*",
+    r"|scratch\s+that\b|i\s+mean\b|or\s+rather\b)(?:[\s,.:;!]*no\b(?=[,.!:]))?[\s,.:;!]*",
     re.IGNORECASE,
 )
 _RESTATED = 60  # letters and digits that a question has in common with itself alone

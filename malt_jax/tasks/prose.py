@@ -42,7 +42,7 @@ _BETWEEN = re.compile(
 )
 # In a formula the unit of a member of a list: "90\text{ square units}, 17".
 _UNIT_OF_MEMBER = re.compile(
-    r"(?<=[\w)}])\s*\\(?:text|mbox|mathrm|textnormal)\s*\{([a-z.\s]+)\}(?:\s*\^\s*\{?\d\}?)?(?=\s*,)"
+    r"(?<=[\w)}])\s*\\(?:text|mbox|mathrm|textnormal)\s*\{([a-z.\s]+)\}(?:\s*\^\s*\{?\d\}?)?(?=\s*[,;])"
 )
 _NO_UNIT = re.compile(
     r"\b(?:and|or|if|when|where|since|because|for|with|is|are|not|of|to|hundred|[a-z]{1,4}illion"
@@ -77,11 +77,12 @@ _CHANGES_LAST = re.compile(
     re.IGNORECASE,
 )
 _OPERATES = re.compile(
-    r"(?:^|\s)(?:to|through|times|plus|minus|over|(?:divided\s+)?by|vs\.?|versus|modulo|mod"
-    r"|(?:less|more|fewer|greater)\s+than)\s*$",
+    r"(?:^|\s)(?:to|through|times|plus|minus|over|divided\s+by|vs\.?|versus|modulo|mod"
+    r"|(?:less|more|fewer|greater)\s+than)\s*$|^\s*by\s*$",
     re.IGNORECASE,
 )
 _IS_SHARE = re.compile(r"\\[dt]?frac|/|%")  # "$\frac12$ of $10$"
+_REJECTED = re.compile(r"\s*\(?\s*(?:rejected|extraneous|discarded|invalid)\b", re.IGNORECASE)
 _SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*deg(?:rees?)?\b", re.IGNORECASE)
 _NOTHING = re.compile(
@@ -195,7 +196,9 @@ def answer(text: str) -> str | None:
 
 
 def _without_unit(match: re.Match[str]) -> str:
-    return "" if is_wording(match[1]) and not _NO_UNIT.search(match[1]) else match[0]
+    text = match[1].strip()
+    is_unit = text in ("m", "g", "s", "h") or is_wording(text)
+    return "" if is_unit and not _NO_UNIT.search(text) else match[0]
 
 
 def latex(text: str) -> str:
@@ -272,6 +275,7 @@ def _is_changed(pieces: Sequence[Piece], answer: _Answer) -> bool:
         len(_CASES.findall(_words(after))) > 1
         or _CHANGES_NEXT.search(before)
         or _CHANGES_LAST.match(_words(after))
+        or _REJECTED.match(_words(after[:1]))
         or quantities.MEASURE_GOES_ON.match("".join(piece.text for piece in after))
     )
 

@@ -24,15 +24,16 @@ DENIES_LAST = re.compile(
     r"\s+(?:right|correct|it\b|possible|valid|allowed|enough|an?\s+(?:solution|answer|option)"
     r"|the\s+(?:\w+\s+)?(?:solution|answer))|\s+(?:wrong|incorrect|false|impossible|extraneous|invalid"
     r"|rejected)|\s+too\s+(?:many|much|few|little|large|small|big|high|low|long|short)(?!\s+by)\b)"
+    r"|(?:cannot|can['\u2019]t)\s+(?:be\s+(?:right|correct|it\b|the\s+answer)|work)"
     r"|(?:does|do)(?:n['\u2019]t|\s+not)\s+(?:work|fit|satisfy|count)|fails?(?=[\s,.;]|$)"
     r"|(?:does|do|is|are)(?:n['\u2019]t|\s+not)(?=\s*(?:[.,;]|$)))",
     re.IGNORECASE,
 )
 # The rest of a measure behind its first number: " feet 6 inches".
 MEASURE_GOES_ON = re.compile(
-    r"\s*(?:feet|foot|ft|yards?|hours?|hrs?|h|minutes?|mins?|pounds?|lbs?|gallons?|quarts?|years?"
+    r"\s*(?P<unit>feet|foot|ft|yards?|hours?|hrs?|h|minutes?|mins?|pounds?|lbs?|gallons?|quarts?|years?"
     r"|months?|weeks?|days?|met(?:er|re)s?|m|kilograms?|kg|km)\b\.?\s*(?:,\s*)?(?:and\s+)?"
-    r"\d[\d.]*\s*(?:inch(?:es)?|in|feet|ft|minutes?|mins?|seconds?|secs?|s|ounces?|oz|quarts?|pints?"
+    r"\d[\d.]*\s*(?!(?P=unit))(?:inch(?:es)?|in|feet|ft|minutes?|mins?|seconds?|secs?|s|ounces?|oz|quarts?|pints?"
     r"|months?|weeks?|days?|hours?|hrs?|centimet(?:er|re)s?|cm|grams?|g|met(?:er|re)s?|m)\b"
     r"(?!\s+(?:an?|per|each|every|long)\b)",
     re.IGNORECASE,
@@ -77,11 +78,11 @@ _CHANGES_NEXT = re.compile(
 )
 _NUMBER_NEXT = r"\s*\(?[$€£]?\.?\d"
 _CHANGES_LAST = re.compile(
-    rf"\.\d|,(?!00(?!\d))\d|\s*(?:[-+*/^x:]|to|times|plus|minus|over|divided\s+by){_NUMBER_NEXT}"
+    rf"\.\d|,(?!00(?!\d))\d|\s*(?:[-+*/^x:]|to|times|plus|minus|less|take\s+away|over|divided\s+by){_NUMBER_NEXT}"
     rf"|(?:\s+[a-z]+){{1,2}}\s*[+*]{_NUMBER_NEXT}|\s+\d[\d,.]*\s*$|\s*(?:±|\+/-|√)|\+\s*$"
     rf"|\s+(?:less|more|fewer|greater)\s+than{_NUMBER_NEXT}|\s+(?:vs\.?|versus){_NUMBER_NEXT}"
     rf"|(?:\s+degrees?)?\s+below\s+(?:zero|0)\b|\s+(?:ten|hundred|thousand|million)ths?\b"
-    rf"|\s?(?:%|percent)\s+of{_NUMBER_NEXT}|\s*(?:squared|cubed)\b|\s*[<>≤≥≠]|\s+e\d"
+    rf"|\s?(?:%|percent)\s+of{_NUMBER_NEXT}|\s*(?:squared|cubed|doubled|halved|tripled|to\s+the\s+power)\b|\s*[<>≤≥≠]|\s+e\d"
     r"|\s?(?:[xyz]|\\?pi|π)\s*(?:$|[.,;)+*/^=-])|!(?=\s*[-+*/^])",
     re.IGNORECASE,
 )

@@ -189,6 +189,12 @@ def test_rounds_multiply_the_work_and_replay_adds_to_training(settings):
         assert getattr(three, tokens)["collect"] == 3 * getattr(one, tokens)["collect"]
     assert three.decoded["evaluate"] - one.decoded["evaluate"] == 50 * (3 + 1) * (3 + 1) * 800
     assert three.steps["sft"] == pytest.approx((1 + 2 + 2) * one.steps["sft"], rel=1e-3)
+    # Each round tries two temperatures on 20 questions.
+    tried = {"rounds.temperatures": (0.5, 1.0), "rounds.temperature_questions": 20}
+    tried |= {"rounds.count": 3, "rounds.replay": 1}
+    more = workload.work(settings(SMALL, **given, **tried))
+    of_trees = one.decoded["collect"] / one.train_questions
+    assert more.decoded["collect"] == three.decoded["collect"] + 3 * 2 * 20 * of_trees
 
 
 @pytest.mark.parametrize("kind", ["decode", "train"])

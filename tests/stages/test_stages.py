@@ -41,7 +41,7 @@ def test_what_is_no_stage_is_told(name, message):
 def test_the_job_goes_through_its_stages_in_order():
     assert stages.in_order() == ("collect", "datasets", "train", "evaluate", "report")
     assert stages.in_order(2) == ("rounds", "evaluate", "report")
-    others = {"rounds", "solutions", "merge", "plan", "audit"}
+    others = {"rounds", "solutions", "merge", "plan", "audit", "solve", "serve", "upload"}
     assert set(stages.STAGES) == {*stages.in_order(), *others}
 
 

@@ -34,6 +34,13 @@ COMPLETIONS = {
     "a fence in a list": f"- ```python\n  {GOOD}\n  ```".replace("\n    ", "\n      "),
     "a mention of a fence": f"I use ``` for code.\n\n```python\n{GOOD}\n```",
     "marks of other data sets": f"[BEGIN]\n{GOOD}\n[DONE]",
+    "plain, the last of two": f"Theirs:\n\n{BAD}\n\nThat is wrong, so:\n\n{GOOD}\n\nDone.",
+    "plain, with a label": f"Solution: below\n{GOOD}\nNote: simple",
+    "plain, a helper and words between": (
+        "def add(a, b):\n    return a + b\n\nWith it, we write:\n\n"
+        "def total(xs):\n    t = 0\n    for x in xs: t = add(t, x)\n    return t"
+    ),
+    "marks that nobody sees": f"\ufeff```python\n\u200b{GOOD}\n```",
     "no language": f"```\n{GOOD}\n```",
     "another language's name": f"```Python3\n{GOOD}\n```",
     "tildes": f"~~~py\n{GOOD}\n~~~",
