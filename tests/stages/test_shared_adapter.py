@@ -65,6 +65,7 @@ def test_checkpoints_of_other_roles_rows_are_refused(tmp_path):
         train.run(tmp_path, recipe(("sft",)), MODEL, mesh.make())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_rounds_draw_with_one_adapter_and_one_policy(tmp_path):
     given = {"lora__shared": True, "roles__generator__train": ("sft", "dpo")}

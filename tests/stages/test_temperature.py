@@ -33,6 +33,7 @@ def choices(workdir: Path) -> list[dict]:
     return [read_json(workdir / f"rounds/{n}/temperatures/chosen.json") for n in (1, 2)]
 
 
+@pytest.mark.slow
 def test_a_round_is_drawn_at_the_temperature_with_the_most_contrasts(tempered):
     figures = read_json(tempered / "rounds" / "rounds.json")["rounds"]
     for number, choice in enumerate(choices(tempered), 1):
@@ -58,6 +59,7 @@ def test_a_round_is_drawn_at_the_temperature_with_the_most_contrasts(tempered):
     assert not tried & drawn
 
 
+@pytest.mark.slow
 def test_ended_while_a_temperature_is_chosen_it_goes_on_to_the_same_bits(
     tempered, tmp_path, monkeypatch
 ):
@@ -79,6 +81,7 @@ def test_ended_while_a_temperature_is_chosen_it_goes_on_to_the_same_bits(
     assert choices(workdir) == choices(tempered)
 
 
+@pytest.mark.slow
 def test_other_candidates_than_a_round_was_drawn_by_are_refused_by_key(tempered, tmp_path):
     workdir = shutil.copytree(tempered, tmp_path / "run")
     changed = CANDIDATES | {"rounds__temperatures": (0.05, 0.9)}

@@ -18,6 +18,7 @@ def weights(directory, seed):
     return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_every_file(tmp_path):
     first, again, other = (
         weights(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))

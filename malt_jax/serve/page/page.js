@@ -57,14 +57,20 @@ async function* received(response) {
   }
 }
 
+let meetings = 0;
+
+// The newest call alone is shown: the refusal of one without a token may come after the answer to
+// one with it.
 async function meet() {
+  const meeting = ++meetings;
   try {
     const team = await (await call("v1/team")).json();
+    if (meeting !== meetings) return;
     roles = team.roles;
     at("team").textContent = roles.join(" → ") + (team.ready ? "" : ", loading");
     if (!team.ready) setTimeout(meet, 1000);
   } catch (error) {
-    at("team").textContent = error.message;
+    if (meeting === meetings) at("team").textContent = error.message;
   }
 }
 
