@@ -33,21 +33,31 @@ class _Asked:
 
 
 @contextmanager
+def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """In it `handler` is called for SIGTERM, Ctrl-C and the end of the terminal (SIGHUP, unless it
+    is ignored). For the main thread."""
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def stoppable() -> Iterator[None]:
     """In it SIGTERM, Ctrl-C and the end of the terminal (SIGHUP, of a lost ssh; unless `nohup` has
     it ignored) raise `Stopped` where the main thread is, or in `deferred` where it looks. The
     process ends GRACE_SECONDS later in any case, with exit code AGAIN; a second signal ends it at
     once, but for what has a `rescue`."""
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    if before[signal.SIGHUP] is signal.SIG_IGN:
-        del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, _on_signal)
     try:
-        yield
+        with on_signals(_on_signal):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         _Asked.by = ""
 
 

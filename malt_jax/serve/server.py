@@ -4,7 +4,6 @@ what is under way has been answered."""
 import asyncio
 import math
 import resource
-import signal
 import socket
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ from absl import logging
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from malt_jax.runtime import process
 from malt_jax.serve.address import BACKLOG
 from malt_jax.serve.backend import Backend
 from malt_jax.serve.guard import Limits
 from malt_jax.serve.http import application
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _HEADER_BYTES = 16 << 10
 
 
@@ -92,21 +91,13 @@ class _Server(uvicorn.Server):
 def ended_by_signals(running: uvicorn.Server) -> Iterator[None]:
     """In it SIGTERM, Ctrl-C and the end of the terminal (unless ignored) let the server finish; a
     second one ends it at once. For the main thread."""
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    if before[signal.SIGHUP] is signal.SIG_IGN:
-        del before[signal.SIGHUP]
 
     def end(number: int, frame: object) -> None:
         running.force_exit = running.should_exit
         running.should_exit = True
 
-    for number in before:
-        signal.signal(number, end)
-    try:
+    with process.on_signals(end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _protocol(limits: Limits, most: int) -> type[asyncio.Protocol]:
